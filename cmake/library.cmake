@@ -1,0 +1,26 @@
+# The shared and the static library, both from the object files of the folders. What they link with is
+# named here again, because the folders' targets are not installed.
+set(ringws_objects $<TARGET_OBJECTS:ringws_codec> $<TARGET_OBJECTS:ringws_engine>)
+set(ringws_links PkgConfig::LIBURING ringws_crypto Threads::Threads)
+
+add_library(ringws_shared SHARED ${ringws_objects})
+add_library(ringws_static STATIC ${ringws_objects})
+foreach(kind shared static)
+    set_target_properties(ringws_${kind} PROPERTIES OUTPUT_NAME ringws LINKER_LANGUAGE C)
+    target_link_libraries(ringws_${kind} PUBLIC ringws_include
+        PRIVATE "$<BUILD_INTERFACE:${ringws_links}>")
+    target_compile_features(ringws_${kind} INTERFACE c_std_99)
+endforeach()
+set_target_properties(ringws_shared PROPERTIES
+    EXPORT_NAME ringws
+    VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
+    LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/exports.map)
+# Symbols are hidden unless RWS_API marks them; the map keeps out what a static library brings in.
+target_link_options(ringws_shared PRIVATE
+    -Wl,--version-script=${CMAKE_CURRENT_LIST_DIR}/exports.map -Wl,-z,defs,-z,relro,-z,now)
+if(RINGWS_SANITIZE)
+    # Sanitizer runtimes stay undefined in a shared library under clang.
+    target_link_options(ringws_shared PRIVATE -Wl,-z,undefs)
+endif()
+add_library(ringws::ringws ALIAS ringws_shared)
+add_library(ringws::ringws_static ALIAS ringws_static)

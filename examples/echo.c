@@ -1,0 +1,39 @@
+/* An echo server: every message goes back to its sender. Ctrl-C closes all connections. */
+#include <ringws/ringws.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static rws_server *server;
+
+static int echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+{
+    (void)user;
+    return rws_conn_send(conn, opcode, data, len);
+}
+
+static void interrupted(int number)
+{
+    (void)number;
+    rws_server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    if (argc > 1) options.port = (uint16_t)atoi(argv[1]);
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    handler.on_message = echo;
+
+    rws_error error;
+    int status = rws_server_create(&server, &options, &handler, &error);
+    if (status == 0) {
+        signal(SIGINT, interrupted);
+        fprintf(stderr, "listening on ws://%s:%u\n", options.address,
+                (unsigned)rws_server_port(server));
+        status = rws_server_run(server, &error);
+    }
+    if (status != 0) fprintf(stderr, "echo: %s\n", error.text);
+    rws_server_destroy(server);
+    return status != 0;
+}
