@@ -1,0 +1,16 @@
+/*
+ * RWS_ASSERT states what must be true of our own code and stays on in release builds: it writes one
+ * line to the standard error and aborts. What a peer sends, what the kernel answers, what a caller
+ * passes and exhaustion are errors, never asserts.
+ */
+#ifndef RINGWS_ENGINE_ASSERT_H
+#define RINGWS_ENGINE_ASSERT_H
+
+_Noreturn void rws__assert_failed(const char *condition, const char *file, int line);
+
+#define RWS_ASSERT(condition)                                                                      \
+    do {                                                                                           \
+        if (__builtin_expect(!(condition), 0)) rws__assert_failed(#condition, __FILE__, __LINE__); \
+    } while (0)
+
+#endif

@@ -1,0 +1,29 @@
+/*
+ * io_uring flags and structures newer than liburing 2.3 (Debian 12), by number. Whether the running
+ * kernel has them is found out at run time (ring.c).
+ */
+#ifndef RINGWS_ENGINE_COMPAT_H
+#define RINGWS_ENGINE_COMPAT_H
+
+#include <stdint.h>
+
+/* IORING_REGISTER_PBUF_RING; its `flags` were padding before 6.4. */
+struct rws__buf_reg {
+    uint64_t ring_addr;
+    uint32_t ring_entries;
+    uint16_t bgid;
+    uint16_t flags;
+    uint64_t resv[3];
+};
+
+#define RWS__REGISTER_PBUF_RING 22u
+#define RWS__PBUF_RING_INC      2u /* IOU_PBUF_RING_INC, 6.12 */
+
+/* IORING_OP_URING_CMD on sockets, 6.7. */
+#define RWS__SOCKET_GETSOCKOPT 2u /* SOCKET_URING_OP_GETSOCKOPT */
+
+#ifndef SO_PEERNAME
+#define SO_PEERNAME 28
+#endif
+
+#endif

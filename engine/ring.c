@@ -1,0 +1,448 @@
+/*
+ * io_uring through liburing 2.3, with newer features by number (compat.h) where the running kernel
+ * has them.
+ *
+ * Flags of the ring, with what they were measured to give (docs/performance.md): SINGLE_ISSUER and
+ * DEFER_TASKRUN 15 % at 512 connections; a submission queue of 256 entries is faster than 1,024 in
+ * wide broadcasts, since it keeps the pipeline between submission and completion short.
+ */
+#include "engine/ring.h"
+
+#include "engine/assert.h"
+#include "engine/compat.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <liburing.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static_assert(RWS__CQE_BUFFER == IORING_CQE_F_BUFFER, "kernel's value");
+static_assert(RWS__CQE_MORE == IORING_CQE_F_MORE, "kernel's value");
+static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value");
+
+#define BUFFER_GROUP   0
+#define SUBMIT_RETRIES 3
+
+/* What is known of one provided buffer. */
+typedef struct buffer_state {
+    uint32_t head;    /* incremental: bytes that the kernel has used up */
+    uint32_t readers; /* completions that were not recycled yet */
+    bool in_ring;     /* the kernel may still fill it */
+} buffer_state;
+
+struct rws__ring {
+    struct io_uring uring;
+    uint32_t features;
+    uint32_t buffers;
+    size_t buffer_bytes;
+    uint8_t *buffer_memory;
+    struct io_uring_buf_ring *buffer_ring;
+    size_t buffer_ring_bytes;
+    buffer_state *buffer_states;
+    struct __kernel_timespec timeout; /* read by the kernel when the turn submits it */
+    uint64_t overflows;
+    uint64_t enters;
+};
+
+/* ---- making and destroying ---- */
+
+static int register_buffer_ring(rws__ring *ring, uint16_t flags)
+{
+    struct rws__buf_reg reg = {
+        .ring_addr = (uint64_t)(uintptr_t)ring->buffer_ring,
+        .ring_entries = ring->buffers,
+        .bgid = BUFFER_GROUP,
+        .flags = flags,
+    };
+    long res =
+        syscall(__NR_io_uring_register, ring->uring.ring_fd, RWS__REGISTER_PBUF_RING, &reg, 1);
+    return res < 0 ? -errno : 0;
+}
+
+static void provide(rws__ring *ring, uint32_t index)
+{
+    buffer_state *state = &ring->buffer_states[index];
+    state->head = 0;
+    state->in_ring = true;
+    io_uring_buf_ring_add(ring->buffer_ring, ring->buffer_memory + index * ring->buffer_bytes,
+                          (unsigned)ring->buffer_bytes, (unsigned short)index,
+                          io_uring_buf_ring_mask(ring->buffers), 0);
+    io_uring_buf_ring_advance(ring->buffer_ring, 1);
+}
+
+static int make_buffers(rws__ring *ring, const rws__ring_options *options)
+{
+    ring->buffers = options->buffers;
+    ring->buffer_bytes = options->buffer_bytes;
+    ring->buffer_ring_bytes = options->buffers * sizeof(struct io_uring_buf);
+    ring->buffer_states = calloc(options->buffers, sizeof(buffer_state));
+    if (ring->buffer_states == NULL) return -ENOMEM;
+
+    void *memory = mmap(NULL, options->buffers * options->buffer_bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return -ENOMEM;
+    ring->buffer_memory = memory;
+    memory = mmap(NULL, ring->buffer_ring_bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return -ENOMEM;
+    ring->buffer_ring = memory;
+
+    int res = -EINVAL;
+    if (!(options->features_off & RWS_FEATURE_INCREMENTAL_BUFFERS)) {
+        res = register_buffer_ring(ring, RWS__PBUF_RING_INC);
+        if (res == 0) ring->features |= RWS_FEATURE_INCREMENTAL_BUFFERS;
+    }
+    if (res != 0) res = register_buffer_ring(ring, 0);
+    if (res != 0) return res;
+
+    io_uring_buf_ring_init(ring->buffer_ring);
+    for (uint32_t i = 0; i < ring->buffers; i++)
+        provide(ring, i);
+    return 0;
+}
+
+static struct io_uring_sqe *take_sqe(rws__ring *ring)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+    for (int i = 0; sqe == NULL && i < SUBMIT_RETRIES; i++) {
+        ring->enters++;
+        io_uring_submit(&ring->uring);
+        sqe = io_uring_get_sqe(&ring->uring);
+    }
+    return sqe;
+}
+
+static void prepare(struct io_uring_sqe *sqe, uint8_t opcode, int fd, const void *address,
+                    size_t len, uint64_t user_data)
+{
+    io_uring_prep_rw(opcode, sqe, fd, address, (unsigned)len, 0);
+    sqe->user_data = user_data;
+}
+
+static void prepare_peer(struct io_uring_sqe *sqe, int fd, void *address, socklen_t len)
+{
+    prepare(sqe, IORING_OP_URING_CMD, fd, NULL, 0, 0);
+    sqe->off = RWS__SOCKET_GETSOCKOPT;
+    sqe->addr = (uint64_t)SO_PEERNAME << 32 | SOL_SOCKET;
+    sqe->splice_fd_in = (int32_t)len;
+    sqe->addr3 = (uint64_t)(uintptr_t)address;
+}
+
+/* Ask for the peer of a socket pair: 6.7 knows the command and gives a bare AF_UNIX. */
+static bool probe_socket_commands(rws__ring *ring)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return false;
+    sa_family_t family = AF_UNSPEC;
+    bool works = false;
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe != NULL) {
+        prepare_peer(sqe, pair[0], &family, sizeof family);
+        struct io_uring_cqe *cqe = NULL;
+        if (io_uring_submit_and_wait(&ring->uring, 1) >= 0 &&
+            io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
+            works = cqe->res >= 0 && family == AF_UNIX;
+            io_uring_cqe_seen(&ring->uring, cqe);
+        }
+    }
+    close(pair[0]);
+    close(pair[1]);
+    return works;
+}
+
+int rws__ring_create(rws__ring **out, const rws__ring_options *options, const char **what)
+{
+    *what = "allocating the ring";
+    rws__ring *ring = calloc(1, sizeof *ring);
+    if (ring == NULL) return -ENOMEM;
+
+    struct io_uring_params params = {
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
+                 IORING_SETUP_CLAMP,
+        .cq_entries = options->cq_entries,
+    };
+    *what = "io_uring_setup";
+    int res = io_uring_queue_init_params(options->sq_entries, &ring->uring, &params);
+    if (res != 0) {
+        free(ring);
+        return res;
+    }
+    *what = "registering the table of direct descriptors";
+    res = io_uring_register_files_sparse(&ring->uring, options->files);
+    if (res != 0) goto destroy_ring;
+    *what = "registering the provided buffers";
+    res = make_buffers(ring, options);
+    if (res != 0) goto destroy_ring;
+
+    const uint32_t always = RWS_FEATURE_MULTISHOT_ACCEPT | RWS_FEATURE_SKIP_SUCCESS |
+                            RWS_FEATURE_DIRECT_LARGE | RWS_FEATURE_MULTISHOT_RECV;
+    ring->features |= always;
+    if (probe_socket_commands(ring)) ring->features |= RWS_FEATURE_SOCKET_COMMANDS;
+    ring->features &= ~options->features_off;
+    *out = ring;
+    return 0;
+
+destroy_ring:
+    rws__ring_destroy(ring);
+    return res;
+}
+
+void rws__ring_destroy(rws__ring *ring)
+{
+    io_uring_queue_exit(&ring->uring);
+    if (ring->buffer_ring != NULL) munmap(ring->buffer_ring, ring->buffer_ring_bytes);
+    if (ring->buffer_memory != NULL)
+        munmap(ring->buffer_memory, ring->buffers * ring->buffer_bytes);
+    free(ring->buffer_states);
+    free(ring);
+}
+
+uint32_t rws__ring_features(const rws__ring *ring)
+{
+    return ring->features;
+}
+
+uint64_t rws__ring_overflows(const rws__ring *ring)
+{
+    return ring->overflows;
+}
+
+uint64_t rws__ring_enters(const rws__ring *ring)
+{
+    return ring->enters;
+}
+
+/* ---- submission and completion ---- */
+
+int rws__ring_turn(rws__ring *ring, bool wait)
+{
+    ring->enters++;
+    int res = wait ? io_uring_submit_and_wait(&ring->uring, 1)
+                   : io_uring_submit_and_get_events(&ring->uring);
+    /* -EAGAIN and -EBUSY: the kernel takes no more before completions are reaped, which comes next.
+     */
+    if (res >= 0 || res == -EINTR || res == -EAGAIN || res == -EBUSY) return 0;
+    return res;
+}
+
+uint32_t rws__ring_reap(rws__ring *ring, rws__cqe *out, uint32_t max)
+{
+    for (;;) {
+        uint32_t count = 0;
+        unsigned head;
+        struct io_uring_cqe *cqe;
+        io_uring_for_each_cqe(&ring->uring, head, cqe)
+        {
+            if (count == max) break;
+            out[count++] = (rws__cqe){cqe->user_data, cqe->res, cqe->flags};
+        }
+        io_uring_cq_advance(&ring->uring, count);
+        if (count > 0 || !io_uring_cq_has_overflow(&ring->uring)) return count;
+        ring->overflows++;
+        ring->enters++;
+        if (io_uring_get_events(&ring->uring) < 0) return 0;
+    }
+}
+
+static uint32_t buffer_index(const rws__cqe *cqe)
+{
+    return cqe->flags >> RWS__CQE_BUFFER_SHIFT;
+}
+
+uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe)
+{
+    uint32_t index = buffer_index(cqe);
+    RWS_ASSERT(index < ring->buffers);
+    buffer_state *state = &ring->buffer_states[index];
+    uint8_t *data = ring->buffer_memory + index * ring->buffer_bytes + state->head;
+    state->readers++;
+    if (cqe->res > 0) state->head += (uint32_t)cqe->res;
+    if (!(cqe->flags & RWS__CQE_BUFFER_MORE)) state->in_ring = false;
+    return data;
+}
+
+void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
+{
+    uint32_t index = buffer_index(cqe);
+    buffer_state *state = &ring->buffer_states[index];
+    RWS_ASSERT(state->readers > 0);
+    if (--state->readers == 0 && !state->in_ring) provide(ring, index);
+}
+
+/* ---- operations ---- */
+
+int rws__ring_accept_multishot(rws__ring *ring, int listener, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    io_uring_prep_multishot_accept_direct(sqe, listener, NULL, NULL, 0);
+    sqe->user_data = user_data;
+    return 0;
+}
+
+int rws__ring_accept_direct(rws__ring *ring, int listener, struct sockaddr *address, socklen_t *len,
+                            uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    io_uring_prep_accept_direct(sqe, listener, address, len, 0, IORING_FILE_INDEX_ALLOC);
+    /* liburing 2.3 adds one to the index also here, which turns "allocate" into 0. */
+    sqe->file_index = IORING_FILE_INDEX_ALLOC;
+    sqe->user_data = user_data;
+    return 0;
+}
+
+int rws__ring_accept_fd(rws__ring *ring, int listener, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    io_uring_prep_accept(sqe, listener, NULL, NULL, SOCK_CLOEXEC);
+    sqe->user_data = user_data;
+    return 0;
+}
+
+int rws__ring_install(rws__ring *ring, int32_t *fd, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_FILES_UPDATE, -1, fd, 1, user_data);
+    sqe->off = IORING_FILE_INDEX_ALLOC;
+    return 0;
+}
+
+int rws__ring_peer(rws__ring *ring, uint32_t file, void *address, socklen_t len)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare_peer(sqe, (int)file, address, len);
+    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+    return 0;
+}
+
+static int recv_selected(rws__ring *ring, uint32_t file, size_t len, uint16_t ioprio,
+                         uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_RECV, (int)file, NULL, len, user_data);
+    sqe->ioprio = ioprio;
+    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    return 0;
+}
+
+int rws__ring_recv_multishot(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    return recv_selected(ring, file, 0, IORING_RECV_MULTISHOT, user_data);
+}
+
+int rws__ring_recv_provided(rws__ring *ring, uint32_t file, size_t len, uint64_t user_data)
+{
+    return recv_selected(ring, file, len, 0, user_data);
+}
+
+int rws__ring_recv(rws__ring *ring, uint32_t file, void *data, size_t len, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_RECV, (int)file, data, len, user_data);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    return 0;
+}
+
+int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_SEND, (int)file, data, len, user_data);
+    sqe->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    sqe->flags |= IOSQE_FIXED_FILE;
+    return 0;
+}
+
+int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                         uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_SEND, (int)file, data, len, user_data);
+    /* Without both flags a short send counts as a success, posts nothing, and bytes are lost. */
+    sqe->msg_flags = MSG_NOSIGNAL | MSG_WAITALL | MSG_DONTWAIT;
+    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+    return 0;
+}
+
+int rws__ring_connect(rws__ring *ring, uint32_t file, const struct sockaddr *address, socklen_t len,
+                      uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    io_uring_prep_connect(sqe, (int)file, address, len);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->user_data = user_data;
+    return 0;
+}
+
+int rws__ring_shutdown_write(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    io_uring_prep_shutdown(sqe, (int)file, SHUT_WR);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->user_data = user_data;
+    return 0;
+}
+
+int rws__ring_close(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    io_uring_prep_close_direct(sqe, file);
+    sqe->user_data = user_data;
+    return 0;
+}
+
+static int cancel(rws__ring *ring, int fd, uint64_t target, unsigned flags)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_ASYNC_CANCEL, fd, NULL, 0, 0);
+    sqe->addr = target;
+    sqe->cancel_flags = flags;
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    return 0;
+}
+
+int rws__ring_cancel(rws__ring *ring, uint64_t user_data)
+{
+    return cancel(ring, -1, user_data, 0);
+}
+
+int rws__ring_cancel_file(rws__ring *ring, uint32_t file)
+{
+    return cancel(ring, (int)file, 0,
+                  IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_FD_FIXED | IORING_ASYNC_CANCEL_ALL);
+}
+
+int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_READ, fd, value, sizeof *value, user_data);
+    return 0;
+}
+
+int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    ring->timeout.tv_sec = (long long)(ms / 1000);
+    ring->timeout.tv_nsec = (long long)(ms % 1000) * 1000000;
+    io_uring_prep_timeout(sqe, &ring->timeout, 0, 0);
+    sqe->user_data = user_data;
+    return 0;
+}

@@ -1,0 +1,112 @@
+/*
+ * The ring: everything that ringws asks of io_uring, in its own words. ring.c alone names liburing,
+ * so that another backend, or a scripted one in tests, can stand in its place.
+ *
+ * Invariants:
+ * - One thread makes, uses and destroys a ring (IORING_SETUP_SINGLE_ISSUER).
+ * - A call that queues an operation returns 0, or -EAGAIN with nothing queued when the submission
+ * queue is full and the kernel takes no more just now; the caller tries again in the next turn.
+ * - Files are direct descriptors (indices of the ring's table), but for listeners and the wake-up
+ * descriptor.
+ */
+#ifndef RINGWS_ENGINE_RING_H
+#define RINGWS_ENGINE_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "ringws/ringws.h"
+
+typedef struct rws__ring rws__ring;
+
+typedef struct rws__cqe {
+    uint64_t user_data;
+    int32_t res;
+    uint32_t flags; /* RWS__CQE_…; the buffer's index in the upper 16 bits */
+} rws__cqe;
+
+/* The kernel's values; ring.c asserts them. */
+#define RWS__CQE_BUFFER       1u  /* a provided buffer was used */
+#define RWS__CQE_MORE         2u  /* the multishot operation goes on */
+#define RWS__CQE_BUFFER_MORE  16u /* incremental: the buffer has room left and stays in the ring */
+#define RWS__CQE_BUFFER_SHIFT 16
+
+typedef struct rws__ring_options {
+    uint32_t sq_entries;
+    uint32_t cq_entries;
+    uint32_t files;   /* size of the direct descriptor table */
+    uint32_t buffers; /* provided buffers, a power of two */
+    size_t buffer_bytes;
+    uint32_t features_off;
+} rws__ring_options;
+
+/* Make a ring with its file table and its provided buffers. Errors: -ENOMEM, -EPERM, -ENOSYS,
+ * -EINVAL …; `*what` names the step that failed. */
+int rws__ring_create(rws__ring **out, const rws__ring_options *options, const char **what);
+void rws__ring_destroy(rws__ring *ring);
+
+/* The rws_feature bits in use. */
+uint32_t rws__ring_features(const rws__ring *ring);
+
+/* Submit what is queued and wait for a completion; returns 0 or -errno (-EINTR is 0). */
+int rws__ring_turn(rws__ring *ring, bool wait);
+
+/* Take up to `max` completions; returns their number. Flushes and counts an overflowed queue. 0:
+ * there are no more. */
+uint32_t rws__ring_reap(rws__ring *ring, rws__cqe *out, uint32_t max);
+
+/* Counters. */
+uint64_t rws__ring_overflows(const rws__ring *ring);
+uint64_t rws__ring_enters(const rws__ring *ring);
+
+/* The bytes of a receive completion that used a provided buffer. Each such completion is followed
+ * by exactly one rws__ring_recycle() of it, when nobody reads the bytes any more. */
+uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe);
+void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe);
+
+int rws__ring_accept_multishot(rws__ring *ring, int listener, uint64_t user_data);
+/* One accept; `address` and `*len` must live until the completion. */
+int rws__ring_accept_direct(rws__ring *ring, int listener, struct sockaddr *address, socklen_t *len,
+                            uint64_t user_data);
+/* One accept that gives an ordinary descriptor. */
+int rws__ring_accept_fd(rws__ring *ring, int listener, uint64_t user_data);
+/* Move the ordinary descriptor `*fd` into the table; with the completion `*fd` is its index there.
+ * The descriptor itself stays open. `*fd` must live until the completion (kernel 6.0:
+ * IORING_FILE_INDEX_ALLOC). */
+int rws__ring_install(rws__ring *ring, int32_t *fd, uint64_t user_data);
+
+/* Write the peer's address of `file` to `address` (`len` bytes, the family's own size) before any
+ * later operation on it; no completion on success. Needs RWS_FEATURE_SOCKET_COMMANDS. */
+int rws__ring_peer(rws__ring *ring, uint32_t file, void *address, socklen_t len);
+
+int rws__ring_recv_multishot(rws__ring *ring, uint32_t file, uint64_t user_data);
+/* One receive of at most `len` bytes (0: the buffer's size) into a provided buffer. */
+int rws__ring_recv_provided(rws__ring *ring, uint32_t file, size_t len, uint64_t user_data);
+int rws__ring_recv(rws__ring *ring, uint32_t file, void *data, size_t len, uint64_t user_data);
+
+/* Send all of `len` bytes, waiting for room. */
+int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                   uint64_t user_data);
+/* Send without waiting and without a completion on success: it is done when the turn that submitted
+ * it has been reaped and no completion came. Otherwise the completion has -EAGAIN or the short
+ * count. */
+int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                         uint64_t user_data);
+
+int rws__ring_connect(rws__ring *ring, uint32_t file, const struct sockaddr *address, socklen_t len,
+                      uint64_t user_data);
+int rws__ring_shutdown_write(rws__ring *ring, uint32_t file, uint64_t user_data);
+int rws__ring_close(rws__ring *ring, uint32_t file, uint64_t user_data);
+
+/* Cancel one operation, or all of a file. No completion of its own on success. */
+int rws__ring_cancel(rws__ring *ring, uint64_t user_data);
+int rws__ring_cancel_file(rws__ring *ring, uint32_t file);
+
+/* Read the 8 bytes of an eventfd. */
+int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user_data);
+/* One completion (-ETIME) after `ms` milliseconds; at most one call per turn. */
+int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data);
+
+#endif

@@ -1,0 +1,192 @@
+#include "engine/slab.h"
+
+#include "engine/assert.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Free blocks kept unmerged per size: at most this many bytes, but at least one block. */
+#define WARM_BYTES_MAX ((size_t)8 << 20)
+/* A merged block of this order or more gives its pages back. */
+#define RETURN_ORDER 16
+
+/* Tags: the order, and the state of the block that starts there; 0 in the middle of a block. */
+#define TAG_USED   0x40u
+#define TAG_MERGED 0x80u
+#define TAG_WARM   0xC0u
+#define TAG_STATE  0xC0u
+#define TAG_ORDER  0x3Fu
+
+static size_t tag_index(const rws__slab *slab, const void *block)
+{
+    return (size_t)((const uint8_t *)block - slab->base) >> RWS__SLAB_ORDER_MIN;
+}
+
+static void set_tag(rws__slab *slab, const void *block, unsigned state, unsigned order)
+{
+    slab->tags[tag_index(slab, block)] = (uint8_t)(state | order);
+}
+
+static void push(rws__slab_block **list, rws__slab_block *block)
+{
+    block->prev = NULL;
+    block->next = *list;
+    if (*list != NULL) (*list)->prev = block;
+    *list = block;
+}
+
+static rws__slab_block *pop(rws__slab_block **list)
+{
+    rws__slab_block *block = *list;
+    *list = block->next;
+    if (*list != NULL) (*list)->prev = NULL;
+    return block;
+}
+
+static void unlink_block(rws__slab_block **list, rws__slab_block *block)
+{
+    if (block->prev != NULL)
+        block->prev->next = block->next;
+    else
+        *list = block->next;
+    if (block->next != NULL) block->next->prev = block->prev;
+}
+
+static unsigned order_for(size_t bytes)
+{
+    unsigned order = RWS__SLAB_ORDER_MIN;
+    while (((size_t)1 << order) < bytes)
+        order++;
+    return order;
+}
+
+static void *reserve(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+int rws__slab_init(rws__slab *slab, size_t bytes_max)
+{
+    memset(slab, 0, sizeof *slab);
+    unsigned order = order_for(bytes_max);
+    if (order > RWS__SLAB_ORDER_MAX) return -ENOMEM;
+    slab->order_top = (uint8_t)order;
+    slab->bytes = (size_t)1 << order;
+    slab->tags_bytes = slab->bytes >> RWS__SLAB_ORDER_MIN;
+    slab->base = reserve(slab->bytes);
+    slab->tags = reserve(slab->tags_bytes);
+    if (slab->base == NULL || slab->tags == NULL) {
+        rws__slab_deinit(slab);
+        return -ENOMEM;
+    }
+    set_tag(slab, slab->base, TAG_MERGED, order);
+    push(&slab->merged[order], (rws__slab_block *)slab->base);
+    return 0;
+}
+
+void rws__slab_deinit(rws__slab *slab)
+{
+    if (slab->base != NULL) munmap(slab->base, slab->bytes);
+    if (slab->tags != NULL) munmap(slab->tags, slab->tags_bytes);
+    memset(slab, 0, sizeof *slab);
+}
+
+static uint32_t warm_count_max(unsigned order)
+{
+    size_t count = WARM_BYTES_MAX >> order;
+    return count > 1 ? (uint32_t)count : 1;
+}
+
+/* Merge a free block with its buddies as far as they are merged ones too. */
+static void merge(rws__slab *slab, rws__slab_block *block, unsigned order)
+{
+    if (order >= RETURN_ORDER) {
+        /* The first page holds the links. */
+        uint8_t *pages = (uint8_t *)block + 4096;
+        madvise(pages, ((size_t)1 << order) - 4096, MADV_DONTNEED);
+    }
+    while (order < slab->order_top) {
+        size_t offset = (size_t)((uint8_t *)block - slab->base);
+        uint8_t *buddy = slab->base + (offset ^ (size_t)1 << order);
+        if (slab->tags[tag_index(slab, buddy)] != (TAG_MERGED | order)) break;
+        unlink_block(&slab->merged[order], (rws__slab_block *)buddy);
+        set_tag(slab, buddy, 0, 0);
+        set_tag(slab, block, 0, 0);
+        if (buddy < (uint8_t *)block) block = (rws__slab_block *)buddy;
+        order++;
+    }
+    set_tag(slab, block, TAG_MERGED, order);
+    push(&slab->merged[order], block);
+}
+
+/* Cut a block of `order` out of the smallest merged one that holds it. */
+static rws__slab_block *split(rws__slab *slab, unsigned order)
+{
+    unsigned from = order;
+    while (from <= slab->order_top && slab->merged[from] == NULL)
+        from++;
+    if (from > slab->order_top) return NULL;
+    rws__slab_block *block = pop(&slab->merged[from]);
+    while (from > order) {
+        from--;
+        rws__slab_block *half = (rws__slab_block *)((uint8_t *)block + ((size_t)1 << from));
+        set_tag(slab, half, TAG_MERGED, from);
+        push(&slab->merged[from], half);
+    }
+    return block;
+}
+
+/* Merge all warm blocks: the last resort of an allocation that found no room. */
+static void merge_warm(rws__slab *slab)
+{
+    for (unsigned order = RWS__SLAB_ORDER_MIN; order <= slab->order_top; order++) {
+        while (slab->warm[order] != NULL)
+            merge(slab, pop(&slab->warm[order]), order);
+        slab->warm_count[order] = 0;
+    }
+}
+
+void *rws__slab_take(rws__slab *slab, size_t bytes)
+{
+    unsigned order = order_for(bytes);
+    if (order > slab->order_top) return NULL;
+    rws__slab_block *block;
+    if (slab->warm[order] != NULL) {
+        block = pop(&slab->warm[order]);
+        slab->warm_count[order]--;
+    } else {
+        block = split(slab, order);
+        if (block == NULL) {
+            merge_warm(slab);
+            block = split(slab, order);
+            if (block == NULL) return NULL;
+        }
+    }
+    set_tag(slab, block, TAG_USED, order);
+    slab->used_bytes += (size_t)1 << order;
+    return block;
+}
+
+size_t rws__slab_block_bytes(const rws__slab *slab, const void *block)
+{
+    uint8_t tag = slab->tags[tag_index(slab, block)];
+    RWS_ASSERT((tag & TAG_STATE) == TAG_USED);
+    return (size_t)1 << (tag & TAG_ORDER);
+}
+
+void rws__slab_give(rws__slab *slab, void *block)
+{
+    size_t bytes = rws__slab_block_bytes(slab, block);
+    unsigned order = slab->tags[tag_index(slab, block)] & TAG_ORDER;
+    slab->used_bytes -= bytes;
+    if (slab->warm_count[order] < warm_count_max(order)) {
+        set_tag(slab, block, TAG_WARM, order);
+        push(&slab->warm[order], block);
+        slab->warm_count[order]++;
+        return;
+    }
+    merge(slab, block, order);
+}

@@ -1,0 +1,50 @@
+/*
+ * The timer wheel of a shard: 512 buckets of 16 ms. A timer sits in the bucket of its deadline; a
+ * deadline more than one turn of the wheel (8.2 s) away is met again once per turn. Setting and
+ * clearing are O(1) and take no memory; the ring holds one timeout, for the next bucket that is not
+ * empty.
+ *
+ * A timer fires once, never early, and at most one tick plus one loop turn late.
+ */
+#ifndef RINGWS_ENGINE_TIMER_H
+#define RINGWS_ENGINE_TIMER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define RWS__WHEEL_BUCKETS 512u
+#define RWS__TICK_MS       16u
+
+/* Embedded in what it belongs to; zero-initialised memory is a timer that is not set. */
+typedef struct rws__timer {
+    struct rws__timer *next, *prev;
+    uint64_t tick; /* the deadline; 0: not set */
+} rws__timer;
+
+typedef struct rws__wheel {
+    rws__timer *buckets[RWS__WHEEL_BUCKETS + 1]; /* the last: due, being fired */
+    uint64_t occupied[RWS__WHEEL_BUCKETS / 64];
+    uint64_t now_tick; /* all buckets up to here were visited */
+    uint32_t count;
+} rws__wheel;
+
+typedef void (*rws__timer_fn)(rws__timer *timer, void *context);
+
+void rws__wheel_init(rws__wheel *wheel, uint64_t now_ms);
+
+/* Set (or move) a timer to fire `delay_ms` after `now_ms`. */
+void rws__timer_set(rws__wheel *wheel, rws__timer *timer, uint64_t now_ms, uint64_t delay_ms);
+void rws__timer_clear(rws__wheel *wheel, rws__timer *timer);
+static inline bool rws__timer_is_set(const rws__timer *timer)
+{
+    return timer->tick != 0;
+}
+
+/* Fire what is due. A callback may set and clear any timer of the wheel. */
+void rws__wheel_advance(rws__wheel *wheel, uint64_t now_ms, rws__timer_fn fire, void *context);
+
+/* When rws__wheel_advance() has to be called next, in ms on the clock of `now_ms`; UINT64_MAX: not
+ * before a timer is set. */
+uint64_t rws__wheel_next_ms(const rws__wheel *wheel);
+
+#endif
