@@ -83,6 +83,7 @@ typedef struct rws__decoder {
     bool message_started;
     bool message_rsv1;
     rws__utf8 utf8;
+    int16_t status; /* why it failed: every later RWS__EVENT_ERROR says the same */
 } rws__decoder;
 
 /* Input that is still to be decoded; the decoder moves `data` and `len` forward. */
