@@ -38,7 +38,7 @@ typedef struct rws__http_header {
 
 typedef struct rws__http_head {
     rws_span method;           /* request */
-    rws_span target;           /* request: as sent */
+    rws_span target;           /* request: as sent; an absolute form is cut to path and query */
     int status;                /* response: 100–999 */
     rws_span reason;           /* response */
     uint8_t version_minor;     /* HTTP/1.x */
