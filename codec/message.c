@@ -135,8 +135,7 @@ static int read_header(const rws__decoder *decoder, const rws__message_rules *ru
     return header_len;
 }
 
-/* Copy what has come of a header or control payload behind what the stash has. False: there is no
- * stash yet. */
+/* False: the caller has to bring a stash first. */
 static bool has_stash(const rws__decoder *decoder, rws__event *event)
 {
     if (decoder->stash != NULL) return true;
@@ -316,9 +315,57 @@ static void next_frame(rws__decoder *decoder, const rws__message_rules *rules, r
         next_data(decoder, rules, input, event);
 }
 
+/*
+ * An idle decoder and a whole, unfragmented, uncompressed message at the front of the input: one
+ * parse, one pass over the payload, no write to the decoder. False: it is not that simple, and
+ * nothing was touched.
+ */
+static bool take_whole(rws__decoder *decoder, const rws__message_rules *rules, rws__input *input,
+                       rws__event *event)
+{
+    rws__frame frame;
+    const int header_len = rws__frame_parse(&frame, input->data, input->len);
+    if (header_len <= 0) return false;
+
+    const bool is_message = frame.opcode == RWS_TEXT || frame.opcode == RWS_BINARY;
+    const bool is_plain = frame.fin && frame.rsv == 0 && masking_is_right(rules, frame.masked);
+    if (!is_message || !is_plain || frame.payload_len > rules->message_bytes_max ||
+        frame.payload_len > input->len - (size_t)header_len)
+        return false;
+
+    uint8_t *payload = input->data + header_len;
+    const size_t len = (size_t)frame.payload_len;
+    if (frame.opcode == RWS_TEXT && rules->validate_utf8) {
+        rws__utf8 utf8 = {0};
+        const size_t valid = frame.masked ? rws__unmask_utf8(&utf8, payload, len, &frame.mask_key)
+                                          : rws__utf8_check(&utf8, payload, len);
+        if (UNLIKELY(valid != len || !rws__utf8_is_complete(&utf8))) {
+            fail(decoder, RWS_E_UTF8, event);
+            return true;
+        }
+    } else if (frame.masked) {
+        rws__mask(payload, payload, len, frame.mask_key);
+    }
+
+    advance(input, (size_t)header_len + len);
+    *event = (rws__event){
+        .kind = RWS__EVENT_DATA,
+        .opcode = frame.opcode,
+        .frame_first = true,
+        .frame_last = true,
+        .message_first = true,
+        .message_last = true,
+        .data = payload,
+        .len = len,
+    };
+    return true;
+}
+
 void rws__decoder_next(rws__decoder *decoder, const rws__message_rules *rules, rws__input *input,
                        rws__event *event)
 {
+    if (rws__decoder_is_idle(decoder) && take_whole(decoder, rules, input, event)) return;
+
     switch ((rws__decoder_state)decoder->state) {
     case RWS__DECODER_HEADER: next_frame(decoder, rules, input, event); break;
     case RWS__DECODER_DATA: next_data(decoder, rules, input, event); break;
