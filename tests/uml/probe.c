@@ -38,7 +38,7 @@ static int echo_through_ring(struct io_uring *ring)
 {
     static const char sent[] = "over loopback";
     char received[sizeof(sent)] = "";
-    int pair[2];
+    int pair[2] = {-1, -1};
     int error = connect_pair(pair);
     if (error != 0) return fail("loopback TCP", error);
 
