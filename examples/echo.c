@@ -15,20 +15,20 @@ static int echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
 static void interrupted(int number)
 {
     (void)number;
-    rws_server_stop(server);
+    rws_server_stop(server); /* async-signal-safe */ // NOLINT(bugprone-signal-handler,cert-sig30-c)
 }
 
 int main(int argc, char **argv)
 {
     rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    if (argc > 1) options.port = (uint16_t)atoi(argv[1]);
+    if (argc > 1) options.port = (uint16_t)strtoul(argv[1], NULL, 10);
     rws_handler handler = RWS_HANDLER_DEFAULT;
     handler.on_message = echo;
 
     rws_error error;
     int status = rws_server_create(&server, &options, &handler, &error);
     if (status == 0) {
-        signal(SIGINT, interrupted);
+        (void)signal(SIGINT, interrupted);
         fprintf(stderr, "listening on ws://%s:%u\n", options.address,
                 (unsigned)rws_server_port(server));
         status = rws_server_run(server, &error);

@@ -1,0 +1,87 @@
+/*
+ * A chat room on ws://127.0.0.1:9223: every message goes to everybody. One shard, so that all
+ * callbacks run on one thread and the list needs no lock; with more shards, each keeps its own list
+ * and rws_server_post() carries messages to the others.
+ */
+#include <ringws/ringws.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct room {
+    rws_conn **members;
+    size_t count, capacity;
+} room;
+
+static rws_server *server;
+
+static void on_signal(int number)
+{
+    (void)number;
+    rws_server_stop(server); /* async-signal-safe */ // NOLINT(bugprone-signal-handler,cert-sig30-c)
+}
+
+static void on_open(rws_conn *conn, void *user)
+{
+    room *r = user;
+    rws_conn_set_user(conn, (void *)(intptr_t)-1);
+    if (r->count == r->capacity) {
+        size_t capacity = r->capacity ? 2 * r->capacity : 16;
+        rws_conn **members = realloc(r->members, capacity * sizeof(rws_conn *));
+        if (!members) {
+            rws_conn_close(conn, RWS_CLOSE_TRY_AGAIN_LATER, "out of memory");
+            return;
+        }
+        r->members = members;
+        r->capacity = capacity;
+    }
+    rws_conn_set_user(conn, (void *)r->count);
+    r->members[r->count++] = conn;
+}
+
+static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+{
+    (void)conn;
+    const room *r = user;
+    for (size_t i = r->count; i-- > 0;)
+        if (rws_conn_send(r->members[i], opcode, data, len) == RWS_E_BACKLOG)
+            rws_conn_close(r->members[i], RWS_CLOSE_TRY_AGAIN_LATER, "too slow for this room");
+    return 0;
+}
+
+static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+{
+    (void)code, (void)reason, (void)closer;
+    room *r = user;
+    size_t index = (size_t)rws_conn_user(conn);
+    if (index >= r->count) return;
+    r->members[index] = r->members[--r->count]; /* the last one takes the place */
+    rws_conn_set_user(r->members[index], (void *)index);
+}
+
+int main(int argc, char **argv)
+{
+    room lobby = {0};
+    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    if (argc > 1) options.port = (uint16_t)strtoul(argv[1], NULL, 10);
+    options.shards = 1;
+    options.user = &lobby;
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    handler.on_open = on_open;
+    handler.on_message = on_message;
+    handler.on_close = on_close;
+
+    rws_error error;
+    int status = rws_server_create(&server, &options, &handler, &error);
+    if (status == 0) {
+        (void)signal(SIGINT, on_signal);
+        fprintf(stderr, "listening on ws://%s:%u\n", options.address,
+                (unsigned)rws_server_port(server));
+        status = rws_server_run(server, &error);
+    }
+    if (status != 0) fprintf(stderr, "broadcast: %s\n", error.text);
+    rws_server_destroy(server);
+    free(lobby.members);
+    return status != 0;
+}

@@ -1,0 +1,393 @@
+/*
+ * `ringws load`: a load test that tells the truth.
+ *
+ * Time line: dial every connection → warm-up → the measured time → stop sending, wait for what is
+ * in flight → close. Connections begin to send as soon as they are open. With --messages each
+ * connection sends its share and closes, and everything from the first dial on is measured unless
+ * there is a warm-up.
+ */
+#include "tools/load.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/args.h"
+#include "tools/commands.h"
+#include "tools/host.h"
+#include "tools/serve.h"
+
+#define SECOND_NS UINT64_C(1000000000)
+
+enum {
+    KIB = 1024,
+    MIB = 1024 * KIB,
+    GIB = 1024 * MIB,
+    DIALS_MAX = 256, /* handshakes under way at once: far below any server's backlog */
+    FRAME_BYTES = 64,
+    TICK_NS = 50 * 1000 * 1000, /* how often the main thread looks */
+    DESCRIPTORS_OWN = 64,
+};
+
+/* A run in which nothing at all arrives for this long is over. */
+static const uint64_t stall_ns = 10 * SECOND_NS;
+
+static const char command_name[] = "ringws load";
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+static void write_log(rws_log_level level, const char *line, void *user)
+{
+    (void)user;
+    if (level <= RWS_LOG_WARNING) args_complain(command_name, "%s", line);
+}
+
+static bool check(load_arguments *a, bool duration_given)
+{
+    if (a->text && a->binary) {
+        args_complain(command_name, "--text and --binary exclude each other");
+        return false;
+    }
+    if (a->messages && duration_given) {
+        args_complain(command_name, "--messages and --duration exclude each other");
+        return false;
+    }
+    if (a->messages && a->pipeline == 0) {
+        args_complain(command_name, "--messages needs a --pipeline of 1 or more");
+        return false;
+    }
+    if (a->threads > a->connections) a->threads = a->connections;
+    return true;
+}
+
+static args_outcome parse(int argc, char **argv, load_arguments *a)
+{
+    const uint64_t day = 86400 * SECOND_NS;
+    uint64_t duration = 0, warmup = UINT64_MAX;
+    const args_option options[] = {
+        {"connections", 'c', ARGS_NUMBER, &a->connections, 1, 1u << 20, "N", "1 by default"},
+        {"pipeline", 'p', ARGS_NUMBER, &a->pipeline, 0, 65536, "N",
+         "messages in flight per connection, 1 by default;\n0: connections that stay idle"},
+        {"size", 's', ARGS_BYTES, &a->size, 0, GIB, "BYTES",
+         "of each message, 64 by default; 16K, 1M and so on"},
+        {"text", 0, ARGS_FLAG, &a->text, 0, 0, NULL,
+         "text messages: 90 % ASCII, 10 % multi-byte characters"},
+        {"binary", 0, ARGS_FLAG, &a->binary, 0, 0, NULL, "binary messages, the default"},
+        {"duration", 'd', ARGS_DURATION, &duration, 1000000, day, "TIME",
+         "to measure, 5s by default"},
+        {"warmup", 'w', ARGS_DURATION, &warmup, 0, day, "TIME",
+         "before it, 500ms by default (none with --messages)"},
+        {"messages", 'n', ARGS_NUMBER, &a->messages, 1, UINT32_MAX, "N",
+         "stop after N messages in all instead"},
+        {"threads", 't', ARGS_NUMBER, &a->threads, 1, 64, "N", "1 by default"},
+        {"server-pid", 0, ARGS_NUMBER, &a->server_pid, 1, INT32_MAX, "PID",
+         "add the CPU time per message of that process"},
+        {"seed", 0, ARGS_NUMBER, &a->seed, 0, UINT64_MAX, "N",
+         "of the message bytes, 1 by default"},
+        {"json", 'j', ARGS_FLAG, &a->json, 0, 0, NULL, "print one JSON object"},
+        {"quiet", 'q', ARGS_FLAG, &a->quiet, 0, 0, NULL, "no progress on the terminal"},
+        {"features-off", 0, ARGS_FEATURES, &a->features_off, 0, 0, "LIST",
+         "kernel features not to use ('ringws doctor' lists\nthem), or 'all'"},
+        {"zero-mask", 0, ARGS_FLAG, &a->zero_mask, 0, 0, NULL,
+         "mask with zeros instead of random keys:\ncheaper, and for measuring only"},
+        {"expect-other", 0, ARGS_FLAG, &a->expect_other, 0, 0, NULL, NULL},
+    };
+    const args_command command = {
+        .name = command_name,
+        .operand = "URL",
+        .summary =
+            "Send messages to a server that echoes them and compare every reply in full.\n"
+            "Each connection keeps --pipeline messages in flight and sends the next one when a\n"
+            "reply came. Exit status: 0 if every message came back right, 1 if anything was\n"
+            "lost, wrong or could not connect, 2 for a mistake on the command line.",
+        .examples =
+            "  ringws load ws://127.0.0.1:9223\n"
+            "  ringws load ws://127.0.0.1:9223 -c 64 -p 16 -d 5 --server-pid $(pidof ringws)\n"
+            "  ringws load ws+unix:///run/echo.sock -c 16 -s 1M --json\n",
+        .options = options,
+        .options_count = sizeof(options) / sizeof(options[0]),
+    };
+    args_outcome outcome = args_parse(&command, argc, argv, &a->url);
+    if (outcome != ARGS_RUN) return outcome;
+
+    a->duration_ns = duration ? duration : 5 * SECOND_NS;
+    a->warmup_ns = warmup != UINT64_MAX ? warmup : a->messages ? 0 : SECOND_NS / 2;
+    return check(a, duration > 0) ? ARGS_RUN : ARGS_BAD;
+}
+
+static int run_init(load_run *run)
+{
+    load_arguments *a = &run->arguments;
+    run->opcode = a->text ? RWS_TEXT : RWS_BINARY;
+    pthread_mutex_init(&run->errors_lock, NULL);
+    sem_init(&run->dial_slots, 0, DIALS_MAX);
+
+    /* Whole cache lines per connection: neighbours live on different threads. */
+    size_t slots = (a->pipeline + 7) / 8 * 8;
+    run->conns = aligned_alloc(_Alignof(load_conn), a->connections * sizeof(load_conn));
+    run->threads = aligned_alloc(_Alignof(load_thread), a->threads * sizeof(load_thread));
+    if (slots) run->sent_at = aligned_alloc(64, a->connections * slots * sizeof(uint64_t));
+    if (!run->conns || !run->threads || (slots && !run->sent_at)) return -ENOMEM;
+
+    memset(run->threads, 0, a->threads * sizeof(load_thread));
+    for (uint64_t i = 0; i < a->threads; i++) {
+        histogram_reset(&run->threads[i].latency);
+        if (payload_init(&run->threads[i].payload, a->size, a->text, a->seed) < 0) return -ENOMEM;
+    }
+    for (uint64_t i = 0; i < a->connections; i++) {
+        uint64_t share = a->messages / a->connections + (i < a->messages % a->connections);
+        run->conns[i] = (load_conn){
+            .index = (uint32_t)i,
+            .endless = a->messages == 0,
+            .quota = (uint32_t)share,
+            .sent_at = slots ? run->sent_at + i * slots : NULL,
+        };
+    }
+    if (!a->expect_other) return 0;
+    run->other = malloc(a->size ? a->size : 1);
+    if (!run->other) return -ENOMEM;
+    memset(run->other, SERVE_OTHER_BYTE, a->size);
+    return 0;
+}
+
+static void run_free(load_run *run)
+{
+    for (uint64_t i = 0; run->threads && i < run->arguments.threads; i++)
+        payload_free(&run->threads[i].payload);
+    free(run->threads);
+    free(run->conns);
+    free(run->sent_at);
+    free(run->other);
+    sem_destroy(&run->dial_slots);
+    pthread_mutex_destroy(&run->errors_lock);
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static rws_client_options client_options(load_run *run)
+{
+    const load_arguments *a = &run->arguments;
+    uint64_t per_thread = (a->connections + a->threads - 1) / a->threads;
+    uint64_t in_flight = a->pipeline * (a->size + FRAME_BYTES);
+
+    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    options.shards = (uint32_t)a->threads;
+    options.connections_max = (uint32_t)per_thread;
+    options.message_bytes_max = larger(a->size, 64 * KIB);
+    /* Room for everything that may be in flight: the loop is closed, so this is a true bound. */
+    options.send_queue_bytes_max = larger(in_flight, MIB);
+    options.high_watermark_bytes = larger(in_flight, 256 * KIB);
+    options.send_pool_bytes_max = larger(2 * per_thread * in_flight, 256 * (uint64_t)MIB);
+    options.partial_bytes_max = larger(2 * per_thread * a->size, 64 * (uint64_t)MIB);
+    options.fixed_mask_key = a->zero_mask;
+    options.features_off = a->features_off;
+    options.log = write_log;
+    options.user = run;
+    return options;
+}
+
+/* All connections that were dialled have opened or failed, and those that opened have closed. */
+static bool all_closed(const load_run *run, uint32_t dialled)
+{
+    uint32_t closed = atomic_load(&run->closed), failed = atomic_load(&run->dial_failed);
+    return closed + failed == dialled;
+}
+
+/* ^C ends the measuring; what is in flight is still awaited. */
+static bool cut_short(const load_run *run)
+{
+    return interrupted && atomic_load(&run->phase) != LOAD_STOP;
+}
+
+static void sleep_until(uint64_t deadline_ns)
+{
+    uint64_t now = host_now_ns();
+    if (now >= deadline_ns) return;
+    uint64_t left = deadline_ns - now < TICK_NS ? deadline_ns - now : TICK_NS;
+    nanosleep(&(struct timespec){.tv_nsec = (long)left}, NULL);
+}
+
+/* Dial with a bounded number of handshakes under way. Returns how many were dialled; `status` is
+ * the reason if one could not be. */
+static uint32_t dial_all(load_run *run, rws_client *client, uint64_t started, int *status)
+{
+    uint32_t dialled = 0;
+    *status = 0;
+    while (dialled < run->arguments.connections && !cut_short(run)) {
+        struct timespec soon;
+        (void)clock_gettime(CLOCK_REALTIME, &soon);
+        soon.tv_nsec += TICK_NS;
+        soon.tv_sec += soon.tv_nsec / (long)SECOND_NS;
+        soon.tv_nsec %= (long)SECOND_NS;
+        bool slot = sem_timedwait(&run->dial_slots, &soon) == 0;
+        if (!slot || dialled % DIALS_MAX == 0) load_progress(run, host_now_ns() - started, false);
+        if (!slot) continue;
+
+        *status = rws_client_dial(client, run->arguments.url, NULL, &run->conns[dialled]);
+        if (*status == RWS_E_BACKLOG) {
+            sem_post(&run->dial_slots);
+            sleep_until(host_now_ns() + 1000000);
+            continue;
+        }
+        if (*status < 0) break;
+        dialled++;
+    }
+    return dialled;
+}
+
+/* Wait until every dialled connection has opened or failed. */
+static void wait_for_open(load_run *run, uint32_t dialled, uint64_t started)
+{
+    while (atomic_load(&run->opened) + atomic_load(&run->dial_failed) < dialled &&
+           !cut_short(run)) {
+        sleep_until(host_now_ns() + TICK_NS / 50);
+        load_progress(run, host_now_ns() - started, false);
+    }
+}
+
+/* Let traffic flow until `deadline_ns` (0: none), or until all is over or nothing moves. */
+static void wait_for_traffic(load_run *run, uint32_t dialled, uint64_t started,
+                             uint64_t deadline_ns)
+{
+    uint64_t moved_ns = host_now_ns(), seen = 0;
+    while (!all_closed(run, dialled) && !cut_short(run)) {
+        uint64_t now = host_now_ns();
+        load_totals totals = load_sum(run);
+        if (totals.verified + totals.wrong != seen) {
+            seen = totals.verified + totals.wrong;
+            moved_ns = now;
+        }
+        if (deadline_ns ? now >= deadline_ns : now - moved_ns >= stall_ns) return;
+        sleep_until(deadline_ns ? deadline_ns : now + TICK_NS / 10);
+        load_progress(run, host_now_ns() - started, false);
+    }
+}
+
+static void read_cpu(load_run *run, cpu_time *sample)
+{
+    if (!run->cpu_known) return;
+    int status = cpu_time_read((pid_t)run->arguments.server_pid, sample);
+    if (status == 0) return;
+    run->cpu_known = false;
+    load_note_error(run, LOAD_MESSAGE, "cpu", "no CPU time of process %" PRIu64 ": %s",
+                    run->arguments.server_pid, rws_strerror(status));
+}
+
+/* Dial, warm up, measure. Returns how many connections were dialled, or a negative status. */
+static int64_t run_traffic(load_run *run, rws_client *client)
+{
+    static cpu_time cpu_start, cpu_end; /* static: 32 KiB */
+    load_arguments *a = &run->arguments;
+    uint64_t started = host_now_ns(), window = started;
+    bool from_first_dial = a->messages && a->warmup_ns == 0;
+    run->cpu_known = a->server_pid != 0;
+    if (from_first_dial) {
+        read_cpu(run, &cpu_start);
+        atomic_store(&run->phase, LOAD_MEASURE);
+    }
+
+    int status;
+    uint32_t dialled = dial_all(run, client, started, &status);
+    if (status < 0 && dialled == 0) return status;
+    if (status < 0)
+        load_note_error(run, LOAD_CONNECT, "dial", "connection %u: %s", dialled,
+                        rws_strerror(status));
+    wait_for_open(run, dialled, started);
+    if (!from_first_dial) {
+        if (a->warmup_ns) wait_for_traffic(run, dialled, started, host_now_ns() + a->warmup_ns);
+        read_cpu(run, &cpu_start);
+        window = host_now_ns();
+        atomic_store(&run->phase, LOAD_MEASURE);
+    }
+    if (atomic_load(&run->opened) > 0)
+        wait_for_traffic(run, dialled, started, a->messages ? 0 : window + a->duration_ns);
+
+    run->interrupted = cut_short(run);
+    atomic_store(&run->phase, LOAD_STOP);
+    uint64_t end = host_now_ns();
+    read_cpu(run, &cpu_end);
+    /* A run by count, or one whose server went away, ended with its last reply. */
+    load_totals totals = load_sum(run);
+    if ((a->messages || all_closed(run, dialled)) && totals.last_reply_ns > window)
+        end = totals.last_reply_ns;
+    run->window_ns = end - window;
+    if (run->cpu_known) run->cpu_ns = cpu_time_between(&cpu_start, &cpu_end);
+    return dialled;
+}
+
+static int run_client(load_run *run)
+{
+    rws_client_options options = client_options(run);
+    rws_handler handler = load_handler();
+    rws_client *client = NULL;
+    rws_error error = {0};
+    if (rws_client_create(&client, &options, &handler, &error) < 0 ||
+        rws_client_start(client, &error) < 0) {
+        args_complain(command_name, "%s", error.text);
+        rws_client_destroy(client);
+        return EXIT_USAGE;
+    }
+
+    uint64_t started = host_now_ns();
+    int64_t dialled = run_traffic(run, client);
+    if (dialled < 0) {
+        args_complain(command_name, "%s: %s", run->arguments.url, rws_strerror((int)dialled));
+        rws_client_destroy(client);
+        return dialled == RWS_E_ADDRESS ? EXIT_WRONG : EXIT_USAGE;
+    }
+    /* What is in flight comes in, and each connection then closes by itself; idle ones don't. */
+    if (run->arguments.pipeline > 0) wait_for_traffic(run, (uint32_t)dialled, started, 0);
+    atomic_store(&run->giving_up, true);
+    rws_client_stop(client);
+    rws_client_wait(client);
+    load_progress(run, 0, true);
+
+    bool right = load_report(run);
+    rws_client_destroy(client);
+    return right ? EXIT_SUCCESS : EXIT_WRONG;
+}
+
+int load_main(int argc, char **argv)
+{
+    static load_run run; /* static: too large for a stack */
+    run.arguments =
+        (load_arguments){.connections = 1, .threads = 1, .pipeline = 1, .size = 64, .seed = 1};
+    args_outcome outcome = parse(argc, argv, &run.arguments);
+    if (outcome != ARGS_RUN) return outcome == ARGS_DONE ? EXIT_SUCCESS : EXIT_USAGE;
+
+    uint64_t descriptors = host_raise_descriptors();
+    uint64_t wanted = run.arguments.connections / run.arguments.threads + DESCRIPTORS_OWN;
+    if (descriptors < wanted) {
+        args_complain(command_name,
+                      "%" PRIu64 " connections on %" PRIu64 " threads need %" PRIu64
+                      " descriptors and the limit is %" PRIu64 ": raise it with 'ulimit -n', or "
+                      "use fewer connections",
+                      run.arguments.connections, run.arguments.threads, wanted, descriptors);
+        return EXIT_USAGE;
+    }
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+
+    int status = EXIT_USAGE;
+    if (run_init(&run) < 0)
+        args_complain(command_name, "not enough memory for that many or such large messages");
+    else
+        status = run_client(&run);
+    run_free(&run);
+    if (run.interrupted && status == EXIT_SUCCESS) return 128 + SIGINT;
+    return status;
+}

@@ -1,0 +1,231 @@
+/*
+ * The callbacks of `ringws load`: send, verify, take the time, send the next.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/host.h"
+#include "tools/load.h"
+
+/* Single writer: a plain add that other threads may read, without a locked instruction. */
+static void bump(_Atomic uint64_t *counter, uint64_t by)
+{
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, value + by, memory_order_relaxed);
+}
+
+void load_note_error(load_run *run, load_stage stage, const char *kind, const char *format, ...)
+{
+    pthread_mutex_lock(&run->errors_lock);
+    run->errors_by_stage[stage]++;
+    size_t at = 0;
+    while (at < run->errors_count &&
+           (run->errors[at].stage != stage || strcmp(run->errors[at].kind, kind) != 0))
+        at++;
+    if (at < run->errors_count) {
+        run->errors[at].count++;
+    } else if (at < LOAD_ERRORS_MAX) {
+        load_error *error = &run->errors[run->errors_count++];
+        *error = (load_error){.stage = stage, .kind = kind, .count = 1};
+        va_list list;
+        va_start(list, format);
+        vsnprintf(error->text, sizeof(error->text), format, list);
+        va_end(list);
+    }
+    pthread_mutex_unlock(&run->errors_lock);
+}
+
+static load_phase phase_of(const load_run *run)
+{
+    return atomic_load_explicit(&run->phase, memory_order_relaxed);
+}
+
+static load_thread *thread_of(load_run *run, const rws_conn *conn)
+{
+    return &run->threads[rws_conn_shard(conn)];
+}
+
+static uint32_t next_slot(const load_run *run, uint32_t slot)
+{
+    return slot + 1 == run->arguments.pipeline ? 0 : slot + 1;
+}
+
+static bool may_send(const load_conn *c)
+{
+    return c->endless || c->sent < c->quota;
+}
+
+/* False if the connection is of no more use; the error is noted. */
+static bool send_next(load_run *run, load_thread *thread, load_conn *c, rws_conn *conn,
+                      uint64_t now)
+{
+    const uint8_t *message = payload_begin(&thread->payload, c->index, c->sent);
+    int status = rws_conn_send(conn, run->opcode, message, run->arguments.size);
+    payload_end(&thread->payload, c->index, c->sent);
+    if (status < 0) {
+        load_note_error(run, LOAD_MESSAGE, "send", "a message could not be sent: %s",
+                        rws_strerror(status));
+        rws_conn_abort(conn);
+        return false;
+    }
+    c->sent_at[c->send_slot] = now;
+    c->send_slot = next_slot(run, c->send_slot);
+    c->sent++;
+    bump(&thread->sent, 1);
+    return true;
+}
+
+static void finish(load_conn *c, rws_conn *conn)
+{
+    c->closing = true;
+    rws_conn_close(conn, RWS_CLOSE_NORMAL, NULL);
+}
+
+static void on_open(rws_conn *conn, void *user)
+{
+    load_run *run = user;
+    load_conn *c = rws_conn_user(conn);
+    atomic_fetch_add(&run->opened, 1);
+    sem_post(&run->dial_slots);
+
+    if (phase_of(run) == LOAD_STOP || !may_send(c)) {
+        finish(c, conn);
+        return;
+    }
+    load_thread *thread = thread_of(run, conn);
+    uint64_t now = host_now_ns();
+    for (uint64_t i = 0; i < run->arguments.pipeline && may_send(c); i++)
+        if (!send_next(run, thread, c, conn, now)) return;
+}
+
+static void note_wrong(load_run *run, load_thread *thread, const load_conn *c, rws_opcode opcode,
+                       const void *data, size_t len)
+{
+    if (opcode != run->opcode)
+        load_note_error(run, LOAD_MESSAGE, "opcode",
+                        "connection %u, reply %u: opcode %d instead of %d", c->index, c->answered,
+                        (int)opcode, (int)run->opcode);
+    else if (len != run->arguments.size)
+        load_note_error(run, LOAD_MESSAGE, "length",
+                        "connection %u, reply %u: %zu bytes instead of %zu", c->index, c->answered,
+                        len, (size_t)run->arguments.size);
+    else
+        load_note_error(
+            run, LOAD_MESSAGE, "bytes", "connection %u, reply %u: byte %zu of %zu is wrong",
+            c->index, c->answered,
+            run->other ? 0 : payload_mismatch(&thread->payload, c->index, c->answered, data, len),
+            len);
+}
+
+static bool reply_is_right(const load_run *run, const load_thread *thread, const load_conn *c,
+                           rws_opcode opcode, const void *data, size_t len)
+{
+    if (opcode != run->opcode) return false;
+    if (run->other) return len == run->arguments.size && memcmp(data, run->other, len) == 0;
+    return payload_equal(&thread->payload, c->index, c->answered, data, len);
+}
+
+static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+{
+    load_run *run = user;
+    load_conn *c = rws_conn_user(conn);
+    load_thread *thread = thread_of(run, conn);
+    if (c->answered == c->sent) {
+        bump(&thread->wrong, 1);
+        load_note_error(run, LOAD_MESSAGE, "extra",
+                        "connection %u: a message of %zu bytes that answers nothing", c->index,
+                        len);
+        return 0;
+    }
+
+    uint64_t now = host_now_ns();
+    load_phase phase = phase_of(run);
+    if (reply_is_right(run, thread, c, opcode, data, len)) {
+        bump(&thread->verified, 1);
+        if (phase == LOAD_MEASURE) {
+            bump(&thread->measured, 1);
+            histogram_record(&thread->latency, now - c->sent_at[c->answer_slot]);
+        }
+    } else {
+        bump(&thread->wrong, 1);
+        note_wrong(run, thread, c, opcode, data, len);
+    }
+    atomic_store_explicit(&thread->last_reply_ns, now, memory_order_relaxed);
+    c->answered++;
+    c->answer_slot = next_slot(run, c->answer_slot);
+
+    if (phase != LOAD_STOP && may_send(c))
+        send_next(run, thread, c, conn, now);
+    else if (c->answered == c->sent)
+        finish(c, conn);
+    return 0;
+}
+
+static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+{
+    load_run *run = user;
+    load_conn *c = rws_conn_user(conn);
+    load_thread *thread = thread_of(run, conn);
+    uint32_t unanswered = c->sent - c->answered;
+    bump(&thread->lost, unanswered);
+
+    bool expected = c->closing && code == RWS_CLOSE_NORMAL;
+    /* Idle connections (--pipeline 0) are closed by the client's own drain. */
+    if (atomic_load(&run->giving_up) && closer == RWS_CLOSED_BY_US && unanswered == 0)
+        expected = code != RWS_CLOSE_ABNORMAL;
+    if (!expected) {
+        const char *who = closer == RWS_CLOSED_BY_PEER ? "the server" : "this side";
+        load_stage stage = unanswered ? LOAD_MESSAGE : LOAD_CLOSE;
+        const char *kind = code == RWS_CLOSE_ABNORMAL ? "cut" : unanswered ? "left" : "code";
+        if (code == RWS_CLOSE_ABNORMAL)
+            load_note_error(run, stage, kind,
+                            "connection %u: cut off without a close frame, %u messages in flight",
+                            c->index, unanswered);
+        else
+            load_note_error(run, stage, kind,
+                            "connection %u: closed by %s with %u%s%.*s, %u messages in flight",
+                            c->index, who, code, reason.len ? " " : "", (int)reason.len,
+                            reason.len ? reason.data : "", unanswered);
+    }
+    atomic_fetch_add(&run->closed, 1); /* last: the main thread may go on now */
+}
+
+static void on_dial_error(rws_client *client, const rws_error *error, void *dial_user, void *user)
+{
+    (void)client;
+    load_run *run = user;
+    const load_conn *c = dial_user;
+    /* The connection itself fails with an errno; whatever comes after it is the handshake. */
+    bool connecting = error->status > -4096 || error->status == RWS_E_ADDRESS;
+    load_note_error(run, connecting ? LOAD_CONNECT : LOAD_UPGRADE, rws_strerror(error->status),
+                    "connection %u: %s", c->index, error->text);
+    atomic_fetch_add(&run->dial_failed, 1);
+    sem_post(&run->dial_slots);
+}
+
+rws_handler load_handler(void)
+{
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    handler.on_open = on_open;
+    handler.on_message = on_message;
+    handler.on_close = on_close;
+    handler.on_dial_error = on_dial_error;
+    return handler;
+}
+
+load_totals load_sum(const load_run *run)
+{
+    load_totals totals = {0};
+    for (uint64_t i = 0; i < run->arguments.threads; i++) {
+        const load_thread *thread = &run->threads[i];
+        totals.sent += atomic_load_explicit(&thread->sent, memory_order_relaxed);
+        totals.verified += atomic_load_explicit(&thread->verified, memory_order_relaxed);
+        totals.wrong += atomic_load_explicit(&thread->wrong, memory_order_relaxed);
+        totals.lost += atomic_load_explicit(&thread->lost, memory_order_relaxed);
+        totals.measured += atomic_load_explicit(&thread->measured, memory_order_relaxed);
+        uint64_t last = atomic_load_explicit(&thread->last_reply_ns, memory_order_relaxed);
+        if (last > totals.last_reply_ns) totals.last_reply_ns = last;
+    }
+    return totals;
+}

@@ -1,0 +1,340 @@
+/*
+ * `ringws serve`: an echo or broadcast server, on public functions only.
+ *
+ * The server runs on its own threads (rws_server_start), so that the one line on stdout comes when
+ * every shard is really up; this thread waits for them. SIGINT and SIGTERM start the drain; a
+ * second SIGINT ends the process at once, in the usual way.
+ */
+#include "tools/serve.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/args.h"
+#include "tools/commands.h"
+#include "tools/format.h"
+#include "tools/host.h"
+
+enum {
+    KIB = 1024,
+    MIB = 1024 * KIB,
+    AUTOBAHN_MESSAGE_BYTES = 64 * MIB, /* the suite's largest are 16 MiB */
+    HIGH_WATERMARK_BYTES = 256 * KIB,  /* the library's default */
+    SEND_QUEUE_BYTES = MIB,            /* the library's default */
+    FRAME_BYTES = 64,                  /* more than a header takes */
+    DESCRIPTORS_MIN = 64,
+};
+
+static const char command_name[] = "ringws serve";
+
+typedef struct serve_arguments {
+    bool broadcast, autobahn, stats, reply_other, verbose;
+    const char *address, *unix_path;
+    args_list origins;
+    uint32_t features_off;
+    uint64_t port, shards, message_bytes_max, connections_max, recv_buffers, recv_buffer_bytes,
+        send_buffer, drain_timeout_ns;
+} serve_arguments;
+
+/* For the signal handlers: set before they are installed; they are gone before it is freed. */
+static rws_server *signal_server;
+
+static void on_signal(int number)
+{
+    (void)number;
+    int saved = errno;
+    rws_server_stop(signal_server);
+    errno = saved;
+}
+
+static void set_signals(void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler};
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGTERM, &action, NULL);
+    action.sa_flags |= (int)SA_RESETHAND; /* a second ^C means now */
+    sigaction(SIGINT, &action, NULL);
+}
+
+static void write_log(rws_log_level level, const char *line, void *user)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    const serve_arguments *arguments = user;
+    if (level > RWS_LOG_WARNING && !arguments->verbose) return;
+    args_complain(command_name, "%s: %s", names[level], line);
+}
+
+static args_outcome parse(int argc, char **argv, serve_arguments *a)
+{
+    const args_option options[] = {
+        {"broadcast", 'b', ARGS_FLAG, &a->broadcast, 0, 0, NULL,
+         "send every message to every connection,\ninstead of back to its sender"},
+        {"port", 'p', ARGS_NUMBER, &a->port, 0, UINT16_MAX, "PORT",
+         "TCP port, 9223 by default; 0 picks a free one"},
+        {"address", 'a', ARGS_STRING, &a->address, 0, 0, "ADDRESS",
+         "127.0.0.1 by default; '::' serves IPv6 and IPv4"},
+        {"unix", 'u', ARGS_STRING, &a->unix_path, 0, 0, "PATH",
+         "serve a unix socket instead of a TCP port"},
+        {"shards", 's', ARGS_NUMBER, &a->shards, 1, 256, "N",
+         "threads, each with a ring; by default one per CPU"},
+        {"message-bytes-max", 'm', ARGS_BYTES, &a->message_bytes_max, 1, (UINT64_C(1) << 31) - MIB,
+         "BYTES", "largest message that is taken, 64K by default"},
+        {"connections-max", 'c', ARGS_NUMBER, &a->connections_max, 1, 1u << 20, "N",
+         "per shard; 16384 by default, or what the\ndescriptor limit allows"},
+        {"origin", 'o', ARGS_STRINGS, &a->origins, 0, 0, "ORIGIN",
+         "let in pages of this origin only (repeatable)"},
+        {"stats", 0, ARGS_FLAG, &a->stats, 0, 0, NULL, "print a line every second"},
+        {"autobahn", 0, ARGS_FLAG, &a->autobahn, 0, 0, NULL,
+         "limits wide enough for Autobahn|Testsuite"},
+        {"drain-timeout", 0, ARGS_DURATION, &a->drain_timeout_ns, 1000000, UINT64_C(3600000000000),
+         "TIME",
+         "for open connections after SIGINT or SIGTERM,\n5s by default; then they are cut off"},
+        {"features-off", 0, ARGS_FEATURES, &a->features_off, 0, 0, "LIST",
+         "kernel features not to use ('ringws doctor' lists\nthem), or 'all'"},
+        {"recv-buffers", 0, ARGS_NUMBER, &a->recv_buffers, 1, 32768, "N",
+         "receive buffers per shard, a power of two"},
+        {"recv-buffer-bytes", 0, ARGS_BYTES, &a->recv_buffer_bytes, 256, 64 * MIB, "BYTES",
+         "size of each"},
+        {"send-buffer", 0, ARGS_BYTES, &a->send_buffer, 1, 1u << 30, "BYTES",
+         "the connections' SO_SNDBUF"},
+        {"verbose", 'v', ARGS_FLAG, &a->verbose, 0, 0, NULL, "print the library's log in full"},
+        {"reply-other", 0, ARGS_FLAG, &a->reply_other, 0, 0, NULL, NULL},
+    };
+    const args_command command = {
+        .name = command_name,
+        .summary =
+            "Serve WebSocket connections and send every message back to its sender.\n"
+            "Prints 'listening on ws://…' when it is ready. SIGINT and SIGTERM close all\n"
+            "connections with 1001 and end it: exit status 0 if all went well, 1 if messages\n"
+            "were lost or connections had to be cut off, 2 if it could not start.",
+        .examples = "  ringws serve                        echo on ws://127.0.0.1:9223\n"
+                    "  ringws serve -a :: -p 80 --stats    on every address, with figures\n"
+                    "  ringws serve --broadcast -m 1M      a chat room for messages up to 1 MiB\n"
+                    "  ringws serve --unix /run/echo.sock  ws+unix:///run/echo.sock\n",
+        .options = options,
+        .options_count = sizeof(options) / sizeof(options[0]),
+    };
+    args_outcome outcome = args_parse(&command, argc, argv, NULL);
+    if (outcome != ARGS_RUN) return outcome;
+
+    if (a->broadcast + a->autobahn + a->reply_other > 1) {
+        args_complain(command_name, "--broadcast, --autobahn and --reply-other exclude each other");
+        return ARGS_BAD;
+    }
+    if (a->recv_buffers & (a->recv_buffers - 1)) {
+        args_complain(command_name, "--recv-buffers must be a power of two, not '%" PRIu64 "'",
+                      a->recv_buffers);
+        return ARGS_BAD;
+    }
+    return ARGS_RUN;
+}
+
+static rws_server_options server_options(serve_arguments *a, serve_context *context)
+{
+    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    options.address = a->address;
+    options.unix_path = a->unix_path;
+    options.port = (uint16_t)a->port;
+    options.shards = (uint32_t)a->shards;
+    options.message_bytes_max = a->message_bytes_max;
+    if (a->autobahn && !options.message_bytes_max)
+        options.message_bytes_max = AUTOBAHN_MESSAGE_BYTES;
+    options.connections_max = (uint32_t)a->connections_max;
+    options.recv_buffers = (uint32_t)a->recv_buffers;
+    options.recv_buffer_bytes = a->recv_buffer_bytes;
+    options.socket_send_buffer_bytes = (int)a->send_buffer;
+    options.features_off = a->features_off;
+    options.drain_timeout_ms = (uint32_t)(a->drain_timeout_ns / 1000000);
+    if (a->origins.count) {
+        options.origins = a->origins.items;
+        options.origins_count = a->origins.count;
+    }
+    /* The engine stops reading above the high watermark; the message that crosses it must still
+     * have room, or its echo would be refused. */
+    uint64_t queue = HIGH_WATERMARK_BYTES + options.message_bytes_max + FRAME_BYTES;
+    if (queue > SEND_QUEUE_BYTES) options.send_queue_bytes_max = queue;
+    options.log = write_log;
+    options.log_user = a;
+    options.user = context;
+    return options;
+}
+
+static void print_listening(const serve_arguments *a, const rws_server *server)
+{
+    if (a->unix_path)
+        printf("listening on ws+unix://%s\n", a->unix_path);
+    else if (strchr(a->address, ':'))
+        printf("listening on ws://[%s]:%u\n", a->address, rws_server_port(server));
+    else
+        printf("listening on ws://%s:%u\n", a->address, rws_server_port(server));
+    fflush(stdout);
+}
+
+/* The thread of --stats. */
+typedef struct stats_printer {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool stop;
+    const rws_server *server;
+} stats_printer;
+
+static void print_stats(const rws_stats *now, const rws_stats *before, double seconds)
+{
+    format_text text[5];
+    printf("%7s connections   in %10s %10s   out %10s %10s\n",
+           format_count(&text[0], now->connections),
+           format_rate(&text[1],
+                       (double)(now->messages_received - before->messages_received) / seconds,
+                       "msg/s"),
+           format_rate(&text[2], (double)(now->bytes_received - before->bytes_received) / seconds,
+                       "B/s"),
+           format_rate(&text[3], (double)(now->messages_sent - before->messages_sent) / seconds,
+                       "msg/s"),
+           format_rate(&text[4], (double)(now->bytes_sent - before->bytes_sent) / seconds, "B/s"));
+    fflush(stdout);
+}
+
+static void *stats_main(void *arg)
+{
+    stats_printer *printer = arg;
+    rws_stats before = {.size = sizeof(before)};
+    rws_server_stats(printer->server, &before);
+    uint64_t before_ns = host_now_ns();
+    struct timespec next;
+    (void)clock_gettime(CLOCK_MONOTONIC, &next);
+
+    pthread_mutex_lock(&printer->lock);
+    while (true) {
+        next.tv_sec++;
+        int status = 0;
+        while (!printer->stop && status != ETIMEDOUT)
+            status = pthread_cond_timedwait(&printer->wake, &printer->lock, &next);
+        if (printer->stop) break;
+
+        rws_stats now = {.size = sizeof(now)};
+        rws_server_stats(printer->server, &now);
+        uint64_t now_ns = host_now_ns();
+        print_stats(&now, &before, (double)(now_ns - before_ns) / 1e9);
+        before = now;
+        before_ns = now_ns;
+    }
+    pthread_mutex_unlock(&printer->lock);
+    return NULL;
+}
+
+static int stats_start(stats_printer *printer, const rws_server *server)
+{
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&printer->wake, &clock);
+    pthread_condattr_destroy(&clock);
+    pthread_mutex_init(&printer->lock, NULL);
+    printer->stop = false;
+    printer->server = server;
+    return -pthread_create(&printer->thread, NULL, stats_main, printer);
+}
+
+static void stats_stop(stats_printer *printer)
+{
+    pthread_mutex_lock(&printer->lock);
+    printer->stop = true;
+    pthread_cond_signal(&printer->wake);
+    pthread_mutex_unlock(&printer->lock);
+    pthread_join(printer->thread, NULL);
+    pthread_cond_destroy(&printer->wake);
+    pthread_mutex_destroy(&printer->lock);
+}
+
+/* The last line, and what it means for the exit status. */
+static int summarize(const rws_server *server, const serve_context *context, int status)
+{
+    rws_stats stats = {.size = sizeof(stats)};
+    rws_server_stats(server, &stats);
+    uint64_t refused = atomic_load(&context->refused);
+    uint64_t errors = stats.refused + stats.protocol_errors + stats.timeouts + refused;
+
+    format_text text[8];
+    printf("served %s connections, %s messages in (%s), %s out (%s), %s errors",
+           format_count(&text[0], stats.upgraded), format_count(&text[1], stats.messages_received),
+           format_bytes(&text[2], stats.bytes_received),
+           format_count(&text[3], stats.messages_sent), format_bytes(&text[4], stats.bytes_sent),
+           format_count(&text[5], errors));
+    if (errors)
+        printf(" (handshakes %" PRIu64 ", protocol %" PRIu64 ", timeouts %" PRIu64
+               ", refused sends %" PRIu64 ")",
+               stats.refused, stats.protocol_errors, stats.timeouts, refused);
+    printf(", %s cut off\n", format_count(&text[6], stats.cut_off));
+    fflush(stdout);
+
+    if (status < 0 && status != RWS_E_TIMEOUT) {
+        args_complain(command_name, "stopped early: %s", rws_strerror(status));
+        return EXIT_WRONG;
+    }
+    return status < 0 || stats.cut_off || refused ? EXIT_WRONG : EXIT_SUCCESS;
+}
+
+static int serve(serve_arguments *arguments, rws_server *server, serve_context *context)
+{
+    rws_error error = {0};
+    if (serve_context_init(context, server) < 0) {
+        args_complain(command_name, "out of memory");
+        return EXIT_USAGE;
+    }
+    /* From here on a signal asks for a drain, even before the shards are up. */
+    signal_server = server;
+    set_signals(on_signal);
+    if (rws_server_start(server, &error) < 0) {
+        args_complain(command_name, "%s", error.text);
+        return EXIT_USAGE;
+    }
+    print_listening(arguments, server);
+
+    stats_printer printer;
+    bool stats = arguments->stats && stats_start(&printer, server) == 0;
+    int status = rws_server_wait(server);
+    if (stats) stats_stop(&printer);
+    return summarize(server, context, status);
+}
+
+int serve_main(int argc, char **argv)
+{
+    serve_arguments arguments = {.port = 9223, .address = "127.0.0.1"};
+    args_outcome outcome = parse(argc, argv, &arguments);
+    if (outcome != ARGS_RUN) return outcome == ARGS_DONE ? EXIT_SUCCESS : EXIT_USAGE;
+
+    /* A reader of our output that goes away must not end the server. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    uint64_t descriptors = host_raise_descriptors();
+    if (descriptors < DESCRIPTORS_MIN) {
+        args_complain(command_name,
+                      "the limit of open descriptors is %" PRIu64 ", and at least %d are needed: "
+                      "raise it with 'ulimit -n'",
+                      descriptors, DESCRIPTORS_MIN);
+        return EXIT_USAGE;
+    }
+
+    serve_context context = {.mode = arguments.broadcast     ? SERVE_BROADCAST
+                                     : arguments.reply_other ? SERVE_OTHER
+                                                             : SERVE_ECHO};
+    rws_server_options options = server_options(&arguments, &context);
+    rws_handler handler = serve_handler(context.mode);
+    rws_server *server = NULL;
+    rws_error error = {0};
+    if (rws_server_create(&server, &options, &handler, &error) < 0) {
+        args_complain(command_name, "%s", error.text);
+        return EXIT_USAGE;
+    }
+    int status = serve(&arguments, server, &context);
+    set_signals(SIG_IGN); /* the server is about to go; only the exit is left */
+    rws_server_destroy(server);
+    serve_context_free(&context);
+    return status;
+}
