@@ -125,6 +125,19 @@ class Server:
     def output(self):
         return "\n".join(self.lines)
 
+    def summary(self):
+        """The figures of the last line that `ringws serve` prints."""
+        found = re.search(r"served ([\d,]+) connections, ([\d,]+) messages in .*?, ([\d,]+) out "
+                          r".*?, ([\d,]+) errors(.*), ([\d,]+) cut off", self.output)
+        assert found, f"no summary line in: {self.output}"
+        number = [int(text.replace(",", "")) if text[:1].isdigit() else 0
+                  for text in found.groups()]
+        figures = dict(zip(("connections", "in", "out", "errors", "", "cut_off"), number))
+        for name in ("handshakes", "protocol", "timeouts", "refused sends"):
+            error = re.search(name + r" (\d+)", found.group(5))
+            figures[name] = int(error.group(1)) if error else 0
+        return figures
+
     def running(self):
         return self.process.poll() is None
 
@@ -217,7 +230,7 @@ def main(tests, deadline_s=120):
             note = test()
         except Skip as reason:
             skipped += 1
-            print(f"  skip {name}: {reason}", flush=True)
+            print(f"skipped: {name}: {reason}", flush=True)
         except Exception as error:  # any failure of one test is reported, and the rest goes on
             failed += 1
             where = traceback.extract_tb(error.__traceback__)

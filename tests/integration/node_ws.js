@@ -1,5 +1,5 @@
 // Node's ws as the client of a WebSocket echo server: node node_ws.js URL
-// One line per test; exits 1 if one failed. node_ws_test.py runs it.
+// One line per test; exits 1 if one failed. run-node-ws.py runs it.
 'use strict';
 
 const crypto = require('node:crypto');
