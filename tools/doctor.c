@@ -132,15 +132,13 @@ static void check_network(findings *f)
     uint64_t value;
     bool small = f->probe.somaxconn < 4096;
     check *c = add(f, "backlog", small ? NOTE : OK);
-    snprintf(c->text, sizeof(c->text), "net.core.somaxconn = %s%s",
-             format_count(&text, f->probe.somaxconn),
+    snprintf(c->text, sizeof(c->text), "net.core.somaxconn = %u%s", f->probe.somaxconn,
              small ? ": bursts of connections are cut at that; 4096 is better" : "");
 
     if (host_read_line("/proc/sys/net/ipv4/tcp_max_syn_backlog", line, sizeof(line)) &&
         args_parse_number(line, 0, UINT32_MAX, &value)) {
         c = add(f, "SYN backlog", OK);
-        snprintf(c->text, sizeof(c->text), "net.ipv4.tcp_max_syn_backlog = %s",
-                 format_count(&text, value));
+        snprintf(c->text, sizeof(c->text), "net.ipv4.tcp_max_syn_backlog = %" PRIu64, value);
     }
     if (host_read_line("/proc/sys/net/ipv4/ip_local_port_range", line, sizeof(line))) {
         char *rest;

@@ -75,7 +75,8 @@ static args_outcome parse(int argc, char **argv, load_arguments *a)
     const uint64_t day = 86400 * SECOND_NS;
     uint64_t duration = 0, warmup = UINT64_MAX;
     const args_option options[] = {
-        {"connections", 'c', ARGS_NUMBER, &a->connections, 1, 1u << 20, "N", "1 by default"},
+        {"connections", 'c', ARGS_NUMBER, &a->connections, 1, 1u << 20, "N",
+         "kept open, 1 by default"},
         {"pipeline", 'p', ARGS_NUMBER, &a->pipeline, 0, 65536, "N",
          "messages in flight per connection, 1 by default;\n0: connections that stay idle"},
         {"size", 's', ARGS_BYTES, &a->size, 0, GIB, "BYTES",
@@ -89,7 +90,7 @@ static args_outcome parse(int argc, char **argv, load_arguments *a)
          "before it, 500ms by default (none with --messages)"},
         {"messages", 'n', ARGS_NUMBER, &a->messages, 1, UINT32_MAX, "N",
          "stop after N messages in all instead"},
-        {"threads", 't', ARGS_NUMBER, &a->threads, 1, 64, "N", "1 by default"},
+        {"threads", 't', ARGS_NUMBER, &a->threads, 1, 64, "N", "of the load tester, 1 by default"},
         {"server-pid", 0, ARGS_NUMBER, &a->server_pid, 1, INT32_MAX, "PID",
          "add the CPU time per message of that process"},
         {"seed", 0, ARGS_NUMBER, &a->seed, 0, UINT64_MAX, "N",
