@@ -79,9 +79,33 @@ size_t rws__utf8_scalar64(rws__utf8 *utf8, const uint8_t *data, size_t len)
     return i;
 }
 
+size_t rws__utf8_tails(const rws__utf8 *utf8, size_t len)
+{
+    static const uint8_t tails[] = {
+        [RWS__UTF8_START] = 0,    [RWS__UTF8_TAIL1] = 1,    [RWS__UTF8_TAIL2] = 2,
+        [RWS__UTF8_TAIL3] = 3,    [RWS__UTF8_AFTER_E0] = 2, [RWS__UTF8_AFTER_ED] = 2,
+        [RWS__UTF8_AFTER_F0] = 3, [RWS__UTF8_AFTER_F4] = 3, [RWS__UTF8_REJECTED] = 1,
+    };
+    return len < tails[utf8->state] ? len : tails[utf8->state];
+}
+
+size_t rws__utf8_from_lead(rws__utf8 *utf8, const uint8_t *data, size_t at, size_t len)
+{
+    /* A character that reaches over `at` starts with one of the three bytes before it. If there is
+     * none, or one that starts a finished character, that is as good a place to begin. */
+    size_t from = at;
+    for (size_t back = 1; back <= 3 && back <= at; back++) {
+        if (data[at - back] < 0xC0) continue;
+        from = at - back;
+        break;
+    }
+    utf8->state = RWS__UTF8_START;
+    return from + rws__utf8_bytewise(utf8, data + from, len - from);
+}
+
 size_t rws__utf8_check(rws__utf8 *utf8, const uint8_t *data, size_t len)
 {
-    return rws__mask_best->utf8(utf8, data, len);
+    return rws__mask_best.utf8(utf8, data, len);
 }
 
 bool rws__utf8_is_complete(const rws__utf8 *utf8)

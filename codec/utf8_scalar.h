@@ -30,4 +30,16 @@ size_t rws__utf8_bytewise(rws__utf8 *utf8, const uint8_t *data, size_t len);
 /* The same, with ASCII taken eight bytes at a time. */
 size_t rws__utf8_scalar64(rws__utf8 *utf8, const uint8_t *data, size_t len);
 
+/*
+ * How many of the next `len` bytes are needed to finish the character that was begun, if they are
+ * what they have to be. 1 once rejected, so that there is a byte to reject.
+ */
+size_t rws__utf8_tails(const rws__utf8 *utf8, size_t len);
+
+/*
+ * rws__utf8_check(), byte by byte, of a text of which the bytes before `at` are known to be good,
+ * but for a last character that may be unfinished or may turn out wrong with the byte at `at`.
+ */
+size_t rws__utf8_from_lead(rws__utf8 *utf8, const uint8_t *data, size_t at, size_t len);
+
 #endif
