@@ -93,7 +93,7 @@ static void expect(feed *feed, bool holds, const char *what)
     if (!holds && feed->broken == NULL) feed->broken = what;
 }
 
-static void record(feed *feed, feed_item item)
+void feed_record(feed *feed, feed_item item)
 {
     if (feed->items_count == feed->items_capacity) {
         feed->items_capacity = feed->items_capacity * 2 + 4;
@@ -125,7 +125,7 @@ static void take_data(feed *feed, const rws__event *event)
     feed->in_frame = !event->frame_last;
     feed->in_message = !event->message_last;
     if (event->message_last) {
-        record(feed, *open);
+        feed_record(feed, *open);
         *open = (feed_item){0};
     }
 }
@@ -138,13 +138,13 @@ static void take_control(feed *feed, const rws__event *event)
     expect(feed, !feed->in_frame, "a control frame within a frame");
     expect(feed, event->data != NULL, "data is NULL");
     feed_bytes_append(&item.payload, event->data, event->len);
-    record(feed, item);
+    feed_record(feed, item);
 }
 
 static void take_error(feed *feed, const rws__event *event, rws__input *input)
 {
     feed->failed = true;
-    record(feed, (feed_item){.kind = FEED_ERROR, .status = event->status});
+    feed_record(feed, (feed_item){.kind = FEED_ERROR, .status = event->status});
 
     rws__event again;
     rws__decoder_next(&feed->decoder, feed->rules, input, &again);
@@ -269,11 +269,16 @@ void feed_every_way(const rws__message_rules *rules, const feed_bytes *stream, f
     }
 }
 
+static bool is_same_payload(const feed_bytes *a, const feed_bytes *b)
+{
+    return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
+}
+
 static bool is_same_item(const feed_item *a, const feed_item *b)
 {
     return a->kind == b->kind && a->opcode == b->opcode && a->rsv1 == b->rsv1 &&
-           a->frames == b->frames && a->status == b->status && a->payload.len == b->payload.len &&
-           (a->payload.len == 0 || memcmp(a->payload.data, b->payload.data, a->payload.len) == 0);
+           a->frames == b->frames && a->status == b->status &&
+           is_same_payload(&a->payload, &b->payload);
 }
 
 bool feed_is_same(const feed *a, const feed *b, const char **why)
@@ -285,9 +290,7 @@ bool feed_is_same(const feed *a, const feed *b, const char **why)
         *why = "status";
     } else if (a->items_count != b->items_count) {
         *why = "number of items";
-    } else if (a->failed != b->failed || (!a->failed && a->in_message != b->in_message)) {
-        *why = "state";
-    } else if (!a->failed && a->open.payload.len != b->open.payload.len) {
+    } else if (!a->failed && !is_same_payload(&a->open.payload, &b->open.payload)) {
         *why = "payload of the open message";
     }
     for (size_t i = 0; *why == NULL && i < a->items_count; i++) {

@@ -86,6 +86,9 @@ typedef void feed_check(const feed *feed, const char *how, void *user);
 void feed_every_way(const rws__message_rules *rules, const feed_bytes *stream, feed_check *check,
                     void *user);
 
+/* Append an item to what was recorded; its payload is taken. */
+void feed_record(feed *feed, feed_item item);
+
 /* Whether both recorded the same; else `*why` says what differs. */
 bool feed_is_same(const feed *a, const feed *b, const char **why);
 
