@@ -74,35 +74,54 @@ static void provide(rws__ring *ring, uint32_t index)
     io_uring_buf_ring_advance(ring->buffer_ring, 1);
 }
 
-static int make_buffers(rws__ring *ring, const rws__ring_options *options)
+static void free_buffers(rws__ring *ring)
 {
-    ring->buffers = options->buffers;
-    ring->buffer_bytes = options->buffer_bytes;
-    ring->buffer_ring_bytes = options->buffers * sizeof(struct io_uring_buf);
-    ring->buffer_states = calloc(options->buffers, sizeof(buffer_state));
-    if (ring->buffer_states == NULL) return -ENOMEM;
+    if (ring->buffer_ring != NULL) munmap(ring->buffer_ring, ring->buffer_ring_bytes);
+    if (ring->buffer_memory != NULL)
+        munmap(ring->buffer_memory, ring->buffers * ring->buffer_bytes);
+    free(ring->buffer_states);
+    ring->buffer_ring = NULL;
+    ring->buffer_memory = NULL;
+    ring->buffer_states = NULL;
+}
 
-    void *memory = mmap(NULL, options->buffers * options->buffer_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return -ENOMEM;
-    ring->buffer_memory = memory;
-    memory = mmap(NULL, ring->buffer_ring_bytes, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return -ENOMEM;
-    ring->buffer_ring = memory;
+static void *map_pages(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
 
-    int res = -EINVAL;
-    if (!(options->features_off & RWS_FEATURE_INCREMENTAL_BUFFERS)) {
-        res = register_buffer_ring(ring, RWS__PBUF_RING_INC);
-        if (res == 0) ring->features |= RWS_FEATURE_INCREMENTAL_BUFFERS;
+/* Make `count` buffers of `bytes` and hand them to the kernel. */
+static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t flags)
+{
+    ring->buffers = count;
+    ring->buffer_bytes = bytes;
+    ring->buffer_ring_bytes = count * sizeof(struct io_uring_buf);
+    ring->buffer_states = calloc(count, sizeof(buffer_state));
+    ring->buffer_memory = map_pages(count * bytes);
+    ring->buffer_ring = map_pages(ring->buffer_ring_bytes);
+    int res = -ENOMEM;
+    if (ring->buffer_states != NULL && ring->buffer_memory != NULL && ring->buffer_ring != NULL)
+        res = register_buffer_ring(ring, flags);
+    if (res != 0) {
+        free_buffers(ring);
+        return res;
     }
-    if (res != 0) res = register_buffer_ring(ring, 0);
-    if (res != 0) return res;
-
     io_uring_buf_ring_init(ring->buffer_ring);
-    for (uint32_t i = 0; i < ring->buffers; i++)
+    for (uint32_t i = 0; i < count; i++)
         provide(ring, i);
     return 0;
+}
+
+static int make_best_buffers(rws__ring *ring, const rws__ring_options *options)
+{
+    if (!(options->features_off & RWS_FEATURE_INCREMENTAL_BUFFERS) &&
+        make_buffers(ring, options->incremental_buffers, options->incremental_bytes,
+                     RWS__PBUF_RING_INC) == 0) {
+        ring->features |= RWS_FEATURE_INCREMENTAL_BUFFERS;
+        return 0;
+    }
+    return make_buffers(ring, options->plain_buffers, options->plain_bytes, 0);
 }
 
 static struct io_uring_sqe *take_sqe(rws__ring *ring)
@@ -162,7 +181,7 @@ int rws__ring_create(rws__ring **out, const rws__ring_options *options, const ch
 
     struct io_uring_params params = {
         .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
-                 IORING_SETUP_CLAMP,
+                 IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
         .cq_entries = options->cq_entries,
     };
     *what = "io_uring_setup";
@@ -175,7 +194,7 @@ int rws__ring_create(rws__ring **out, const rws__ring_options *options, const ch
     res = io_uring_register_files_sparse(&ring->uring, options->files);
     if (res != 0) goto destroy_ring;
     *what = "registering the provided buffers";
-    res = make_buffers(ring, options);
+    res = make_best_buffers(ring, options);
     if (res != 0) goto destroy_ring;
 
     const uint32_t always = RWS_FEATURE_MULTISHOT_ACCEPT | RWS_FEATURE_SKIP_SUCCESS |
@@ -194,16 +213,18 @@ destroy_ring:
 void rws__ring_destroy(rws__ring *ring)
 {
     io_uring_queue_exit(&ring->uring);
-    if (ring->buffer_ring != NULL) munmap(ring->buffer_ring, ring->buffer_ring_bytes);
-    if (ring->buffer_memory != NULL)
-        munmap(ring->buffer_memory, ring->buffers * ring->buffer_bytes);
-    free(ring->buffer_states);
+    free_buffers(ring);
     free(ring);
 }
 
 uint32_t rws__ring_features(const rws__ring *ring)
 {
     return ring->features;
+}
+
+uint32_t rws__ring_pending(const rws__ring *ring)
+{
+    return io_uring_sq_ready(&ring->uring);
 }
 
 uint64_t rws__ring_overflows(const rws__ring *ring)

@@ -36,9 +36,13 @@ typedef struct rws__cqe {
 typedef struct rws__ring_options {
     uint32_t sq_entries;
     uint32_t cq_entries;
-    uint32_t files;   /* size of the direct descriptor table */
-    uint32_t buffers; /* provided buffers, a power of two */
-    size_t buffer_bytes;
+    uint32_t files; /* size of the direct descriptor table */
+    /* Provided buffers: their number (a power of two) and size where the kernel fills them bit by
+     * bit (incremental), and where each receive takes a whole one. */
+    uint32_t incremental_buffers;
+    size_t incremental_bytes;
+    uint32_t plain_buffers;
+    size_t plain_bytes;
     uint32_t features_off;
 } rws__ring_options;
 
@@ -56,6 +60,10 @@ int rws__ring_turn(rws__ring *ring, bool wait);
 /* Take up to `max` completions; returns their number. Flushes and counts an overflowed queue. 0:
  * there are no more. */
 uint32_t rws__ring_reap(rws__ring *ring, rws__cqe *out, uint32_t max);
+
+/* Operations that are queued and not submitted: 0 after a turn, unless the kernel could not take
+ * them. */
+uint32_t rws__ring_pending(const rws__ring *ring);
 
 /* Counters. */
 uint64_t rws__ring_overflows(const rws__ring *ring);

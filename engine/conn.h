@@ -1,0 +1,159 @@
+/*
+ * A connection, from accept or dial to the last completion.
+ *
+ * Invariants:
+ * - `state` changes only through rws__conn_enter(), by the table of legal moves in conn.c.
+ * - `ops` counts the operations in flight that use the connection's file or memory. The slot is
+ * freed when it is draining, its file is closed and `ops` is 0, and not before: a submitted receive
+ * or send still owns our memory after a close.
+ * - Nothing is submitted from a callback: what a connection wants (receive, send, close) follows
+ * from its state, and rws__conn_pump() submits it at the end of the turn for every connection that
+ * was marked dirty.
+ * - Memory beyond the slot (assembly, stash, stalled input, send chunks) exists only while
+ * something is partial or queued.
+ */
+#ifndef RINGWS_ENGINE_CONN_H
+#define RINGWS_ENGINE_CONN_H
+
+#include "codec/handshake.h"
+#include "codec/message.h"
+#include "engine/sendq.h"
+#include "engine/timer.h"
+#include "ringws/ringws.h"
+
+#include <netinet/in.h>
+
+typedef struct rws__shard rws__shard;
+typedef struct rws__dial rws__dial;
+
+typedef enum rws__conn_state {
+    RWS__CONN_FREE = 0,
+    RWS__CONN_CONNECTING, /* the file is being put into the table, or the dial is on its way */
+    RWS__CONN_UPGRADING,  /* HTTP */
+    RWS__CONN_OPEN,
+    RWS__CONN_CLOSE_SENT,     /* waits for the peer's close frame */
+    RWS__CONN_CLOSE_RECEIVED, /* waits for the program's answer (handle_close) */
+    RWS__CONN_DRAINING,       /* on_close was called, if on_open was */
+    RWS__CONN_STATE_COUNT
+} rws__conn_state;
+
+/* The steps of draining. */
+typedef enum rws__drain {
+    RWS__DRAIN_NONE = 0,
+    RWS__DRAIN_FLUSH,    /* the queue is being sent; then `after_flush` */
+    RWS__DRAIN_SHUTDOWN, /* shut our half down, so that the peer surely reads what we sent */
+    RWS__DRAIN_LINGER,   /* discard until the peer's end of stream, or the deadline */
+    RWS__DRAIN_CANCEL,   /* take back what is in flight, close the file */
+    RWS__DRAIN_CLOSED,   /* wait for the completions */
+} rws__drain;
+
+typedef enum rws__send_mode {
+    RWS__SEND_IDLE = 0,
+    RWS__SEND_QUIET,   /* in flight; no completion means success */
+    RWS__SEND_COUNTED, /* in flight; a completion will come */
+} rws__send_mode;
+
+typedef enum rws__recv_mode {
+    RWS__RECV_IDLE = 0,
+    RWS__RECV_MULTISHOT, /* into provided buffers */
+    RWS__RECV_SINGLE,    /* into one provided buffer */
+    RWS__RECV_DIRECT,    /* into the assembly */
+} rws__recv_mode;
+
+/* Why a connection does not receive. */
+#define RWS__PAUSE_USER   1u /* rws_conn_pause() */
+#define RWS__PAUSE_QUEUE  2u /* the send queue is above its high watermark */
+#define RWS__PAUSE_BUDGET 4u /* partial_bytes_max is in use */
+
+/* Growing memory from the shard's partial slab. */
+typedef struct rws__buffer {
+    uint8_t *data;
+    size_t len;
+    size_t capacity;
+} rws__buffer;
+
+struct rws_conn {
+    rws__shard *shard;
+    rws_conn *next_dirty;
+    void *user;
+    uint32_t slot;
+    uint32_t generation;
+    int32_t file;       /* index in the ring's table; -1: none */
+    int32_t install_fd; /* the descriptor that is on its way into the table; -1: none */
+    uint16_t ops;
+    uint8_t state;
+    uint8_t drain;
+    uint8_t after_flush; /* a rws__drain */
+    uint8_t recv_mode;
+    uint8_t send_mode;
+    uint8_t pauses;
+    bool dirty;
+    bool recv_cancelled; /* the cancel of the receive in flight was submitted */
+    bool eof;            /* the peer ended its half */
+    bool opened;         /* on_open was called, so on_close has to be */
+    bool send_blocked;   /* the last quiet send met a full socket */
+    bool want_drain;     /* on_drain is owed */
+    bool above_high;
+    bool send_open;      /* a message is being sent in frames */
+    uint8_t small_recvs; /* receives in a row without a large message */
+    bool bulk;           /* large messages come here: one receive at a time */
+    rws__sendq sendq;
+    uint32_t send_len; /* bytes in flight */
+    union {
+        rws__decoder decoder;      /* from OPEN on */
+        rws__http_scanner scanner; /* UPGRADING */
+    };
+    rws__buffer assembly; /* the message, or the HTTP head, as far as it came */
+    rws__buffer stalled;  /* input that came while paused */
+    rws__timer timer;     /* the one deadline that its state has */
+    rws__dial *dial;      /* clients, until the connection is open */
+    char *subprotocol;    /* from the partial slab, or NULL */
+    union {
+        struct sockaddr generic;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } peer; /* AF_UNSPEC: not known */
+};
+
+/* conn.c: life cycle */
+void rws__conn_enter(rws_conn *conn, rws__conn_state state);
+void rws__conn_mark_dirty(rws_conn *conn);
+void rws__conn_pump(rws_conn *conn);
+void rws__conn_try_release(rws_conn *conn);
+/* Tell the program that it is over, and start draining. */
+void rws__conn_finish(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
+                      rws__drain after_flush);
+/* The transport failed or the peer vanished: no more sending. */
+void rws__conn_cut(rws_conn *conn, rws_closer closer);
+/* What the peer sent breaks a rule: a close frame with the code for `status`, then the end. */
+void rws__conn_fail(rws_conn *conn, int status, uint16_t code);
+void rws__conn_timer_fired(rws_conn *conn);
+void rws__conn_set_pause(rws_conn *conn, uint8_t reason);
+void rws__conn_clear_pause(rws_conn *conn, uint8_t reason);
+
+/* conn_recv.c */
+void rws__conn_on_recv(rws_conn *conn, int32_t res, uint8_t *data, bool more);
+void rws__conn_frames(rws_conn *conn, uint8_t *data, size_t len);
+/* Keep input that can't be decoded now. */
+void rws__conn_stall(rws_conn *conn, const uint8_t *data, size_t len);
+void rws__conn_arm_recv(rws_conn *conn);
+/* The peer ended its half and everything before that was handled. */
+void rws__conn_on_eof(rws_conn *conn);
+/* Append to a buffer, growing by size class. 0 or -ENOMEM. */
+int rws__buffer_append(rws__buffer *buffer, rws__slab *slab, const uint8_t *data, size_t len);
+void rws__buffer_release(rws__buffer *buffer, rws__slab *slab);
+
+/* conn_send.c */
+int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len);
+void rws__conn_on_send(rws_conn *conn, int32_t res);
+/* The quiet send in flight got no completion: it is done. */
+void rws__conn_quiet_done(rws_conn *conn);
+int rws__conn_submit_send(rws_conn *conn);
+
+/* conn_upgrade.c */
+void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len);
+
+/* conn_control.c */
+void rws__conn_on_control(rws_conn *conn, uint8_t opcode, const uint8_t *data, size_t len);
+
+#endif

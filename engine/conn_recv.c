@@ -1,0 +1,324 @@
+/*
+ * Receiving: completions in, messages out.
+ *
+ * In the usual case a multishot receive brings whole frames in a provided buffer; the payload is
+ * unmasked and checked there, and the handler sees the buffer itself: nothing is copied. What is
+ * cut is collected in the assembly. A large message is received straight into the assembly
+ * ("direct"): a cut header comes from a provided buffer, the rest by single receives into the
+ * message's own memory. While such messages come (`bulk`) no multishot receive is armed, because
+ * taking one back costs more than it gives.
+ */
+#include "engine/assert.h"
+#include "engine/conn.h"
+#include "engine/dialer.h"
+#include "engine/op.h"
+#include "engine/shard.h"
+#include "codec/close.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* With at least this much of a frame missing, the rest is received into its own memory. */
+#define DIRECT_MIN 65536u
+/* A connection with large messages takes at most this much into a provided buffer: the next header
+ * and some. */
+#define BULK_PEEK 4096u
+/* After so many receives without a large message the connection is an ordinary one again. */
+#define BULK_RECVS 16u
+/* The assembly grows fourfold: one size class ahead of the bytes that came. */
+#define GROWTH       4u
+#define ASSEMBLY_MIN 1024u
+#define DIRECT_STEP  16384u
+
+/* ---- growing buffers ---- */
+
+static int grow(rws__buffer *buffer, rws__slab *slab, size_t capacity)
+{
+    uint8_t *data = rws__slab_take(slab, capacity);
+    if (data == NULL) return -ENOMEM;
+    if (buffer->len > 0) memcpy(data, buffer->data, buffer->len);
+    if (buffer->data != NULL) rws__slab_give(slab, buffer->data);
+    buffer->data = data;
+    buffer->capacity = rws__slab_block_bytes(slab, data);
+    return 0;
+}
+
+int rws__buffer_append(rws__buffer *buffer, rws__slab *slab, const uint8_t *data, size_t len)
+{
+    size_t need = buffer->len + len;
+    if (need > buffer->capacity) {
+        size_t want = buffer->capacity * 2;
+        if (want < ASSEMBLY_MIN) want = ASSEMBLY_MIN;
+        int res = grow(buffer, slab, need > want ? need : want);
+        if (res != 0) return res;
+    }
+    if (len > 0) memcpy(buffer->data + buffer->len, data, len);
+    buffer->len = need;
+    return 0;
+}
+
+void rws__buffer_release(rws__buffer *buffer, rws__slab *slab)
+{
+    if (buffer->data != NULL) rws__slab_give(slab, buffer->data);
+    *buffer = (rws__buffer){0};
+}
+
+/* ---- arming ---- */
+
+static bool is_in_large_frame(const rws_conn *conn)
+{
+    return conn->state == RWS__CONN_OPEN && conn->decoder.state == RWS__DECODER_DATA &&
+           conn->decoder.frame_left >= DIRECT_MIN &&
+           (conn->shard->features & RWS_FEATURE_DIRECT_LARGE);
+}
+
+/* Whether to go on receiving the frame into the assembly, which may be at its last piece. */
+static bool wants_direct(const rws_conn *conn)
+{
+    if (!conn->bulk || conn->state != RWS__CONN_OPEN || conn->stalled.len > 0) return false;
+    return conn->decoder.state == RWS__DECODER_DATA && conn->decoder.frame_left > BULK_PEEK;
+}
+
+/* Pause when the shard's budget for partial messages is used up; but not the one connection that
+ * holds most of it, or nobody would ever go on. */
+static void check_budget(rws_conn *conn)
+{
+    const rws__slab *slab = &conn->shard->partial_slab;
+    if (slab->used_bytes <= conn->shard->config->partial_bytes_max) return;
+    if (conn->assembly.capacity > slab->used_bytes / 2) return;
+    rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
+}
+
+static int arm_direct(rws_conn *conn, uint64_t user_data)
+{
+    rws__buffer *assembly = &conn->assembly;
+    rws__slab *slab = &conn->shard->partial_slab;
+    if (assembly->capacity == assembly->len) {
+        size_t want = assembly->len * GROWTH;
+        if (want < DIRECT_STEP) want = DIRECT_STEP;
+        uint64_t all = assembly->len + conn->decoder.frame_left;
+        if (want > all) want = (size_t)all;
+        if (grow(assembly, slab, want) != 0) return -ENOMEM;
+        check_budget(conn);
+    }
+    size_t room = assembly->capacity - assembly->len;
+    size_t len = room < conn->decoder.frame_left ? room : (size_t)conn->decoder.frame_left;
+    return rws__ring_recv(conn->shard->ring, (uint32_t)conn->file, assembly->data + assembly->len,
+                          len, user_data);
+}
+
+void rws__conn_arm_recv(rws_conn *conn)
+{
+    rws__shard *shard = conn->shard;
+    uint64_t user_data = rws__op_pack(RWS__OP_RECV, conn->slot, conn->generation);
+    rws__recv_mode mode;
+    int res;
+    if (wants_direct(conn)) {
+        mode = RWS__RECV_DIRECT;
+        res = arm_direct(conn, user_data);
+        if (res == -ENOMEM) {
+            rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+            return;
+        }
+    } else if (conn->bulk || !(shard->features & RWS_FEATURE_MULTISHOT_RECV)) {
+        mode = RWS__RECV_SINGLE;
+        res = rws__ring_recv_provided(shard->ring, (uint32_t)conn->file, conn->bulk ? BULK_PEEK : 0,
+                                      user_data);
+    } else {
+        mode = RWS__RECV_MULTISHOT;
+        res = rws__ring_recv_multishot(shard->ring, (uint32_t)conn->file, user_data);
+    }
+    if (res != 0) {
+        rws__conn_mark_dirty(conn);
+        return;
+    }
+    conn->recv_mode = (uint8_t)mode;
+    conn->ops++;
+}
+
+/* ---- events ---- */
+
+static void deliver(rws_conn *conn, uint8_t opcode, const uint8_t *data, size_t len)
+{
+    const rws__config *config = conn->shard->config;
+    rws__count(&conn->shard->counters.messages_received, 1);
+    if (config->handler.on_message == NULL) return;
+    int res = config->handler.on_message(conn, (rws_opcode)opcode, data, len, config->user);
+    if (res < 0) rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
+}
+
+static void on_data(rws_conn *conn, const rws__event *event)
+{
+    rws__buffer *assembly = &conn->assembly;
+    rws__slab *slab = &conn->shard->partial_slab;
+    if (conn->state != RWS__CONN_OPEN) return; /* after our close frame data is dropped */
+    bool in_place = assembly->data != NULL && event->data == assembly->data + assembly->len;
+    if (event->message_first && event->message_last && !in_place) {
+        deliver(conn, event->opcode, event->data, event->len);
+        return;
+    }
+    if (in_place) {
+        assembly->len += event->len;
+    } else if (rws__buffer_append(assembly, slab, event->data, event->len) != 0) {
+        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+        return;
+    }
+    if (!event->message_last) {
+        if (!conn->bulk && is_in_large_frame(conn)) {
+            conn->bulk = true;
+            rws__conn_mark_dirty(conn);
+        }
+        conn->small_recvs = 0;
+        check_budget(conn);
+        return;
+    }
+    rws__buffer message = *assembly;
+    *assembly = (rws__buffer){0};
+    static const uint8_t nothing[1];
+    deliver(conn, event->opcode, message.data != NULL ? message.data : nothing, message.len);
+    rws__buffer_release(&message, slab);
+}
+
+/* The stash exists only while a header or control frame is cut. */
+static bool give_stash(rws_conn *conn)
+{
+    conn->decoder.stash = rws__slab_take(&conn->shard->partial_slab, RWS__STASH_BYTES);
+    return conn->decoder.stash != NULL;
+}
+
+static void take_stash_back(rws_conn *conn)
+{
+    if (conn->decoder.stash == NULL || !rws__decoder_stash_is_free(&conn->decoder)) return;
+    rws__slab_give(&conn->shard->partial_slab, conn->decoder.stash);
+    conn->decoder.stash = NULL;
+}
+
+/* A message that has begun has a deadline; none is left while nothing is partial. */
+static void update_deadline(rws_conn *conn)
+{
+    rws__shard *shard = conn->shard;
+    if (conn->state != RWS__CONN_OPEN) return;
+    bool idle = rws__decoder_is_idle(&conn->decoder);
+    if (idle == !rws__timer_is_set(&conn->timer)) return;
+    if (idle)
+        rws__timer_clear(&shard->wheel, &conn->timer);
+    else
+        rws__timer_set(&shard->wheel, &conn->timer, shard->now_ms,
+                       shard->config->message_timeout_ms);
+}
+
+void rws__conn_stall(rws_conn *conn, const uint8_t *data, size_t len)
+{
+    if (len == 0) return;
+    if (rws__buffer_append(&conn->stalled, &conn->shard->partial_slab, data, len) != 0)
+        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+}
+
+void rws__conn_frames(rws_conn *conn, uint8_t *data, size_t len)
+{
+    const rws__message_rules *rules = &conn->shard->config->rules;
+    rws__input input = {data, len};
+    rws__event event;
+    for (;;) {
+        if (conn->state != RWS__CONN_OPEN && conn->state != RWS__CONN_CLOSE_SENT) return;
+        if (conn->state == RWS__CONN_OPEN && conn->pauses != 0) {
+            rws__conn_stall(conn, input.data, input.len);
+            break;
+        }
+        rws__decoder_next(&conn->decoder, rules, &input, &event);
+        if (event.kind == RWS__EVENT_NEED) break;
+        switch (event.kind) {
+        case RWS__EVENT_DATA: on_data(conn, &event); break;
+        case RWS__EVENT_CONTROL:
+            rws__conn_on_control(conn, event.opcode, event.data, event.len);
+            break;
+        case RWS__EVENT_STASH:
+            if (!give_stash(conn)) rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+            break;
+        case RWS__EVENT_ERROR:
+            rws__conn_fail(conn, event.status, rws__close_code_for(event.status));
+            break;
+        case RWS__EVENT_NEED: break;
+        }
+    }
+    take_stash_back(conn);
+    update_deadline(conn);
+}
+
+void rws__conn_on_eof(rws_conn *conn)
+{
+    switch ((rws__conn_state)conn->state) {
+    case RWS__CONN_UPGRADING:
+        if (conn->dial != NULL)
+            rws__dial_failed(conn, RWS_E_CLOSED,
+                             "the server closed the connection before it answered");
+        else
+            rws__count(&conn->shard->counters.refused, 1);
+        rws__conn_cut(conn, RWS_CLOSED_BY_PEER);
+        break;
+    case RWS__CONN_OPEN:
+    case RWS__CONN_CLOSE_SENT:
+    case RWS__CONN_CLOSE_RECEIVED: rws__conn_cut(conn, RWS_CLOSED_BY_PEER); break;
+    case RWS__CONN_DRAINING: /* pump goes on */
+    case RWS__CONN_FREE:
+    case RWS__CONN_CONNECTING:
+    case RWS__CONN_STATE_COUNT: break;
+    }
+}
+
+/* The receive ended: what to do about `res` < 0. */
+static void on_recv_error(rws_conn *conn, int32_t res)
+{
+    switch (-res) {
+    case ENOBUFS: /* flow control: the buffers are back at the end of the turn */
+        rws__count(&conn->shard->counters.no_buffers, 1);
+        return;
+    case ECANCELED:
+    case EINTR:
+    case EAGAIN: return; /* armed again if it is still wanted */
+    default: break;
+    }
+    if (conn->state == RWS__CONN_UPGRADING && conn->dial != NULL)
+        rws__dial_failed(conn, res, "the connection broke during the handshake");
+    else if (conn->state == RWS__CONN_UPGRADING)
+        rws__count(&conn->shard->counters.refused, 1);
+    conn->eof = true;
+    rws__conn_cut(conn, RWS_CLOSED_BY_PEER);
+}
+
+void rws__conn_on_recv(rws_conn *conn, int32_t res, uint8_t *data, bool more)
+{
+    if (!more) {
+        if (conn->recv_mode == RWS__RECV_DIRECT) data = conn->assembly.data + conn->assembly.len;
+        conn->recv_mode = RWS__RECV_IDLE;
+        conn->recv_cancelled = false;
+        conn->ops--;
+        rws__conn_mark_dirty(conn);
+    }
+    if (res < 0) {
+        on_recv_error(conn, res);
+        return;
+    }
+    if (res == 0) {
+        conn->eof = true;
+        rws__conn_mark_dirty(conn);
+        return;
+    }
+    rws__count(&conn->shard->counters.bytes_received, (uint64_t)res);
+    if (conn->bulk && ++conn->small_recvs > BULK_RECVS) conn->bulk = false;
+    switch ((rws__conn_state)conn->state) {
+    case RWS__CONN_UPGRADING: rws__conn_upgrade_input(conn, data, (size_t)res); break;
+    case RWS__CONN_OPEN:
+    case RWS__CONN_CLOSE_SENT:
+        if (conn->stalled.len > 0)
+            rws__conn_stall(conn, data, (size_t)res); /* what came before goes first */
+        else
+            rws__conn_frames(conn, data, (size_t)res);
+        break;
+    case RWS__CONN_CLOSE_RECEIVED: /* nothing may follow a close frame */
+    case RWS__CONN_DRAINING:
+    case RWS__CONN_FREE:
+    case RWS__CONN_CONNECTING:
+    case RWS__CONN_STATE_COUNT: break;
+    }
+}

@@ -1,0 +1,188 @@
+/*
+ * Sending: messages in, one send in flight per connection.
+ *
+ * A send starts "quiet": it does not wait and posts no completion on success, which saves a
+ * completion per answer. When the socket is full it completes with what it managed, and the
+ * connection goes on with a counted send, which the kernel finishes when there is room.
+ */
+#include "engine/assert.h"
+#include "engine/conn.h"
+#include "engine/op.h"
+#include "engine/shard.h"
+#include "codec/frame.h"
+#include "codec/mask.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Larger sends often meet a full socket: they are counted from the start. */
+#define QUIET_MAX 65536u
+/* Control frames may go over send_queue_bytes_max by this much; reading has stopped long before. */
+#define CONTROL_RESERVE 65536u
+/* Keeps a frame within a chunk's 32-bit counts. */
+#define FRAME_BYTES_MAX 0x7FF00000u
+
+static void check_high(rws_conn *conn)
+{
+    const rws__config *config = conn->shard->config;
+    if (conn->above_high || conn->sendq.bytes <= config->high_watermark_bytes) return;
+    conn->above_high = true;
+    conn->want_drain = true;
+    if (config->role == RWS_SERVER) rws__conn_set_pause(conn, RWS__PAUSE_QUEUE);
+}
+
+int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len)
+{
+    rws__shard *shard = conn->shard;
+    bool masked = shard->config->role == RWS_CLIENT;
+    rws__frame frame = {.payload_len = len, .opcode = opcode, .fin = fin, .masked = masked};
+    if (masked) frame.mask_key = rws__shard_mask_key(shard);
+    size_t header = rws__frame_header_len(len, masked);
+    uint8_t *out = rws__sendq_reserve(&conn->sendq, &shard->send_slab, header + len);
+    if (out == NULL) return -ENOMEM;
+    rws__frame_write(out, &frame);
+    if (masked)
+        rws__mask(out + header, data, len, frame.mask_key);
+    else if (len > 0)
+        memcpy(out + header, data, len);
+    rws__sendq_commit(&conn->sendq, header + len);
+    if (conn->send_mode == RWS__SEND_IDLE) rws__conn_mark_dirty(conn);
+    check_high(conn);
+    return 0;
+}
+
+static int admit(rws_conn *conn, size_t len)
+{
+    size_t queued = conn->sendq.bytes;
+    if (queued == 0 ||
+        queued + len + RWS__FRAME_HEADER_MAX <= conn->shard->config->send_queue_bytes_max)
+        return 0;
+    conn->want_drain = true;
+    return RWS_E_BACKLOG;
+}
+
+int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
+{
+    if (opcode != RWS_TEXT && opcode != RWS_BINARY) return RWS_E_ARGUMENT;
+    if ((data == NULL && len > 0) || len > FRAME_BYTES_MAX) return RWS_E_ARGUMENT;
+    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
+    int res = admit(conn, len);
+    if (res != 0) return res;
+    res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
+    if (res == 0) rws__count(&conn->shard->counters.messages_sent, 1);
+    return res;
+}
+
+int rws_conn_send_text(rws_conn *conn, const char *text, size_t len)
+{
+    return rws_conn_send(conn, RWS_TEXT, text, len);
+}
+
+int rws_conn_send_binary(rws_conn *conn, const void *data, size_t len)
+{
+    return rws_conn_send(conn, RWS_BINARY, data, len);
+}
+
+static int send_control(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
+{
+    if (len > RWS__FRAME_CONTROL_MAX) return RWS_E_ARGUMENT;
+    if (conn->sendq.bytes > conn->shard->config->send_queue_bytes_max + CONTROL_RESERVE)
+        return RWS_E_BACKLOG;
+    return rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
+}
+
+int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, const void *data, size_t len)
+{
+    if ((data == NULL && len > 0) || len > FRAME_BYTES_MAX) return RWS_E_ARGUMENT;
+    if (conn->state != RWS__CONN_OPEN) return RWS_E_STATE;
+    switch (opcode) {
+    case RWS_PING:
+    case RWS_PONG: return fin ? send_control(conn, opcode, data, len) : RWS_E_ARGUMENT;
+    case RWS_TEXT:
+    case RWS_BINARY:
+        if (conn->send_open) return RWS_E_STATE;
+        break;
+    case RWS_CONTINUATION:
+        if (!conn->send_open) return RWS_E_STATE;
+        break;
+    case RWS_CLOSE:
+    default: return RWS_E_ARGUMENT;
+    }
+    int res = admit(conn, len);
+    if (res != 0) return res;
+    res = rws__conn_queue_frame(conn, (uint8_t)opcode, fin, data, len);
+    if (res != 0) return res;
+    conn->send_open = !fin;
+    if (fin) rws__count(&conn->shard->counters.messages_sent, 1);
+    return 0;
+}
+
+size_t rws_conn_buffered(const rws_conn *conn)
+{
+    return conn->sendq.bytes;
+}
+
+int rws__conn_submit_send(rws_conn *conn)
+{
+    rws__shard *shard = conn->shard;
+    const uint8_t *data;
+    size_t len = rws__sendq_front(&conn->sendq, &data);
+    RWS_ASSERT(len > 0);
+    uint64_t user_data = rws__op_pack(RWS__OP_SEND, conn->slot, conn->generation);
+    bool quiet =
+        (shard->features & RWS_FEATURE_SKIP_SUCCESS) && !conn->send_blocked && len <= QUIET_MAX;
+    int res = quiet ? rws__ring_send_quiet(shard->ring, (uint32_t)conn->file, data, len, user_data)
+                    : rws__ring_send(shard->ring, (uint32_t)conn->file, data, len, user_data);
+    if (res != 0) return res;
+    conn->send_mode = quiet ? RWS__SEND_QUIET : RWS__SEND_COUNTED;
+    conn->send_len = (uint32_t)len;
+    conn->ops++;
+    if (quiet) {
+        RWS_ASSERT(shard->quiet.count < shard->quiet.capacity);
+        shard->quiet.conns[shard->quiet.count++] = conn;
+    }
+    return 0;
+}
+
+static void sent(rws_conn *conn, size_t len)
+{
+    rws__shard *shard = conn->shard;
+    const rws__config *config = shard->config;
+    rws__count(&shard->counters.bytes_sent, len);
+    rws__sendq_advance(&conn->sendq, &shard->send_slab, len);
+    if (conn->sendq.bytes > 0 || conn->state == RWS__CONN_DRAINING) rws__conn_mark_dirty(conn);
+    if (!conn->want_drain || conn->sendq.bytes > config->low_watermark_bytes) return;
+    conn->want_drain = false;
+    conn->above_high = false;
+    rws__conn_clear_pause(conn, RWS__PAUSE_QUEUE);
+    if (conn->state == RWS__CONN_OPEN && config->handler.on_drain != NULL)
+        config->handler.on_drain(conn, config->user);
+}
+
+void rws__conn_quiet_done(rws_conn *conn)
+{
+    conn->send_mode = RWS__SEND_IDLE;
+    conn->ops--;
+    sent(conn, conn->send_len);
+}
+
+void rws__conn_on_send(rws_conn *conn, int32_t res)
+{
+    bool quiet = conn->send_mode == RWS__SEND_QUIET;
+    conn->send_mode = RWS__SEND_IDLE;
+    conn->ops--;
+    conn->send_blocked = quiet;
+    rws__conn_mark_dirty(conn);
+    if (res >= 0) {
+        sent(conn, (size_t)res);
+        return;
+    }
+    switch (-res) {
+    case EAGAIN:
+    case EINTR:
+    case ENOBUFS:
+    case ENOMEM: conn->send_blocked = true; return;
+    case ECANCELED: return; /* the file is being closed */
+    default: conn->eof = true; rws__conn_cut(conn, RWS_CLOSED_BY_PEER);
+    }
+}

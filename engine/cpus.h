@@ -1,0 +1,14 @@
+/* How many CPUs this process may use: its affinity mask, and the CPU quota of its control group
+ * (v2). */
+#ifndef RINGWS_ENGINE_CPUS_H
+#define RINGWS_ENGINE_CPUS_H
+
+#include <stdint.h>
+
+/* At least 1. */
+uint32_t rws__cpus_available(void);
+
+/* The whole CPUs that a cpu.max line ("200000 100000", "max 100000") allows; 0: no bound. */
+uint32_t rws__cpus_from_quota(const char *line);
+
+#endif

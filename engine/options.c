@@ -1,0 +1,327 @@
+/*
+ * Defaults and bounds of every option, in one place.
+ */
+#include "engine/config.h"
+#include "engine/cpus.h"
+#include "engine/op.h"
+#include "engine/shard.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+/* Receive buffers: few and large where a buffer is filled bit by bit, so that the pool stays in the
+ * cache and a pipelined burst fits one; more and smaller where each receive takes a whole one. */
+#define INCREMENTAL_BYTES 262144u
+#define INCREMENTAL_COUNT 8u
+#define PLAIN_BYTES       32768u
+#define PLAIN_COUNT       128u
+
+#define CONNECTIONS_DEFAULT 16384u
+#define DESCRIPTORS_SPARE   64u /* listeners, rings, the program's own */
+#define TIMEOUT_MAX_MS      86400000u
+
+/* ---- memory, log, errors ---- */
+
+void *rws__alloc(const rws__config *config, size_t bytes)
+{
+    void *memory = config->allocator.alloc != NULL
+                       ? config->allocator.alloc(bytes, config->allocator.user)
+                       : malloc(bytes);
+    if (memory != NULL) memset(memory, 0, bytes);
+    return memory;
+}
+
+void rws__free(const rws__config *config, void *memory, size_t bytes)
+{
+    if (memory == NULL) return;
+    if (config->allocator.release != NULL)
+        config->allocator.release(memory, bytes, config->allocator.user);
+    else
+        free(memory);
+}
+
+char *rws__copy_string(const rws__config *config, const char *text)
+{
+    size_t bytes = strlen(text) + 1;
+    char *copy = rws__alloc(config, bytes);
+    if (copy != NULL) memcpy(copy, text, bytes);
+    return copy;
+}
+
+void rws__free_string(const rws__config *config, char *text)
+{
+    if (text != NULL) rws__free(config, text, strlen(text) + 1);
+}
+
+void rws__log(const rws__config *config, rws_log_level level, const char *format, ...)
+{
+    if (config->log == NULL) return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    config->log(level, line, config->log_user);
+}
+
+int rws__fail(rws_error *error, int status, const char *format, ...)
+{
+    if (error == NULL) return status;
+    error->status = status;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(error->text, sizeof error->text, format, args);
+    va_end(args);
+    return status;
+}
+
+/* ---- checks ---- */
+
+/* A value of 0 takes the default; then it has to lie in min … max. */
+static int number(uint64_t value, uint64_t standard, uint64_t min, uint64_t max, const char *name,
+                  uint64_t *out, rws_error *error)
+{
+    *out = value == 0 ? standard : value;
+    if (*out >= min && *out <= max) return 0;
+    return rws__fail(error, RWS_E_OPTION, "%s is %llu; it must be between %llu and %llu", name,
+                     (unsigned long long)*out, (unsigned long long)min, (unsigned long long)max);
+}
+
+#define NUMBER(field, standard, min, max)                                                          \
+    do {                                                                                           \
+        uint64_t checked;                                                                          \
+        int res = number(options->field, standard, min, max, #field, &checked, error);             \
+        if (res != 0) return res;                                                                  \
+        config->field = (__typeof__(config->field))checked;                                        \
+    } while (0)
+
+/* The options that servers and clients have in common. */
+#define COMMON_OPTIONS()                                                                           \
+    do {                                                                                           \
+        NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
+        NUMBER(send_queue_bytes_max, 1048576, 1024, 1ull << 31);                                   \
+        NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
+        NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
+        NUMBER(low_watermark_bytes, 65536, 1, 1ull << 31);                                         \
+        NUMBER(handshake_timeout_ms, 10000, 1, TIMEOUT_MAX_MS);                                    \
+        NUMBER(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS);                                      \
+        NUMBER(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
+        NUMBER(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
+        config->socket_send_buffer_bytes = options->socket_send_buffer_bytes;                      \
+        config->handle_ping = options->handle_ping;                                                \
+        config->handle_pong = options->handle_pong;                                                \
+        config->handle_close = options->handle_close;                                              \
+        config->features_off = options->features_off;                                              \
+        config->log = options->log;                                                                \
+        config->log_user = options->log_user;                                                      \
+        config->user = options->user;                                                              \
+        if (options->allocator != NULL) config->allocator = *options->allocator;                   \
+    } while (0)
+
+static int check_watermarks(const rws__config *config, rws_error *error)
+{
+    if (config->low_watermark_bytes <= config->high_watermark_bytes) return 0;
+    return rws__fail(error, RWS_E_OPTION,
+                     "low_watermark_bytes (%zu) is above high_watermark_bytes (%zu)",
+                     config->low_watermark_bytes, config->high_watermark_bytes);
+}
+
+/* The message limit, and the budget that has to hold a message of that size as it grows. */
+static int set_message_limits(rws__config *config, uint64_t message_bytes_max,
+                              uint32_t fragments_max, size_t partial_bytes_max, rws_error *error)
+{
+    uint64_t bytes, budget, fragments;
+    int res = number(message_bytes_max, 65536, 1, (1ull << 31) - (1u << 20), "message_bytes_max",
+                     &bytes, error);
+    if (res == 0)
+        res = number(fragments_max, 131072, 1, UINT32_MAX, "fragments_max", &fragments, error);
+    uint64_t standard = bytes * 4 > 64u << 20 ? bytes * 4 : 64u << 20;
+    if (res == 0)
+        res = number(partial_bytes_max, standard, bytes, 1ull << 38, "partial_bytes_max", &budget,
+                     error);
+    if (res != 0) return res;
+    config->rules.message_bytes_max = bytes;
+    config->rules.fragments_max = (uint32_t)fragments;
+    config->rules.empty_fragments_max = 1024;
+    config->partial_bytes_max = (size_t)budget;
+    return 0;
+}
+
+static int set_buffers(rws__config *config, size_t bytes, uint32_t count, rws_error *error)
+{
+    uint64_t checked;
+    int res = number(bytes, INCREMENTAL_BYTES, 512, 1u << 26, "recv_buffer_bytes", &checked, error);
+    if (res != 0) return res;
+    config->recv_buffer_bytes = (size_t)checked;
+    config->plain_buffer_bytes = bytes == 0 ? PLAIN_BYTES : bytes;
+    res = number(count, INCREMENTAL_COUNT, 1, 32768, "recv_buffers", &checked, error);
+    if (res != 0) return res;
+    if ((checked & (checked - 1)) != 0)
+        return rws__fail(error, RWS_E_OPTION, "recv_buffers is %u; it must be a power of two",
+                         count);
+    config->recv_buffers = (uint32_t)checked;
+    config->plain_buffers = count == 0 ? PLAIN_COUNT : count;
+    return 0;
+}
+
+/* Direct descriptors are not counted by the kernel as open files, but the table that holds them is
+ * capped by RLIMIT_NOFILE. */
+static int set_connections(rws__config *config, uint32_t value, rws_error *error)
+{
+    struct rlimit limit = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    uint64_t spare = RWS__RESERVE + DESCRIPTORS_SPARE;
+    uint64_t allowed = limit.rlim_cur > spare ? limit.rlim_cur - spare : 0;
+    if (allowed > RWS__SLOTS_MAX - spare) allowed = RWS__SLOTS_MAX - spare;
+    uint64_t standard = allowed < CONNECTIONS_DEFAULT ? allowed : CONNECTIONS_DEFAULT;
+    uint64_t wanted = value == 0 ? standard : value;
+    if (wanted == 0 || wanted > allowed)
+        return rws__fail(
+            error, RWS_E_OPTION,
+            "connections_max is %llu, but the limit of open files (ulimit -n, %llu) allows "
+            "%llu: raise the limit or lower connections_max",
+            (unsigned long long)wanted, (unsigned long long)limit.rlim_cur,
+            (unsigned long long)allowed);
+    config->connections_max = (uint32_t)wanted;
+    return 0;
+}
+
+static int set_handler(rws__config *config, const rws_handler *handler, rws_error *error)
+{
+    if (handler == NULL || handler->size == 0)
+        return rws__fail(error, RWS_E_OPTION,
+                         "the handler is missing, or was not made with RWS_HANDLER_DEFAULT");
+    size_t size = handler->size < sizeof *handler ? handler->size : sizeof *handler;
+    memcpy(&config->handler, handler, size);
+    return 0;
+}
+
+/* ---- servers ---- */
+
+static int copy_server_strings(rws__config *config, const rws_server_options *options,
+                               rws_error *error)
+{
+    if (options->unix_path != NULL) {
+        config->unix_path = rws__copy_string(config, options->unix_path);
+        if (config->unix_path == NULL) goto no_memory;
+    } else {
+        config->address =
+            rws__copy_string(config, options->address != NULL ? options->address : "127.0.0.1");
+        if (config->address == NULL) goto no_memory;
+    }
+    if (options->origins == NULL || options->origins_count == 0) return 0;
+    config->origins = rws__alloc(config, options->origins_count * sizeof(char *));
+    if (config->origins == NULL) goto no_memory;
+    config->origins_count = options->origins_count;
+    for (uint32_t i = 0; i < options->origins_count; i++) {
+        config->origins[i] = rws__copy_string(config, options->origins[i]);
+        if (config->origins[i] == NULL) goto no_memory;
+    }
+    return 0;
+
+no_memory:
+    return rws__fail(error, -ENOMEM, "no memory for the options");
+}
+
+static int server_config(rws__config *config, const rws_server_options *options,
+                         const rws_handler *handler, rws_error *error)
+{
+    COMMON_OPTIONS();
+    NUMBER(shards, rws__cpus_available(), 1, 256);
+    NUMBER(backlog, 4096, 1, 65535);
+    if (options->headers_max > 1024)
+        return rws__fail(error, RWS_E_OPTION, "headers_max is %u; it must be at most 1024",
+                         options->headers_max);
+    config->headers_max = options->headers_max;
+    config->port = options->port;
+    config->peer_address = !options->no_peer_address;
+    config->rules.role = RWS_SERVER;
+    config->rules.validate_utf8 = options->validate_utf8;
+    int res = check_watermarks(config, error);
+    if (res == 0)
+        res = set_message_limits(config, options->message_bytes_max, options->fragments_max,
+                                 options->partial_bytes_max, error);
+    if (res == 0)
+        res = set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error);
+    if (res == 0) res = set_connections(config, options->connections_max, error);
+    if (res == 0) res = set_handler(config, handler, error);
+    if (res == 0) res = copy_server_strings(config, options, error);
+    return res;
+}
+
+int rws__config_for_server(rws__config *config, const rws_server_options *caller,
+                           const rws_handler *handler, rws_error *error)
+{
+    memset(config, 0, sizeof *config);
+    config->role = RWS_SERVER;
+    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    if (caller != NULL) {
+        if (caller->size == 0 || caller->size > sizeof options)
+            return rws__fail(
+                error, RWS_E_OPTION,
+                "options.size is %zu: start from RWS_SERVER_OPTIONS_DEFAULT, and link the "
+                "library that the header belongs to",
+                caller->size);
+        memcpy(&options, caller, caller->size);
+    }
+    int res = server_config(config, &options, handler, error);
+    if (res != 0) rws__config_free(config);
+    return res;
+}
+
+/* ---- clients ---- */
+
+static int client_config(rws__config *config, const rws_client_options *options,
+                         const rws_handler *handler, rws_error *error)
+{
+    COMMON_OPTIONS();
+    NUMBER(shards, 1, 1, 256);
+    config->headers_max = 64;
+    config->fixed_mask_key = options->fixed_mask_key;
+    config->rules.role = RWS_CLIENT;
+    config->rules.validate_utf8 = options->validate_utf8;
+    int res = check_watermarks(config, error);
+    if (res == 0)
+        res = set_message_limits(config, options->message_bytes_max, options->fragments_max,
+                                 options->partial_bytes_max, error);
+    if (res == 0)
+        res = set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error);
+    if (res == 0) res = set_connections(config, options->connections_max, error);
+    if (res == 0) res = set_handler(config, handler, error);
+    return res;
+}
+
+int rws__config_for_client(rws__config *config, const rws_client_options *caller,
+                           const rws_handler *handler, rws_error *error)
+{
+    memset(config, 0, sizeof *config);
+    config->role = RWS_CLIENT;
+    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    if (caller != NULL) {
+        if (caller->size == 0 || caller->size > sizeof options)
+            return rws__fail(
+                error, RWS_E_OPTION,
+                "options.size is %zu: start from RWS_CLIENT_OPTIONS_DEFAULT, and link the "
+                "library that the header belongs to",
+                caller->size);
+        memcpy(&options, caller, caller->size);
+    }
+    int res = client_config(config, &options, handler, error);
+    if (res != 0) rws__config_free(config);
+    return res;
+}
+
+void rws__config_free(rws__config *config)
+{
+    for (uint32_t i = 0; config->origins != NULL && i < config->origins_count; i++)
+        rws__free_string(config, config->origins[i]);
+    rws__free(config, config->origins, config->origins_count * sizeof(char *));
+    rws__free_string(config, config->address);
+    rws__free_string(config, config->unix_path);
+    config->origins = NULL;
+    config->address = config->unix_path = NULL;
+}

@@ -1,0 +1,44 @@
+/*
+ * The send queue of a connection: chunks from the shard's send slab, in order. What is appended
+ * goes into the last chunk if it fits, also behind bytes that are in flight. An empty queue holds
+ * no memory.
+ *
+ * The size of the first chunk follows the connection's bursts: a queue that holds one small echo at
+ * a time takes 512 bytes, so that many connections share a hot cache; one that collects pipelined
+ * answers takes a chunk that holds a whole burst, so that it leaves with one send.
+ */
+#ifndef RINGWS_ENGINE_SENDQ_H
+#define RINGWS_ENGINE_SENDQ_H
+
+#include "engine/slab.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct rws__chunk {
+    struct rws__chunk *next;
+    uint32_t begin;    /* first byte that was not sent yet */
+    uint32_t end;      /* behind the last byte */
+    uint32_t capacity; /* of `data` */
+    uint8_t data[];
+} rws__chunk;
+
+typedef struct rws__sendq {
+    rws__chunk *head, *tail;
+    size_t bytes;        /* queued or in flight */
+    uint32_t burst;      /* bytes appended since the queue was empty */
+    uint8_t chunk_order; /* size of the next first chunk; 0: never used */
+} rws__sendq;
+
+/* Room for `bytes` in one piece at the end of the queue, or NULL if the slab is used up. The bytes
+ * count only with rws__sendq_commit(). */
+uint8_t *rws__sendq_reserve(rws__sendq *queue, rws__slab *slab, size_t bytes);
+void rws__sendq_commit(rws__sendq *queue, size_t bytes);
+
+/* The bytes to send next, in one piece; 0 if the queue is empty. */
+size_t rws__sendq_front(const rws__sendq *queue, const uint8_t **data);
+/* `bytes` of the front were sent. */
+void rws__sendq_advance(rws__sendq *queue, rws__slab *slab, size_t bytes);
+void rws__sendq_clear(rws__sendq *queue, rws__slab *slab);
+
+#endif
