@@ -10,8 +10,6 @@
 #include "codec/digest.h"
 #include "codec/handshake_write.h"
 
-#define SPAN(literal) ((rws_span){"" literal, sizeof(literal) - 1})
-
 /* Subprotocol and extension lists that http.h keeps of one head. */
 #define LISTS_KEPT 4
 

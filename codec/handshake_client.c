@@ -30,7 +30,7 @@ static bool subprotocols_are_valid(rws_span list)
         }
         count++;
     }
-    return (count > 0 || list.len == 0) && rws__http_value_is_valid(list);
+    return count > 0 || list.len == 0;
 }
 
 /* A serialised origin or "null": visible ASCII without spaces. */

@@ -118,7 +118,7 @@ static uint8_t ascii_lower(uint8_t byte)
     return byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte | 0x20) : byte;
 }
 
-static bool equal_nocase(rws_span a, rws_span b)
+bool rws__http_same_nocase(rws_span a, rws_span b)
 {
     if (a.len != b.len) return false;
     for (size_t i = 0; i < a.len; i++) {
@@ -129,7 +129,7 @@ static bool equal_nocase(rws_span a, rws_span b)
 
 bool rws__http_equal_nocase(rws_span a, const char *b)
 {
-    return equal_nocase(a, (rws_span){b, strlen(b)});
+    return rws__http_same_nocase(a, (rws_span){b, strlen(b)});
 }
 
 static bool is_white(char byte)
@@ -390,7 +390,7 @@ static int cut_absolute_target(rws__http_head *head)
         const char *path = memchr(authority.data, '/', authority.len);
         if (!path) return RWS_E_HTTP;
         authority.len = (size_t)(path - authority.data);
-        if (!equal_nocase(authority, head->known.host)) return RWS_E_HTTP;
+        if (!rws__http_same_nocase(authority, head->known.host)) return RWS_E_HTTP;
         head->target = (rws_span){path, target.len - skip - authority.len};
         return 0;
     }

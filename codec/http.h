@@ -87,5 +87,6 @@ bool rws__http_value_is_valid(rws_span text);
 
 /* Compare ASCII without regard to case. */
 bool rws__http_equal_nocase(rws_span a, const char *b);
+bool rws__http_same_nocase(rws_span a, rws_span b);
 
 #endif

@@ -38,6 +38,8 @@ static uint32_t scalar64_mask(uint8_t *dst, const uint8_t *src, size_t len, uint
         word ^= twice;
         memcpy(dst + i, &word, sizeof word);
     }
+    if (i == len)
+        return rws__mask_rotate(key, len); /* also without bytes, where there may be NULL */
     return bytewise_mask(dst + i, src + i, len - i, key);
 }
 

@@ -91,17 +91,6 @@ static bool parse_origin(origin *out, rws_span text)
     return rest.len == 0 || parse_port(rest, &out->port);
 }
 
-static bool equal_nocase(rws_span a, rws_span b)
-{
-    if (a.len != b.len) return false;
-    for (size_t i = 0; i < a.len; i++) {
-        char x = a.data[i], y = b.data[i];
-        /* Letters differ from their other case in one bit; the rest must be equal. */
-        if (x != y && !(is_alpha(x) && is_alpha(y) && (x ^ y) == 0x20)) return false;
-    }
-    return true;
-}
-
 bool rws__handshake_origin_is_allowed(rws_span text, const char *const *allowed, size_t count)
 {
     if (!text.data) return true;
@@ -115,8 +104,8 @@ bool rws__handshake_origin_is_allowed(rws_span text, const char *const *allowed,
         origin entry;
         if (!is_tuple || !parse_origin(&entry, (rws_span){allowed[i], strlen(allowed[i])}))
             continue;
-        if (asked.port == entry.port && equal_nocase(asked.scheme, entry.scheme) &&
-            equal_nocase(asked.host, entry.host)) {
+        if (asked.port == entry.port && rws__http_same_nocase(asked.scheme, entry.scheme) &&
+            rws__http_same_nocase(asked.host, entry.host)) {
             return true;
         }
     }

@@ -103,7 +103,6 @@ static int number(uint64_t value, uint64_t standard, uint64_t min, uint64_t max,
 #define COMMON_OPTIONS()                                                                           \
     do {                                                                                           \
         NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
-        NUMBER(send_queue_bytes_max, 1048576, 1024, 1ull << 31);                                   \
         NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
         NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
         NUMBER(low_watermark_bytes, 65536, 1, 1ull << 31);                                         \
@@ -128,6 +127,20 @@ static int check_watermarks(const rws__config *config, rws_error *error)
     return rws__fail(error, RWS_E_OPTION,
                      "low_watermark_bytes (%zu) is above high_watermark_bytes (%zu)",
                      config->low_watermark_bytes, config->high_watermark_bytes);
+}
+
+/*
+ * Reading stops above the high watermark, so a queue that holds that much and one more message
+ * never refuses the answer of a server that answers each message with one of at most the same size.
+ */
+static int set_queue_bound(rws__config *config, size_t value, rws_error *error)
+{
+    uint64_t need = config->high_watermark_bytes + config->rules.message_bytes_max + 65536;
+    uint64_t checked;
+    int res = number(value, need > 1u << 20 ? need : 1u << 20, 1024, 1ull << 33,
+                     "send_queue_bytes_max", &checked, error);
+    if (res == 0) config->send_queue_bytes_max = (size_t)checked;
+    return res;
 }
 
 /* The message limit, and the budget that has to hold a message of that size as it grows. */
@@ -245,6 +258,7 @@ static int server_config(rws__config *config, const rws_server_options *options,
     if (res == 0)
         res = set_message_limits(config, options->message_bytes_max, options->fragments_max,
                                  options->partial_bytes_max, error);
+    if (res == 0) res = set_queue_bound(config, options->send_queue_bytes_max, error);
     if (res == 0)
         res = set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error);
     if (res == 0) res = set_connections(config, options->connections_max, error);
@@ -288,6 +302,7 @@ static int client_config(rws__config *config, const rws_client_options *options,
     if (res == 0)
         res = set_message_limits(config, options->message_bytes_max, options->fragments_max,
                                  options->partial_bytes_max, error);
+    if (res == 0) res = set_queue_bound(config, options->send_queue_bytes_max, error);
     if (res == 0)
         res = set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error);
     if (res == 0) res = set_connections(config, options->connections_max, error);

@@ -327,10 +327,15 @@ Test(http_parse, stays_inside_of_what_was_never_scanned)
         cr_assert_eq(rws__http_parse_response(&head, copy, len), RWS_E_HTTP, "%zu", len);
         free(copy);
     }
-    rws__http_head head = {0};
-    uint8_t *copy = copy_of(TEXT("GET / HTTP/1.1\r\n\r\nmore"));
-    cr_assert_eq(rws__http_parse_request(&head, copy, 22), RWS_E_HTTP);
-    free(copy);
+    static const char *const rows[] = {
+        "GET / HTTP/1.1\r\n\r\nmore", "GET / HTTP/1.1\r\n: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", "GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", "\r\n\r\n"};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        rws__http_head head = {0};
+        uint8_t *copy = copy_of(rows[i], strlen(rows[i]));
+        cr_assert_eq(rws__http_parse_request(&head, copy, strlen(rows[i])), RWS_E_HTTP, "%zu", i);
+        free(copy);
+    }
 }
 
 Test(http_parse, refuses_a_request_with_any_target_byte_that_is_not_visible_ascii)

@@ -400,6 +400,23 @@ Test(utf8, test_utf8_stays_rejected)
     }
 }
 
+Test(utf8, test_utf8_nothing_may_be_null)
+{
+    for (size_t i = 0; i < impl_count; i++) {
+        for (uint8_t start = 0x00; start < 0xFF; start += 0x33) {
+            rws__utf8 utf8 = {0};
+            const size_t good = impls[i]->utf8(&utf8, &start, 1);
+            const uint8_t state = utf8.state;
+            uint32_t key = 7;
+            cr_assert_eq(impls[i]->utf8(&utf8, NULL, 0), 0);
+            cr_assert_eq(impls[i]->unmask_utf8(&utf8, NULL, 0, &key), 0);
+            cr_assert_eq(impls[i]->mask(NULL, NULL, 0, key), 7);
+            cr_assert_eq(key, 7);
+            cr_assert_eq(utf8.state, state, "%s, %zu", impls[i]->name, good);
+        }
+    }
+}
+
 Test(utf8, test_utf8_entry_points_are_the_best_implementation)
 {
     uint8_t text[] = "gr\xC3\xBC\xC3\x9F dich";

@@ -108,17 +108,19 @@ typedef struct rws_server_options {
     uint32_t connections_max; /* (0) per shard: 16384, or what the descriptor limit allows */
     uint32_t headers_max; /* 64: headers stored for on_upgrade; more are accepted and not stored; at
                              most 1024 */
-    size_t handshake_bytes_max;    /* (0) 8192 */
-    uint64_t message_bytes_max;    /* (0) 65536; at most 2^31 - 1 MiB */
-    uint32_t fragments_max;        /* (0) 131072 frames of one message */
-    size_t recv_buffer_bytes;      /* (0) chosen by the engine */
-    uint32_t recv_buffers;         /* (0) chosen by the engine; a power of two */
-    size_t partial_bytes_max;      /* (0) 64 MiB per shard, for messages that have not come whole */
-    size_t send_queue_bytes_max;   /* (0) 1 MiB per connection */
-    size_t send_pool_bytes_max;    /* (0) 256 MiB per shard: memory for queued sends */
-    size_t high_watermark_bytes;   /* (0) 256 KiB: above it the engine stops reading from that
-                                      connection */
-    size_t low_watermark_bytes;    /* (0) 64 KiB: at it, it reads again and on_drain is called */
+    size_t handshake_bytes_max;  /* (0) 8192 */
+    uint64_t message_bytes_max;  /* (0) 65536; at most 2^31 - 1 MiB */
+    uint32_t fragments_max;      /* (0) 131072 frames of one message */
+    size_t recv_buffer_bytes;    /* (0) chosen by the engine */
+    uint32_t recv_buffers;       /* (0) chosen by the engine; a power of two */
+    size_t partial_bytes_max;    /* (0) 64 MiB per shard, or 4 times message_bytes_max: for messages
+                                    that have not come whole */
+    size_t send_queue_bytes_max; /* (0) 1 MiB per connection, or what high_watermark_bytes and one
+                                    more message of message_bytes_max need */
+    size_t send_pool_bytes_max;  /* (0) 1 GiB per shard: addresses reserved for queued sends */
+    size_t high_watermark_bytes; /* (0) 256 KiB: above it the engine stops reading from that
+                                    connection */
+    size_t low_watermark_bytes;  /* (0) 64 KiB: at it, it reads again and on_drain is called */
     int socket_send_buffer_bytes;  /* (0) the kernel's: SO_SNDBUF of the connections */
     uint32_t handshake_timeout_ms; /* (0) 10000, from accept to the end of the handshake */
     uint32_t message_timeout_ms;   /* (0) 60000, from the first to the last byte of a message */
@@ -369,9 +371,9 @@ typedef struct rws_client_options {
     uint32_t fragments_max;        /* (0) 131072 */
     size_t recv_buffer_bytes;      /* (0) chosen by the engine */
     uint32_t recv_buffers;         /* (0) chosen by the engine */
-    size_t partial_bytes_max;      /* (0) 64 MiB per shard */
-    size_t send_queue_bytes_max;   /* (0) 1 MiB */
-    size_t send_pool_bytes_max;    /* (0) 256 MiB per shard */
+    size_t partial_bytes_max;      /* (0) as a server's */
+    size_t send_queue_bytes_max;   /* (0) as a server's */
+    size_t send_pool_bytes_max;    /* (0) 1 GiB per shard */
     size_t high_watermark_bytes;   /* (0) 256 KiB; a client does not stop reading by itself, it only
                                       gets on_drain */
     size_t low_watermark_bytes;    /* (0) 64 KiB */

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 
 /* A fuzz target is linked with nothing but the codec. */
-#include "support/feed.c"
-#include "support/reference_decoder.c"
+#include "support/feed.c"              /* NOLINT(bugprone-suspicious-include) */
+#include "support/reference_decoder.c" /* NOLINT(bugprone-suspicious-include) */
 
 static rws__message_rules rules_from(uint8_t choice)
 {

@@ -20,7 +20,7 @@ static void *grow(void *memory, size_t size)
 
 void feed_bytes_append(feed_bytes *bytes, const void *data, size_t len)
 {
-    if (len == 0) return;
+    if (len == 0 || data == NULL) return;
     if (bytes->capacity - bytes->len < len) {
         bytes->capacity = (bytes->len + len) * 2;
         bytes->data = grow(bytes->data, bytes->capacity);
