@@ -517,6 +517,7 @@ Test(origin, compares_scheme_host_and_port)
         {"http://", false},
         {"http://[]:1", false},
         {"http://[::1", false},
+        {"http://[::1x", false},
         {"null", false},
         {"*", false},
         {"", false},
