@@ -30,32 +30,19 @@ enum { T8 = 1, T9 = 2, TAB = 4 }; /* 80–8F, 90–9F, A0–BF */
 
 /* What a first byte C0–FF, by its low six bits, forbids to follow. */
 static const uint8_t utf8_forbids[64] __attribute__((aligned(64))) = {
-    [0x00] = T8 | T9 | TAB, /* C0, C1: overlong */
-    [0x01] = T8 | T9 | TAB,
-    [0x20] = T8 | T9,  /* E0: overlong */
-    [0x2D] = TAB,      /* ED: surrogates */
-    [0x30] = T8,       /* F0: overlong */
-    [0x34] = T9 | TAB, /* F4: above U+10FFFF */
-    /* F5 to FF: above it, too */
-    [0x35] = T8 | T9 | TAB,
-    [0x36] = T8 | T9 | TAB,
-    [0x37] = T8 | T9 | TAB,
-    [0x38] = T8 | T9 | TAB,
-    [0x39] = T8 | T9 | TAB,
-    [0x3A] = T8 | T9 | TAB,
-    [0x3B] = T8 | T9 | TAB,
-    [0x3C] = T8 | T9 | TAB,
-    [0x3D] = T8 | T9 | TAB,
-    [0x3E] = T8 | T9 | TAB,
-    [0x3F] = T8 | T9 | TAB,
+    [0x00 ... 0x01] = T8 | T9 | TAB, /* C0, C1: overlong */
+    [0x20] = T8 | T9,                /* E0: overlong */
+    [0x2D] = TAB,                    /* ED: surrogates */
+    [0x30] = T8,                     /* F0: overlong */
+    [0x34] = T9 | TAB,               /* F4: above U+10FFFF */
+    [0x35 ... 0x3F] = T8 | T9 | TAB, /* F5–FF: above it, too */
 };
 
 /* The kind of a tail 80–BF, by its low six bits. */
 static const uint8_t utf8_kinds[64] __attribute__((aligned(64))) = {
-    T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,  T8,
-    T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,  T9,
-    TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB,
-    TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB, TAB,
+    [0x00 ... 0x0F] = T8,
+    [0x10 ... 0x1F] = T9,
+    [0x20 ... 0x3F] = TAB,
 };
 
 typedef __m512i utf8_keys;
@@ -86,19 +73,23 @@ FN utf8_block block_xor(utf8_block block, utf8_keys keys)
     return _mm512_xor_si512(block, keys);
 }
 
-/* Masked-out bytes are not touched: the end may be the end of a page. */
-FN utf8_block block_part(const uint8_t *data, size_t len, uint32_t key)
+/* Bytes that are masked out are not touched: the end may be the end of a page. */
+FN __mmask64 first_bytes(size_t len)
 {
-    const __mmask64 part = _bzhi_u64(~(uint64_t)0, (unsigned)len);
-    const __m512i keys = _mm512_maskz_mov_epi8(part, utf8_keys_of(key));
-    return _mm512_xor_si512(_mm512_maskz_loadu_epi8(part, data), keys);
+    return _bzhi_u64(~(uint64_t)0, (unsigned)len);
 }
 
-FN void block_part_store(uint8_t *out, utf8_block block, const uint8_t *data, size_t len,
-                         uint32_t key)
+FN utf8_block block_part(const uint8_t *data, size_t len)
 {
-    (void)data, (void)key;
-    _mm512_mask_storeu_epi8(out, _bzhi_u64(~(uint64_t)0, (unsigned)len), block);
+    return _mm512_maskz_loadu_epi8(first_bytes(len), data);
+}
+
+FN utf8_block block_part_unmask(uint8_t *data, size_t len, uint32_t key)
+{
+    const __m512i keys = _mm512_maskz_mov_epi8(first_bytes(len), utf8_keys_of(key));
+    const __m512i block = _mm512_xor_si512(block_part(data, len), keys);
+    _mm512_mask_storeu_epi8(data, first_bytes(len), block);
+    return block;
 }
 
 FN bool block_is_ascii(utf8_block block)
