@@ -443,6 +443,7 @@ Test(origin, compares_scheme_host_and_port)
         "http://",
         "http://[]:1",
         "http://[::1",
+        "http://[::1x",
     };
     static const struct {
         const char *origin;
