@@ -208,7 +208,6 @@ static void end_message(rws__decoder *decoder)
     decoder->empty_run = 0;
     decoder->message_opcode = 0;
     decoder->message_started = false;
-    decoder->message_rsv1 = false;
     decoder->utf8 = (rws__utf8){0};
 }
 
@@ -337,9 +336,11 @@ static bool take_whole(rws__decoder *decoder, const rws__message_rules *rules, r
     const size_t len = (size_t)frame.payload_len;
     if (frame.opcode == RWS_TEXT && rules->validate_utf8) {
         rws__utf8 utf8 = {0};
-        const size_t valid = frame.masked ? rws__unmask_utf8(&utf8, payload, len, &frame.mask_key)
-                                          : rws__utf8_check(&utf8, payload, len);
-        if (UNLIKELY(valid != len || !rws__utf8_is_complete(&utf8))) {
+        if (frame.masked)
+            rws__unmask_utf8(&utf8, payload, len, &frame.mask_key);
+        else
+            rws__utf8_check(&utf8, payload, len);
+        if (UNLIKELY(!rws__utf8_is_complete(&utf8))) { /* an invalid byte or a cut character */
             fail(decoder, RWS_E_UTF8, event);
             return true;
         }

@@ -144,10 +144,17 @@ Test(codec_close, writes_over_the_payload_that_the_reason_is_from)
     rws_span reason;
     cr_assert_eq(rws__close_parse(payload, sizeof payload - 1, &code, &reason), 0);
     cr_assert_eq(rws__close_write(payload, 1001, reason), 12);
+    cr_assert_arr_eq(payload, "\x03\xE9going away", 12);
+
+    reason = (rws_span){.data = reason.data + 6, .len = 4}; /* a part of it, moved to the front */
+    cr_assert_eq(rws__close_write(payload, 1001, reason), 6);
     cr_assert_arr_eq(payload,
                      "\x03\xE9"
-                     "going away",
-                     12);
+                     "away",
+                     6);
+    reason = (rws_span){.data = (const char *)payload + 3, .len = 3};
+    cr_assert_eq(rws__close_write(payload, 1001, reason), 5);
+    cr_assert_arr_eq(payload, "\x03\xE9way", 5);
 }
 
 Test(codec_close, failures_have_their_codes)
