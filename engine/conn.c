@@ -201,6 +201,7 @@ void rws__conn_try_release(rws_conn *conn)
     rws__sendq_clear(&conn->sendq, &shard->send_slab);
     rws__buffer_release(&conn->assembly, slab);
     rws__buffer_release(&conn->stalled, slab);
+    if (conn->decoder.stash != NULL) rws__slab_give(slab, conn->decoder.stash);
     if (conn->subprotocol != NULL) rws__slab_give(slab, conn->subprotocol);
     if (conn->dial != NULL) {
         rws__dial_free(shard->config, conn->dial);
@@ -215,7 +216,10 @@ void rws__conn_timer_fired(rws_conn *conn)
 {
     switch ((rws__conn_state)conn->state) {
     case RWS__CONN_OPEN: /* the deadline of a message */
-        if (conn->pauses & RWS__PAUSE_BUDGET)
+        if (conn->pauses & RWS__PAUSE_USER) /* the peer can't help it: look again later */
+            rws__timer_set(&conn->shard->wheel, &conn->timer, conn->shard->now_ms,
+                           conn->shard->config->message_timeout_ms);
+        else if (conn->pauses & RWS__PAUSE_BUDGET)
             rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
         else
             rws__conn_fail(conn, RWS_E_TIMEOUT, RWS_CLOSE_POLICY_VIOLATION);

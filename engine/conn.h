@@ -99,10 +99,8 @@ struct rws_conn {
     bool bulk;           /* large messages come here: one receive at a time */
     rws__sendq sendq;
     uint32_t send_len; /* bytes in flight */
-    union {
-        rws__decoder decoder;      /* from OPEN on */
-        rws__http_scanner scanner; /* UPGRADING */
-    };
+    rws__http_scanner scanner; /* UPGRADING */
+    rws__decoder decoder;      /* from OPEN on */
     rws__buffer assembly; /* the message, or the HTTP head, as far as it came */
     rws__buffer stalled;  /* input that came while paused */
     rws__timer timer;     /* the one deadline that its state has */

@@ -50,7 +50,6 @@ static void open_conn(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
     rws__conn_enter(conn, RWS__CONN_OPEN);
-    memset(&conn->decoder, 0, sizeof conn->decoder);
     rws__timer_clear(&shard->wheel, &conn->timer);
     rws__count(&shard->counters.upgraded, 1);
     conn->opened = true;

@@ -113,9 +113,26 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
     return 0;
 }
 
+/* The loop ended with an error: on_close is owed all the same. */
+static void abandon_conns(rws__shard *shard)
+{
+    rws_span none = {NULL, 0};
+    for (uint32_t i = 0; i < shard->slots_touched; i++) {
+        rws_conn *conn = &shard->conns[i];
+        if (conn->state == RWS__CONN_FREE) continue;
+        if (conn->dial != NULL) {
+            rws__dial_failed(conn, RWS_E_STATE, "the client stopped");
+            rws__dial_free(shard->config, conn->dial);
+        }
+        rws__conn_finish(conn, RWS_CLOSE_ABNORMAL, none, RWS_CLOSED_BY_US, RWS__DRAIN_CANCEL);
+        if (conn->install_fd >= 0) close(conn->install_fd);
+    }
+}
+
 void rws__shard_close(rws__shard *shard)
 {
     rws__mailbox_close(&shard->mailbox);
+    abandon_conns(shard);
     if (shard->ring != NULL) rws__ring_destroy(shard->ring);
     shard->ring = NULL;
 }
