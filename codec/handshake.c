@@ -168,6 +168,8 @@ bool rws__handshake_list_has(rws_span list, rws_span name)
 
 bool rws__handshake_offers_subprotocol(const rws__http_head *head, rws_span name)
 {
+    /* What is no token can't be in the answer, so it was not offered in earnest. */
+    if (!rws__http_name_is_valid(name)) return false;
     for (size_t i = 0; i < LISTS_KEPT && i < head->known.ws_protocol_count; i++) {
         if (rws__handshake_list_has(head->known.ws_protocol[i], name)) return true;
     }
@@ -315,9 +317,10 @@ static const char *reason_of(int status)
 int rws__handshake_write_refusal(uint8_t *out, size_t out_size, int status, const uint8_t *extra,
                                  size_t extra_len, rws_span body)
 {
-    /* These two end with their head, whatever they say about a length: RFC 9112, section 6.3. */
+    /* These two end with their head, whatever they say about a length (RFC 9112, section 6.3):
+     * the body is left out. */
     bool bodiless = status == 204 || status == 304;
-    if (status < 200 || status > 599 || (bodiless && body.len > 0)) return RWS_E_ARGUMENT;
+    if (status < 200 || status > 599) return RWS_E_ARGUMENT;
     if (!rws__handshake_lines_are_valid(extra, extra_len)) return RWS_E_ARGUMENT;
 
     rws__text text = {.out = out, .size = out_size};
@@ -346,6 +349,6 @@ int rws__handshake_write_refusal(uint8_t *out, size_t out_size, int status, cons
     }
     rws__text_put(&text, extra, extra_len);
     rws__text_puts(&text, "\r\n");
-    rws__text_put(&text, body.data, body.len);
+    if (!bodiless) rws__text_put(&text, body.data, body.len);
     return rws__text_finish(&text);
 }

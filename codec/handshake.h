@@ -39,22 +39,23 @@ int rws__handshake_check_request(const rws__http_head *head, const char **why);
  */
 bool rws__handshake_origin_is_allowed(rws_span origin, const char *const *allowed, size_t count);
 
-/* Whether the client offered the subprotocol `name` (case-sensitive, section 4.1). */
+/* Whether the client offered the subprotocol `name` (a token, case-sensitive, section 4.1). */
 bool rws__handshake_offers_subprotocol(const rws__http_head *head, rws_span name);
 
 /*
  * Write the 101 answer. `subprotocol` may be empty. `extra` is `extra_len` bytes of complete header
- * lines
- * ("name: value\r\n") that rws__handshake_append_header() made. Returns the length or
- * RWS_E_HTTP_TOO_BIG.
+ * lines ("name: value\r\n") that rws__handshake_append_header() made. Returns the length,
+ * RWS_E_ARGUMENT or RWS_E_HTTP_TOO_BIG.
  */
 int rws__handshake_write_accept(uint8_t *out, size_t out_size, const char key[RWS__KEY_BYTES],
                                 rws_span subprotocol, const uint8_t *extra, size_t extra_len);
 
 /*
  * Write a refusal: status line, Connection: close, Content-Length, Content-Type: text/plain (unless
- * `extra` has one), for 426 Sec-WebSocket-Version: 13 and Upgrade: websocket, then `body`. Returns
- * the length or RWS_E_HTTP_TOO_BIG.
+ * `extra` has one), for 426 Sec-WebSocket-Version: 13 and Upgrade: websocket, for 405 Allow: GET,
+ * then `body`. Statuses that have no body (204, 304) get neither it nor its headers. Returns the
+ * length, RWS_E_ARGUMENT (`status` is not 200 … 599, `extra` is not complete header lines) or
+ * RWS_E_HTTP_TOO_BIG.
  */
 int rws__handshake_write_refusal(uint8_t *out, size_t out_size, int status, const uint8_t *extra,
                                  size_t extra_len, rws_span body);

@@ -77,7 +77,7 @@ int rws__http_parse_response(rws__http_head *head, uint8_t *data, size_t len);
 rws_span rws__http_get(const rws__http_head *head, const char *name);
 
 /* Take the next element of a comma-separated list, without white space around it; false at the end.
- */
+ * Empty elements are passed over, and a comma in a quoted-string does not part elements. */
 bool rws__http_list_next(rws_span *list, rws_span *element);
 
 /* Whether `text` can be a header's name (a token), or its value (no CR, LF, NUL or other control

@@ -110,8 +110,9 @@ static void write_refusal_of(const rws__http_head *head, const uint8_t *extra, s
     static uint8_t out[OUT_BYTES];
     static parsed again;
     int status = 200 + (int)(head->headers_seen * 7 % 400);
-    rws_span body = status == 204 || status == 304 ? (rws_span){NULL, 0} : head->target;
+    rws_span body = head->target;
     int len = rws__handshake_write_refusal(out, sizeof(out), status, extra, extra_len, body);
+    if (status == 204 || status == 304) body.len = 0;
     if (len == RWS_E_HTTP_TOO_BIG) return;
 
     assert(len > 0);
@@ -129,7 +130,7 @@ static void write_accept_of(const rws__http_head *head, const uint8_t *extra, si
     static parsed again;
     rws_span list = head->known.ws_protocol[0], chosen = {NULL, 0}, taken;
     if (rws__http_list_next(&list, &chosen)) {
-        assert(rws__handshake_offers_subprotocol(head, chosen));
+        assert(rws__handshake_offers_subprotocol(head, chosen) == rws__http_name_is_valid(chosen));
     }
     int len = rws__handshake_write_accept(out, sizeof(out), key, chosen, extra, extra_len);
     if (len == RWS_E_HTTP_TOO_BIG) return;
