@@ -1,0 +1,462 @@
+#include "support/scripted_ring.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t script_now_ms = 1000000;
+
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    if (clock != CLOCK_MONOTONIC) return __real_clock_gettime(clock, now);
+    now->tv_sec = (time_t)(script_now_ms / 1000);
+    now->tv_nsec = (long)(script_now_ms % 1000) * 1000000;
+    return 0;
+}
+
+static void *must_alloc(size_t bytes)
+{
+    void *memory = calloc(1, bytes > 0 ? bytes : 1);
+    if (memory == NULL) abort();
+    return memory;
+}
+
+static void breach(rws__ring *ring, const char *what)
+{
+    if (ring->broken == NULL) ring->broken = what;
+}
+
+/* ---- operations ---- */
+
+static bool is_send(script_kind kind)
+{
+    return kind == SCRIPT_SEND || kind == SCRIPT_SEND_QUIET;
+}
+
+static bool is_recv(script_kind kind)
+{
+    return kind == SCRIPT_RECV || kind == SCRIPT_RECV_PROVIDED || kind == SCRIPT_RECV_MULTISHOT;
+}
+
+/* Queue an operation, or NULL if this call is to be refused. */
+static script_op *queue(rws__ring *ring, script_kind kind, uint32_t file, uint64_t user_data)
+{
+    ring->calls++;
+    if (ring->refuse[kind] > 0 || ring->calls == ring->refuse_call) {
+        if (ring->refuse[kind] > 0) ring->refuse[kind]--;
+        ring->refused = true;
+        return NULL;
+    }
+    ring->calls_of[kind]++;
+    script_op *op = must_alloc(sizeof *op);
+    op->kind = kind;
+    op->file = file;
+    op->user_data = user_data;
+    script_op **end = &ring->ops;
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = op;
+    return op;
+}
+
+static int queue_simple(rws__ring *ring, script_kind kind, uint32_t file, uint64_t user_data)
+{
+    return queue(ring, kind, file, user_data) != NULL ? 0 : -EAGAIN;
+}
+
+static int queue_memory(rws__ring *ring, script_kind kind, uint32_t file, const void *memory,
+                        size_t len, uint64_t user_data)
+{
+    script_op *op = queue(ring, kind, file, user_data);
+    if (op == NULL) return -EAGAIN;
+    op->memory = (uint8_t *)(uintptr_t)memory;
+    op->len = len;
+    op->copy = must_alloc(len);
+    memcpy(op->copy, memory, len);
+    return 0;
+}
+
+static void check_memory(rws__ring *ring, const script_op *op)
+{
+    if (op->copy == NULL || memcmp(op->copy, op->memory, op->len) == 0) return;
+    breach(ring, is_send(op->kind) ? "the memory of a send in flight changed"
+                                   : "the memory of a receive in flight changed");
+}
+
+static void drop(rws__ring *ring, script_op *op)
+{
+    script_op **at = &ring->ops;
+    while (*at != op)
+        at = &(*at)->next;
+    *at = op->next;
+    free(op->copy);
+    free(op);
+}
+
+script_op *script_find(rws__ring *ring, script_kind kind, uint32_t file)
+{
+    for (script_op *op = ring->ops; op != NULL; op = op->next)
+        if (op->kind == kind && (file == UINT32_MAX || op->file == file)) return op;
+    return NULL;
+}
+
+script_op *script_find_recv(rws__ring *ring, uint32_t file)
+{
+    for (script_op *op = ring->ops; op != NULL; op = op->next)
+        if (is_recv(op->kind) && op->file == file) return op;
+    return NULL;
+}
+
+static bool is_of_file(script_kind kind)
+{
+    return is_recv(kind) || is_send(kind) || kind == SCRIPT_CONNECT || kind == SCRIPT_SHUTDOWN ||
+           kind == SCRIPT_CLOSE;
+}
+
+uint32_t script_count(const rws__ring *ring, uint32_t file)
+{
+    uint32_t count = 0;
+    for (const script_op *op = ring->ops; op != NULL; op = op->next)
+        if (is_of_file(op->kind) && op->file == file) count++;
+    return count;
+}
+
+/* ---- completions ---- */
+
+static void push(rws__ring *ring, rws__cqe cqe)
+{
+    if (ring->cqes_count == ring->cqes_capacity) {
+        ring->cqes_capacity = ring->cqes_capacity * 2 + 64;
+        ring->cqes = realloc(ring->cqes, ring->cqes_capacity * sizeof cqe);
+        if (ring->cqes == NULL) abort();
+    }
+    ring->cqes[ring->cqes_count++] = cqe;
+}
+
+static void send_out(rws__ring *ring, const script_op *op, size_t len)
+{
+    check_memory(ring, op);
+    if (ring->closed[op->file]) breach(ring, "a send on a closed file");
+    feed_bytes_append(&ring->wire[op->file], op->copy, len);
+}
+
+void script_complete(rws__ring *ring, script_op *op, int32_t res, uint32_t flags)
+{
+    if (is_send(op->kind) && res > 0) send_out(ring, op, (size_t)res);
+    if (op->kind == SCRIPT_RECV && res <= 0) check_memory(ring, op);
+    if (op->kind == SCRIPT_CLOSE) ring->closed[op->file] = true;
+    if (op->kind == SCRIPT_INSTALL && res > 0)
+        memcpy(op->memory, &(int32_t){ring->next_install++}, sizeof(int32_t));
+    push(ring, (rws__cqe){op->user_data, res, flags});
+    if (!(flags & RWS__CQE_MORE)) drop(ring, op);
+}
+
+/* Put data in a provided buffer; returns the flags of its completion. */
+static uint32_t fill_buffer(rws__ring *ring, const void *data, size_t len)
+{
+    uint32_t index = 0;
+    while (ring->buffers[index] != NULL)
+        if (++index == SCRIPT_BUFFERS) abort();
+    ring->buffers[index] = must_alloc(len);
+    ring->buffer_seen[index] = false;
+    ring->buffers_out++;
+    memcpy(ring->buffers[index], data, len);
+    return RWS__CQE_BUFFER | index << RWS__CQE_BUFFER_SHIFT;
+}
+
+size_t script_recv(rws__ring *ring, uint32_t file, const void *data, size_t len, bool last)
+{
+    script_op *op = script_find_recv(ring, file);
+    if (op == NULL) return 0;
+    if (op->len > 0 && len > op->len) len = op->len;
+    uint32_t flags = 0;
+    if (op->kind == SCRIPT_RECV) {
+        check_memory(ring, op);
+        memcpy(op->memory, data, len);
+        memcpy(op->copy, data, len);
+    } else {
+        flags = fill_buffer(ring, data, len);
+        if (op->kind == SCRIPT_RECV_MULTISHOT && !last) flags |= RWS__CQE_MORE;
+    }
+    script_complete(ring, op, (int32_t)len, flags);
+    return len;
+}
+
+void script_forge(rws__ring *ring, uint64_t user_data, int32_t res, uint32_t flags,
+                  const void *data)
+{
+    if (data != NULL) flags |= fill_buffer(ring, data, (size_t)res);
+    push(ring, (rws__cqe){user_data, res, flags});
+}
+
+/* ---- turns ---- */
+
+static void cancel(rws__ring *ring, const script_op *cancel)
+{
+    for (script_op *op = ring->ops, *next; op != NULL; op = next) {
+        next = op->next;
+        if (op == cancel || op->kind == SCRIPT_CLOSE || !op->submitted) continue;
+        bool meant = cancel->kind == SCRIPT_CANCEL_FILE
+                         ? is_of_file(op->kind) && op->file == cancel->file
+                         : op->kind < SCRIPT_CANCEL && op->user_data == cancel->target;
+        if (meant) script_complete(ring, op, -ECANCELED, 0);
+    }
+}
+
+/* What an operation does that completes by itself, when its time has come. */
+static void complete_usual(rws__ring *ring, script_op *op)
+{
+    switch (op->kind) {
+    case SCRIPT_SEND: script_complete(ring, op, (int32_t)op->len, 0); return;
+    case SCRIPT_SHUTDOWN:
+    case SCRIPT_CONNECT:
+    case SCRIPT_CLOSE: script_complete(ring, op, 0, 0); return;
+    case SCRIPT_INSTALL: script_complete(ring, op, 1, 0); return;
+    case SCRIPT_TIMEOUT:
+        if (op->target <= script_now_ms) script_complete(ring, op, -ETIME, 0);
+        return;
+    case SCRIPT_READ_EVENT: {
+        struct pollfd event = {.fd = (int)op->file, .events = POLLIN};
+        uint64_t value;
+        if (poll(&event, 1, 0) == 1 && read(event.fd, &value, sizeof value) == sizeof value)
+            script_complete(ring, op, sizeof value, 0);
+        return;
+    }
+    case SCRIPT_SEND_QUIET: send_out(ring, op, op->len); break;
+    case SCRIPT_PEER: {
+        struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = htons(4242)};
+        peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        memcpy(op->memory, &peer, op->len < sizeof peer ? op->len : sizeof peer);
+        break;
+    }
+    default: return;
+    }
+    drop(ring, op); /* it posts no completion */
+}
+
+/* Submit in order. A manual cancel is forgotten: the test completes what it was meant for. A quiet
+ * send that the test has not completed by now was sent. */
+static void submit(rws__ring *ring)
+{
+    uint32_t count = 0;
+    for (script_op *op = ring->ops, *next; op != NULL; op = next) {
+        if (!op->submitted && count++ == ring->submit_max) return;
+        op->submitted = true;
+        bool manual = ring->manual & SCRIPT_BIT(op->kind);
+        bool is_cancel = op->kind == SCRIPT_CANCEL || op->kind == SCRIPT_CANCEL_FILE;
+        if (is_cancel && !manual) cancel(ring, op); /* drops what was submitted before it */
+        next = op->next;
+        if (is_cancel)
+            drop(ring, op);
+        else if (!manual)
+            complete_usual(ring, op);
+    }
+}
+
+int rws__ring_turn(rws__ring *ring, bool wait)
+{
+    if (ring->turns_left == 0) return SCRIPT_STOP;
+    ring->turns_left--;
+    if (wait && ring->refused && ring->cqes_first == ring->cqes_count) ring->slept++;
+    ring->refused = false;
+    submit(ring);
+    return 0;
+}
+
+uint32_t rws__ring_reap(rws__ring *ring, rws__cqe *out, uint32_t max)
+{
+    uint32_t count = 0;
+    while (count < max && ring->cqes_first < ring->cqes_count)
+        out[count++] = ring->cqes[ring->cqes_first++];
+    if (ring->cqes_first == ring->cqes_count) ring->cqes_first = ring->cqes_count = 0;
+    return count;
+}
+
+uint32_t rws__ring_pending(const rws__ring *ring)
+{
+    uint32_t count = 0;
+    for (const script_op *op = ring->ops; op != NULL; op = op->next)
+        if (!op->submitted) count++;
+    return count;
+}
+
+/* ---- the rest of engine/ring.h ---- */
+
+int rws__ring_create(rws__ring **out, const rws__ring_options *options, const char **what)
+{
+    *what = "the script";
+    rws__ring *ring = must_alloc(sizeof *ring);
+    ring->features = RWS_FEATURE_ALL & ~options->features_off;
+    ring->submit_max = UINT32_MAX;
+    ring->next_install = 100;
+    *out = ring;
+    return 0;
+}
+
+void rws__ring_destroy(rws__ring *ring)
+{
+    while (ring->ops != NULL)
+        drop(ring, ring->ops);
+    for (uint32_t i = 0; i < SCRIPT_FILES; i++)
+        feed_bytes_free(&ring->wire[i]);
+    for (uint32_t i = 0; i < SCRIPT_BUFFERS; i++)
+        free(ring->buffers[i]);
+    free(ring->cqes);
+    free(ring);
+}
+
+uint32_t rws__ring_features(const rws__ring *ring)
+{
+    return ring->features;
+}
+
+uint64_t rws__ring_overflows(const rws__ring *ring)
+{
+    (void)ring;
+    return 0;
+}
+
+uint64_t rws__ring_enters(const rws__ring *ring)
+{
+    (void)ring;
+    return 0;
+}
+
+uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe)
+{
+    uint32_t index = cqe->flags >> RWS__CQE_BUFFER_SHIFT;
+    if (ring->buffers[index] == NULL || ring->buffer_seen[index])
+        breach(ring, "a buffer was looked at twice, or was not given");
+    ring->buffer_seen[index] = true;
+    return ring->buffers[index];
+}
+
+void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
+{
+    uint32_t index = cqe->flags >> RWS__CQE_BUFFER_SHIFT;
+    if (ring->buffers[index] == NULL || !ring->buffer_seen[index]) {
+        breach(ring, "a buffer was recycled twice, or was not looked at");
+        return;
+    }
+    free(ring->buffers[index]);
+    ring->buffers[index] = NULL;
+    ring->buffers_out--;
+}
+
+int rws__ring_accept_multishot(rws__ring *ring, int listener, uint64_t user_data)
+{
+    return queue_simple(ring, SCRIPT_ACCEPT_MULTISHOT, (uint32_t)listener, user_data);
+}
+
+int rws__ring_accept_direct(rws__ring *ring, int listener, struct sockaddr *address, socklen_t *len,
+                            uint64_t user_data)
+{
+    script_op *op = queue(ring, SCRIPT_ACCEPT_DIRECT, (uint32_t)listener, user_data);
+    if (op == NULL) return -EAGAIN;
+    op->memory = (uint8_t *)address;
+    op->len = *len;
+    return 0;
+}
+
+int rws__ring_accept_fd(rws__ring *ring, int listener, uint64_t user_data)
+{
+    return queue_simple(ring, SCRIPT_ACCEPT_FD, (uint32_t)listener, user_data);
+}
+
+int rws__ring_install(rws__ring *ring, int32_t *fd, uint64_t user_data)
+{
+    script_op *op = queue(ring, SCRIPT_INSTALL, (uint32_t)*fd, user_data);
+    if (op == NULL) return -EAGAIN;
+    op->memory = (uint8_t *)fd;
+    return 0;
+}
+
+int rws__ring_peer(rws__ring *ring, uint32_t file, void *address, socklen_t len)
+{
+    script_op *op = queue(ring, SCRIPT_PEER, file, 0);
+    if (op == NULL) return -EAGAIN;
+    op->memory = address;
+    op->len = len;
+    return 0;
+}
+
+int rws__ring_recv_multishot(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    return queue_simple(ring, SCRIPT_RECV_MULTISHOT, file, user_data);
+}
+
+int rws__ring_recv_provided(rws__ring *ring, uint32_t file, size_t len, uint64_t user_data)
+{
+    script_op *op = queue(ring, SCRIPT_RECV_PROVIDED, file, user_data);
+    if (op == NULL) return -EAGAIN;
+    op->len = len;
+    return 0;
+}
+
+int rws__ring_recv(rws__ring *ring, uint32_t file, void *data, size_t len, uint64_t user_data)
+{
+    return queue_memory(ring, SCRIPT_RECV, file, data, len, user_data);
+}
+
+int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len, uint64_t user_data)
+{
+    return queue_memory(ring, SCRIPT_SEND, file, data, len, user_data);
+}
+
+int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                         uint64_t user_data)
+{
+    return queue_memory(ring, SCRIPT_SEND_QUIET, file, data, len, user_data);
+}
+
+int rws__ring_connect(rws__ring *ring, uint32_t file, const struct sockaddr *address, socklen_t len,
+                      uint64_t user_data)
+{
+    (void)address;
+    (void)len;
+    return queue_simple(ring, SCRIPT_CONNECT, file, user_data);
+}
+
+int rws__ring_shutdown_write(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    return queue_simple(ring, SCRIPT_SHUTDOWN, file, user_data);
+}
+
+int rws__ring_close(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    return queue_simple(ring, SCRIPT_CLOSE, file, user_data);
+}
+
+int rws__ring_cancel(rws__ring *ring, uint64_t user_data)
+{
+    script_op *op = queue(ring, SCRIPT_CANCEL, 0, 0);
+    if (op == NULL) return -EAGAIN;
+    op->target = user_data;
+    return 0;
+}
+
+int rws__ring_cancel_file(rws__ring *ring, uint32_t file)
+{
+    return queue_simple(ring, SCRIPT_CANCEL_FILE, file, 0);
+}
+
+int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user_data)
+{
+    (void)value;
+    return queue_simple(ring, SCRIPT_READ_EVENT, (uint32_t)fd, user_data);
+}
+
+int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data)
+{
+    script_op *op = queue(ring, SCRIPT_TIMEOUT, 0, user_data);
+    if (op == NULL) return -EAGAIN;
+    op->target = script_now_ms + ms;
+    return 0;
+}

@@ -1,0 +1,103 @@
+/*
+ * A stand-in for engine/ring.c: the functions of engine/ring.h without a kernel. It records what
+ * the engine submits; a test completes each operation with the result that it wants, or lets the
+ * usual ones complete by themselves (`manual` names the others).
+ *
+ * What is checked at every step, because the kernel would make it a corrupted memory: the memory of
+ * a send does not change before its completion, nobody writes to the memory of a receive in flight,
+ * each completion with a buffer is looked at once and recycled once. `broken` names the first
+ * breach. A provided buffer is a block of its own of the exact size, freed when it is recycled, so
+ * that the address sanitizer sees whoever reads it later.
+ *
+ * The clock stands still unless a test moves it (`script_now_ms`; linked with
+ * --wrap=clock_gettime).
+ */
+#ifndef RINGWS_TESTS_SUPPORT_SCRIPTED_RING_H
+#define RINGWS_TESTS_SUPPORT_SCRIPTED_RING_H
+
+#include "engine/ring.h"
+#include "support/feed.h"
+
+typedef enum script_kind {
+    SCRIPT_ACCEPT_MULTISHOT,
+    SCRIPT_ACCEPT_DIRECT,
+    SCRIPT_ACCEPT_FD,
+    SCRIPT_INSTALL,
+    SCRIPT_PEER,
+    SCRIPT_RECV_MULTISHOT,
+    SCRIPT_RECV_PROVIDED,
+    SCRIPT_RECV,
+    SCRIPT_SEND,
+    SCRIPT_SEND_QUIET,
+    SCRIPT_CONNECT,
+    SCRIPT_SHUTDOWN,
+    SCRIPT_CLOSE,
+    SCRIPT_CANCEL,
+    SCRIPT_CANCEL_FILE,
+    SCRIPT_READ_EVENT,
+    SCRIPT_TIMEOUT,
+    SCRIPT_KINDS
+} script_kind;
+
+#define SCRIPT_BIT(kind) (1u << (kind))
+
+/* rws__ring_turn() returns this when the turns that were allowed are used up. */
+#define SCRIPT_STOP 1
+
+#define SCRIPT_FILES   256u
+#define SCRIPT_BUFFERS 4096u
+
+/* An operation that was queued and has no last completion yet. */
+typedef struct script_op {
+    script_kind kind;
+    uint64_t user_data;
+    uint32_t file;   /* or the descriptor of a listener or event */
+    uint8_t *memory; /* lent to the kernel */
+    size_t len;
+    uint8_t *copy;   /* what `memory` held when it was lent */
+    uint64_t target; /* CANCEL: user_data; TIMEOUT: when it is due */
+    bool submitted;  /* a turn has passed */
+    struct script_op *next;
+} script_op;
+
+struct rws__ring {
+    script_op *ops; /* in the order of the calls */
+    uint32_t features;
+    uint32_t manual;               /* SCRIPT_BITs of what does not complete by itself */
+    uint32_t refuse[SCRIPT_KINDS]; /* so many of the next calls get -EAGAIN */
+    uint64_t refuse_call;          /* the call with this number, from 1, gets -EAGAIN; 0: none */
+    uint64_t calls;
+    uint64_t calls_of[SCRIPT_KINDS]; /* those that were queued */
+    uint32_t submit_max;             /* so many operations per turn */
+    int turns_left;
+    bool refused;   /* since the last turn */
+    uint32_t slept; /* turns that waited although a call had been refused */
+    rws__cqe *cqes; /* scripted, not reaped */
+    size_t cqes_first, cqes_count, cqes_capacity;
+    uint8_t *buffers[SCRIPT_BUFFERS]; /* given to the engine and not recycled */
+    bool buffer_seen[SCRIPT_BUFFERS];
+    uint32_t buffers_out;
+    feed_bytes wire[SCRIPT_FILES]; /* what was sent */
+    bool closed[SCRIPT_FILES];
+    int32_t next_install; /* the index that the next descriptor gets in the table */
+    const char *broken;
+};
+
+extern uint64_t script_now_ms;
+
+/* The first operation of a kind on a file (any file: UINT32_MAX), or NULL. */
+script_op *script_find(rws__ring *ring, script_kind kind, uint32_t file);
+/* The receive of a file, of whatever kind, or NULL. */
+script_op *script_find_recv(rws__ring *ring, uint32_t file);
+/* Operations on a file that are in flight or queued. */
+uint32_t script_count(const rws__ring *ring, uint32_t file);
+
+/* A completion for the next turn. The operation is over unless `flags` has RWS__CQE_MORE. */
+void script_complete(rws__ring *ring, script_op *op, int32_t res, uint32_t flags);
+/* Bytes for the receive of a file. Returns how many it took; a multishot goes on unless `last`. */
+size_t script_recv(rws__ring *ring, uint32_t file, const void *data, size_t len, bool last);
+/* A completion out of nowhere; with data, in a provided buffer. */
+void script_forge(rws__ring *ring, uint64_t user_data, int32_t res, uint32_t flags,
+                  const void *data);
+
+#endif

@@ -1,0 +1,370 @@
+#include "support/scripted_shard.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/close.h"
+#include "codec/frame.h"
+#include "codec/mask.h"
+
+const char world_request[] = "GET /chat?room=7 HTTP/1.1\r\n"
+                             "Host: localhost\r\n"
+                             "Upgrade: websocket\r\n"
+                             "Connection: Upgrade\r\n"
+                             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                             "Sec-WebSocket-Version: 13\r\n"
+                             "Sec-WebSocket-Protocol: chat, superchat\r\n\r\n";
+
+/* ---- the program: it writes down what it is told ---- */
+
+__attribute__((format(printf, 2, 3))) static void note(world *w, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    feed_bytes_append(&w->log, line, strlen(line));
+}
+
+/* The file is kept in the user pointer, because a connection forgets its own when it is closed. */
+uint32_t world_file(const rws_conn *conn)
+{
+    return (uint32_t)(uintptr_t)rws_conn_user(conn);
+}
+
+static uint32_t told(world *w, rws_conn *conn, const char *what)
+{
+    uint32_t file = world_file(conn);
+    if (!w->open[file] && w->broken == NULL) w->broken = what;
+    if (strcmp(what, "close") == 0) {
+        w->open[file] = false;
+        w->closes++;
+    }
+    return file;
+}
+
+static void hook(world *w, rws_conn *conn, const char *what)
+{
+    if (w->hook != NULL) w->hook(w, conn, what);
+}
+
+static int on_upgrade(rws_request *request, void *user)
+{
+    world *w = user;
+    if (w->subprotocol != NULL) rws_request_choose_subprotocol(request, w->subprotocol);
+    return w->upgrade_result;
+}
+
+static void on_open(rws_conn *conn, void *user)
+{
+    world *w = user;
+    uint32_t file = (uint32_t)conn->file;
+    rws_conn_set_user(conn, (void *)(uintptr_t)file);
+    if (w->open[file] && w->broken == NULL) w->broken = "open twice";
+    w->open[file] = true;
+    note(w, "open%u ", file);
+    hook(w, conn, "open");
+}
+
+/* Long data is named by its length and a sum. */
+static void note_data(world *w, const char *what, uint32_t file, const void *data, size_t len)
+{
+    const uint8_t *bytes = data;
+    if (len <= 64) {
+        note(w, "%s%u:%.*s ", what, file, (int)len, (const char *)data);
+        return;
+    }
+    uint32_t sum = 0;
+    for (size_t i = 0; i < len; i++)
+        sum = sum * 31 + bytes[i];
+    note(w, "%s%u:%zu:%08x ", what, file, len, sum);
+}
+
+static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+{
+    world *w = user;
+    note_data(w, opcode == RWS_TEXT ? "text" : "binary", told(w, conn, "message"), data, len);
+    hook(w, conn, "message");
+    return w->message_result;
+}
+
+static void on_drain(rws_conn *conn, void *user)
+{
+    world *w = user;
+    note(w, "drain%u ", told(w, conn, "drain"));
+    hook(w, conn, "drain");
+}
+
+static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+{
+    world *w = user;
+    uint32_t file = told(w, conn, "close");
+    note(w, "close%u:%u:%.*s:%s ", file, code, (int)reason.len, reason.data,
+         closer == RWS_CLOSED_BY_PEER ? "peer" : "us");
+    hook(w, conn, "close");
+}
+
+static int on_ping(rws_conn *conn, const void *data, size_t len, void *user)
+{
+    world *w = user;
+    note_data(w, "ping", told(w, conn, "ping"), data, len);
+    hook(w, conn, "ping");
+    return w->control_result;
+}
+
+static int on_pong(rws_conn *conn, const void *data, size_t len, void *user)
+{
+    world *w = user;
+    note_data(w, "pong", told(w, conn, "pong"), data, len);
+    hook(w, conn, "pong");
+    return w->control_result;
+}
+
+static int on_close_frame(rws_conn *conn, uint16_t code, rws_span reason, void *user)
+{
+    world *w = user;
+    note(w, "close_frame%u:%u:%.*s ", told(w, conn, "close_frame"), code, (int)reason.len,
+         reason.data);
+    hook(w, conn, "close_frame");
+    return w->control_result;
+}
+
+static void on_dial_error(rws_client *client, const rws_error *error, void *dial_user, void *user)
+{
+    (void)client;
+    world *w = user;
+    note(w, "dial_error%u:%d ", (uint32_t)(uintptr_t)dial_user, error->status);
+}
+
+static const rws_handler handler = {
+    .size = sizeof(rws_handler),
+    .on_upgrade = on_upgrade,
+    .on_open = on_open,
+    .on_message = on_message,
+    .on_drain = on_drain,
+    .on_close = on_close,
+    .on_ping = on_ping,
+    .on_pong = on_pong,
+    .on_close_frame = on_close_frame,
+    .on_dial_error = on_dial_error,
+};
+
+/* ---- life ---- */
+
+rws_server_options world_server_options(void)
+{
+    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    options.port = 0;
+    options.shards = 1;
+    options.connections_max = 8;
+    return options;
+}
+
+static void start(world *w, rws__config *config, int *fds)
+{
+    rws_error error = {0};
+    cr_assert_eq(rws__group_init(&w->group, config, fds, &error), 0, "%s", error.text);
+    w->shard = &w->group.workers[0].shard;
+    cr_assert_eq(rws__shard_open(w->shard, &error), 0, "%s", error.text);
+    w->ring = w->shard->ring;
+    world_turn(w);
+}
+
+void world_start(world *w, const rws_server_options *options)
+{
+    memset(w, 0, sizeof *w);
+    rws_server_options mine = *options;
+    mine.user = w;
+    rws__config config;
+    rws_error error = {0};
+    uint16_t port;
+    cr_assert_eq(rws__config_for_server(&config, &mine, &handler, &error), 0, "%s", error.text);
+    int *fds = rws__alloc(&config, config.shards * sizeof(int));
+    cr_assert_not_null(fds);
+    cr_assert_eq(rws__listeners_open(&config, fds, config.shards, &port, &error), 0, "%s",
+                 error.text);
+    start(w, &config, fds);
+}
+
+void world_start_client(world *w, const rws_client_options *options)
+{
+    memset(w, 0, sizeof *w);
+    rws_client_options mine = *options;
+    mine.user = w;
+    rws__config config;
+    rws_error error = {0};
+    cr_assert_eq(rws__config_for_client(&config, &mine, &handler, &error), 0, "%s", error.text);
+    start(w, &config, NULL);
+}
+
+static void check_nothing_is_left(const world *w)
+{
+    cr_expect_null(w->broken, "the callback %s came out of order", w->broken);
+    cr_expect_null(w->ring->broken, "%s", w->ring->broken);
+    cr_expect_eq(w->shard->slots_used, 0, "%u slots are in use", w->shard->slots_used);
+    cr_expect_eq(w->shard->send_slab.used_bytes, 0, "%zu bytes of the send slab are in use",
+                 w->shard->send_slab.used_bytes);
+    cr_expect_eq(w->shard->partial_slab.used_bytes, 0, "%zu bytes of the partial slab are in use",
+                 w->shard->partial_slab.used_bytes);
+    cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
+    cr_expect_eq(w->shard->budget_waiters, 0);
+    for (uint32_t file = 0; file < SCRIPT_FILES; file++) {
+        cr_expect_not(w->open[file], "on_close is missing for %u", file);
+        cr_expect_eq(script_count(w->ring, file), 0, "an operation on %u is in flight", file);
+    }
+}
+
+void world_end(world *w)
+{
+    w->ring->manual = 0;
+    w->ring->submit_max = UINT32_MAX;
+    w->hook = NULL;
+    rws__shard_stop(w->shard);
+    for (int i = 0; i < 100 && !w->ended; i++)
+        world_advance(w, 1000);
+    cr_expect(w->ended, "the drain does not end");
+    check_nothing_is_left(w);
+    rws__shard_close(w->shard);
+    rws__group_deinit(&w->group);
+    feed_bytes_free(&w->log);
+}
+
+/* ---- turns ---- */
+
+void world_turn(world *w)
+{
+    if (w->ended) return;
+    w->ring->turns_left = 1;
+    int res = rws__shard_run(w->shard);
+    if (res == SCRIPT_STOP) return;
+    w->ended = true;
+    w->result = res;
+}
+
+void world_turns(world *w, uint32_t count)
+{
+    while (count-- > 0)
+        world_turn(w);
+}
+
+void world_advance(world *w, uint64_t ms)
+{
+    script_now_ms += ms;
+    world_turns(w, 4);
+}
+
+/* ---- the peer ---- */
+
+uint32_t world_accept(world *w)
+{
+    uint32_t file = w->next_file++;
+    script_op *op = script_find(w->ring, SCRIPT_ACCEPT_MULTISHOT, UINT32_MAX);
+    uint32_t flags = op != NULL ? RWS__CQE_MORE : 0;
+    if (op == NULL) op = script_find(w->ring, SCRIPT_ACCEPT_DIRECT, UINT32_MAX);
+    cr_assert_not_null(op, "no accept is armed");
+    script_complete(w->ring, op, (int32_t)file, flags);
+    world_turns(w, 2);
+    return file;
+}
+
+uint32_t world_open(world *w)
+{
+    uint32_t file = world_accept(w);
+    world_feed(w, file, world_request, sizeof world_request - 1);
+    world_turn(w);
+    cr_assert(w->open[file], "not open: %s", world_log(w));
+    w->ring->wire[file].len = 0;
+    return file;
+}
+
+rws_conn *world_conn(world *w, uint32_t file)
+{
+    for (uint32_t i = 0; i < w->shard->slots_touched; i++) {
+        rws_conn *conn = &w->shard->conns[i];
+        if (conn->state != RWS__CONN_FREE && conn->file == (int32_t)file) return conn;
+    }
+    return NULL;
+}
+
+void world_feed(world *w, uint32_t file, const void *data, size_t len)
+{
+    size_t taken = script_recv(w->ring, file, data, len, false);
+    cr_assert_eq(taken, len, "file %u took %zu bytes of %zu", file, taken, len);
+    world_turn(w);
+}
+
+void world_frame(world *w, uint32_t file, uint8_t opcode, const char *text)
+{
+    feed_bytes frame = {0};
+    feed_append_frame(&frame, 0x80 | opcode, w->group.config.role == RWS_SERVER, text,
+                      strlen(text));
+    world_feed(w, file, frame.data, frame.len);
+    feed_bytes_free(&frame);
+}
+
+void world_eof(world *w, uint32_t file)
+{
+    script_op *op = script_find_recv(w->ring, file);
+    cr_assert_not_null(op, "file %u does not receive", file);
+    script_complete(w->ring, op, 0, 0);
+    world_turn(w);
+}
+
+static void describe(feed_bytes *out, const rws__frame *frame, uint8_t *payload)
+{
+    static const char *const names[16] = {"more", "text", "binary", "",     "",    "",
+                                          "",     "",     "close",  "ping", "pong"};
+    char word[256];
+    size_t len = (size_t)frame->payload_len;
+    if (frame->masked) rws__mask(payload, payload, len, frame->mask_key);
+    const char *name = names[frame->opcode];
+    if (frame->opcode == RWS_CLOSE && len >= 2)
+        snprintf(word, sizeof word, "close:%u:%.*s ", (unsigned)payload[0] << 8 | payload[1],
+                 (int)len - 2, (const char *)payload + 2);
+    else if (len > 64)
+        snprintf(word, sizeof word, "%s:%zu ", name, len);
+    else
+        snprintf(word, sizeof word, "%s:%.*s ", name, (int)len, (const char *)payload);
+    feed_bytes_append(out, word, strlen(word));
+}
+
+const char *world_sent(world *w, uint32_t file)
+{
+    static feed_bytes words;
+    feed_bytes copy = {0};
+    words.len = 0;
+    feed_bytes_append(&copy, w->ring->wire[file].data, w->ring->wire[file].len);
+    size_t at = 0;
+    while (at < copy.len) {
+        rws__frame frame;
+        int header = rws__frame_parse(&frame, copy.data + at, copy.len - at);
+        if (header <= 0 || frame.payload_len > copy.len - at - (size_t)header) {
+            feed_bytes_append(&words, header < 0 ? "garbage " : "cut ", header < 0 ? 8 : 4);
+            break;
+        }
+        describe(&words, &frame, copy.data + at + header);
+        at += (size_t)header + (size_t)frame.payload_len;
+    }
+    feed_bytes_append(&words, "", 1);
+    feed_bytes_free(&copy);
+    return (const char *)words.data;
+}
+
+const char *world_log(world *w)
+{
+    feed_bytes_append(&w->log, "", 1);
+    w->log.len--;
+    return (const char *)w->log.data;
+}
+
+void world_log_is(world *w, const char *expected, const char *context)
+{
+    cr_assert_str_eq(world_log(w), expected, "%s: \"%s\" instead of \"%s\"", context, world_log(w),
+                     expected);
+    w->log.len = 0;
+}

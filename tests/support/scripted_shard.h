@@ -1,0 +1,77 @@
+/*
+ * One shard on the scripted ring, driven turn by turn from the test: rws__shard_run() comes back
+ * whenever it is about to wait. What the program would see is written to a log, a word per
+ * callback:
+ *
+ *   "open0 text0:hello close0:1000:bye:peer "
+ *
+ * The number is the file that the test accepted. The order of the callbacks is checked (ringws.h,
+ * rules 2 to 4), and at the end that all memory came back.
+ */
+#ifndef RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
+#define RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
+
+#include "engine/group.h"
+#include "support/scripted_ring.h"
+
+typedef struct world world;
+
+/* Called first in every callback on a connection; `what` is "open", "message", "drain", "close",
+ * "ping", "pong", "close_frame". */
+typedef void world_hook(world *w, rws_conn *conn, const char *what);
+
+struct world {
+    rws__group group;
+    rws__shard *shard;
+    rws__ring *ring;
+    world_hook *hook;
+    int upgrade_result; /* what the callbacks return */
+    int message_result;
+    int control_result;
+    const char *subprotocol; /* chosen in on_upgrade */
+    void *hook_data;
+    feed_bytes log;
+    bool open[SCRIPT_FILES]; /* by file: between on_open and on_close */
+    uint32_t closes;
+    bool ended;
+    int result; /* of rws__shard_run(), once it ended */
+    uint32_t next_file;
+    const char *broken;
+};
+
+/* Small options for tests: one shard, 8 connections, a port that the kernel picks. */
+rws_server_options world_server_options(void);
+void world_start(world *w, const rws_server_options *options);
+void world_start_client(world *w, const rws_client_options *options);
+/* Stop, drain and check that nothing is left; frees everything. */
+void world_end(world *w);
+
+void world_turn(world *w);
+void world_turns(world *w, uint32_t count);
+/* Move the clock and take the turns that its timers need. */
+void world_advance(world *w, uint64_t ms);
+
+/* A transport comes in; returns its file. */
+uint32_t world_accept(world *w);
+/* A transport comes in and is upgraded; what was sent so far is forgotten. */
+uint32_t world_open(world *w);
+rws_conn *world_conn(world *w, uint32_t file);
+/* What a test in mid-callback knows a connection by. */
+uint32_t world_file(const rws_conn *conn);
+
+extern const char world_request[];
+
+/* Bytes from the peer, and a turn. */
+void world_feed(world *w, uint32_t file, const void *data, size_t len);
+/* A whole masked frame from the peer, and a turn. `text` is a string. */
+void world_frame(world *w, uint32_t file, uint8_t opcode, const char *text);
+/* The peer ends its half, and a turn. */
+void world_eof(world *w, uint32_t file);
+
+/* The frames that were sent since world_open(), as words: "text:hello close:1000:bye ". */
+const char *world_sent(world *w, uint32_t file);
+/* The log so far as a string; world_log_is() asserts and empties it. */
+const char *world_log(world *w);
+void world_log_is(world *w, const char *expected, const char *context);
+
+#endif
