@@ -66,6 +66,11 @@ static bool check(load_arguments *a, bool duration_given)
         args_complain(command_name, "--messages needs a --pipeline of 1 or more");
         return false;
     }
+    if (a->pipeline * a->size > GIB) {
+        args_complain(command_name, "--pipeline times --size is more than the 1 GiB per connection "
+                                    "that may be in flight");
+        return false;
+    }
     if (a->threads > a->connections) a->threads = a->connections;
     return true;
 }
@@ -191,7 +196,7 @@ static rws_client_options client_options(load_run *run)
     /* Room for everything that may be in flight: the loop is closed, so this is a true bound. */
     options.send_queue_bytes_max = larger(in_flight, MIB);
     options.high_watermark_bytes = larger(in_flight, 256 * KIB);
-    options.send_pool_bytes_max = larger(2 * per_thread * in_flight, 256 * (uint64_t)MIB);
+    options.send_pool_bytes_max = larger(2 * per_thread * in_flight, GIB);
     options.partial_bytes_max = larger(2 * per_thread * a->size, 64 * (uint64_t)MIB);
     options.fixed_mask_key = a->zero_mask;
     options.features_off = a->features_off;

@@ -24,9 +24,6 @@ enum {
     KIB = 1024,
     MIB = 1024 * KIB,
     AUTOBAHN_MESSAGE_BYTES = 64 * MIB, /* the suite's largest are 16 MiB */
-    HIGH_WATERMARK_BYTES = 256 * KIB,  /* the library's default */
-    SEND_QUEUE_BYTES = MIB,            /* the library's default */
-    FRAME_BYTES = 64,                  /* more than a header takes */
     DESCRIPTORS_MIN = 64,
 };
 
@@ -155,10 +152,6 @@ static rws_server_options server_options(serve_arguments *a, serve_context *cont
         options.origins = a->origins.items;
         options.origins_count = a->origins.count;
     }
-    /* The engine stops reading above the high watermark; the message that crosses it must still
-     * have room, or its echo would be refused. */
-    uint64_t queue = HIGH_WATERMARK_BYTES + options.message_bytes_max + FRAME_BYTES;
-    if (queue > SEND_QUEUE_BYTES) options.send_queue_bytes_max = queue;
     options.log = write_log;
     options.log_user = a;
     options.user = context;
