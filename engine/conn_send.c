@@ -122,6 +122,18 @@ size_t rws_conn_buffered(const rws_conn *conn)
     return conn->sendq.bytes;
 }
 
+/*
+ * A quiet send is settled when the loop wakes up for something else. So it is only for bytes that
+ * nobody waits for: not when more is queued behind them, on_drain is owed, or the connection is to
+ * end after them.
+ */
+static bool may_be_quiet(const rws_conn *conn, size_t len)
+{
+    return (conn->shard->features & RWS_FEATURE_SKIP_SUCCESS) && !conn->send_blocked &&
+           !conn->want_drain && len <= QUIET_MAX && len == conn->sendq.bytes &&
+           conn->state != RWS__CONN_DRAINING;
+}
+
 int rws__conn_submit_send(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
@@ -129,8 +141,7 @@ int rws__conn_submit_send(rws_conn *conn)
     size_t len = rws__sendq_front(&conn->sendq, &data);
     RWS_ASSERT(len > 0);
     uint64_t user_data = rws__op_pack(RWS__OP_SEND, conn->slot, conn->generation);
-    bool quiet =
-        (shard->features & RWS_FEATURE_SKIP_SUCCESS) && !conn->send_blocked && len <= QUIET_MAX;
+    bool quiet = may_be_quiet(conn, len);
     int res = quiet ? rws__ring_send_quiet(shard->ring, (uint32_t)conn->file, data, len, user_data)
                     : rws__ring_send(shard->ring, (uint32_t)conn->file, data, len, user_data);
     if (res != 0) return res;
