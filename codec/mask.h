@@ -33,7 +33,7 @@ size_t rws__unmask_utf8(rws__utf8 *utf8, uint8_t *data, size_t len, uint32_t *ke
 
 /* One implementation; the table below lists the ones that this machine can run. */
 typedef struct rws__mask_impl {
-    const char *name; /* "avx512", "avx2", "sse2", "neon", "scalar64", "bytewise" */
+    const char *name; /* "avx512", "avx2", "ssse3", "sse2", "neon", "scalar64", "bytewise" */
     uint32_t (*mask)(uint8_t *dst, const uint8_t *src, size_t len, uint32_t key);
     size_t (*unmask_utf8)(rws__utf8 *utf8, uint8_t *data, size_t len, uint32_t *key);
     size_t (*utf8)(rws__utf8 *utf8, const uint8_t *data, size_t len);
