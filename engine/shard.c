@@ -350,7 +350,6 @@ static void reap(rws__shard *shard)
 static void settle_quiet(rws__shard *shard)
 {
     rws__quiet_list *quiet = &shard->quiet;
-    if (rws__ring_pending(shard->ring) > 0) return;
     for (uint32_t i = 0; i < quiet->count; i++) {
         rws_conn *conn = quiet->conns[i];
         if (conn->send_mode != RWS__SEND_QUIET) continue;
@@ -477,8 +476,10 @@ int rws__shard_run(rws__shard *shard)
         int res = rws__ring_turn(shard->ring, shard->dirty == NULL);
         if (res != 0) return res;
         shard->now_ms = clock_ms();
+        /* Seen before completions are handled, because an accept queues operations again. */
+        bool all_submitted = rws__ring_pending(shard->ring) == 0;
         reap(shard);
-        settle_quiet(shard);
+        if (all_submitted) settle_quiet(shard);
         rws__wheel_advance(&shard->wheel, shard->now_ms, fire, shard);
         check_budget(shard);
         if (!shard->wake_armed) {
