@@ -236,14 +236,24 @@ void world_end(world *w)
 
 /* ---- turns ---- */
 
-void world_turn(world *w)
+static void run(world *w, int turns)
 {
     if (w->ended) return;
-    w->ring->turns_left = 1;
+    w->ring->turns_left = turns;
     int res = rws__shard_run(w->shard);
     if (res == SCRIPT_STOP) return;
     w->ended = true;
     w->result = res;
+}
+
+void world_pump(world *w)
+{
+    run(w, 0);
+}
+
+void world_turn(world *w)
+{
+    run(w, 1);
 }
 
 void world_turns(world *w, uint32_t count)

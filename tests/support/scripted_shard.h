@@ -46,6 +46,9 @@ void world_start_client(world *w, const rws_client_options *options);
 /* Stop, drain and check that nothing is left; frees everything. */
 void world_end(world *w);
 
+/* Submit what the connections want, up to the kernel's turn: the operations can be seen now. */
+void world_pump(world *w);
+/* The same, the kernel's turn, its completions, and what is wanted then. */
 void world_turn(world *w);
 void world_turns(world *w, uint32_t count);
 /* Move the clock and take the turns that its timers need. */
