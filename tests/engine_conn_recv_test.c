@@ -1,0 +1,318 @@
+/*
+ * Receiving on the scripted ring (ctest: scripted ring): every way in which a receive can end, and
+ * what arrives while a connection is paused.
+ */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/op.h"
+#include "support/scripted_shard.h"
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static world w;
+
+static void start(uint32_t features_off)
+{
+    rws_server_options options = world_server_options();
+    options.features_off = features_off;
+    options.message_bytes_max = 1u << 20;
+    world_start(&w, &options);
+}
+
+/* The frame of a message of `len` bytes that can be told from another. */
+static feed_bytes long_frame(size_t len)
+{
+    feed_bytes frame = {0};
+    uint8_t *payload = malloc(len);
+    cr_assert_not_null(payload);
+    for (size_t i = 0; i < len; i++)
+        payload[i] = (uint8_t)(i * 7 + i / 256);
+    feed_append_frame(&frame, 0x82, true, payload, len);
+    free(payload);
+    return frame;
+}
+
+static void long_frame_is_received(size_t len, const char *name)
+{
+    uint32_t sum = 0;
+    for (size_t i = 0; i < len; i++)
+        sum = sum * 31 + (uint8_t)(i * 7 + i / 256);
+    char expected[64];
+    snprintf(expected, sizeof expected, "binary0:%zu:%08x ", len, sum);
+    world_log_is(&w, expected, name);
+}
+
+/* Feed all of `bytes` in pieces of at most `step`, a turn after each. */
+static void feed_all(uint32_t file, const feed_bytes *bytes, size_t step)
+{
+    size_t at = 0;
+    for (int idle = 0; at < bytes->len && idle < 5;) {
+        size_t len = bytes->len - at < step ? bytes->len - at : step;
+        size_t taken = script_recv(w.ring, file, bytes->data + at, len, false);
+        at += taken;
+        idle = taken == 0 ? idle + 1 : 0;
+        world_turn(&w);
+    }
+    cr_assert_eq(at, bytes->len, "it stopped reading after %zu bytes", at);
+}
+
+/* ---- results ---- */
+
+typedef enum mode { MULTISHOT, SINGLE, DIRECT } mode;
+
+/* Bring a connection to the given mode; a large message is open in DIRECT. */
+static uint32_t open_in_mode(mode mode, feed_bytes *rest)
+{
+    start(mode == SINGLE ? RWS_FEATURE_MULTISHOT_RECV : 0);
+    uint32_t file = world_open(&w);
+    *rest = (feed_bytes){0};
+    if (mode == DIRECT) {
+        feed_bytes frame = long_frame(200000);
+        world_feed(&w, file, frame.data, 100);
+        world_turns(&w, 2);
+        feed_bytes_append(rest, frame.data + 100, frame.len - 100);
+        feed_bytes_free(&frame);
+    } else {
+        feed_append_frame(rest, 0x81, true, "hello", 5);
+    }
+    static const script_kind kinds[] = {SCRIPT_RECV_MULTISHOT, SCRIPT_RECV_PROVIDED, SCRIPT_RECV};
+    script_op *op = script_find_recv(w.ring, file);
+    cr_assert_not_null(op);
+    cr_assert_eq(op->kind, kinds[mode]);
+    world_log_is(&w, "open0 ", "opened");
+    return file;
+}
+
+static void message_came(mode mode, const char *name)
+{
+    if (mode == DIRECT)
+        long_frame_is_received(200000, name);
+    else
+        world_log_is(&w, "text0:hello ", name);
+}
+
+Test(engine_conn_recv, goes_on_after_a_receive_that_ended_for_a_passing_reason)
+{
+    static const int32_t passing[] = {-ENOBUFS, -ECANCELED, -EINTR, -EAGAIN};
+    for (size_t i = 0; i < 3 * COUNT(passing); i++) {
+        mode mode = (enum mode)(i / COUNT(passing));
+        int32_t res = passing[i % COUNT(passing)];
+        feed_bytes rest;
+        uint32_t file = open_in_mode(mode, &rest);
+        for (int n = 0; n < 3; n++) {
+            script_complete(w.ring, script_find_recv(w.ring, file), res, 0);
+            world_turns(&w, 2);
+            cr_assert_not_null(script_find_recv(w.ring, file), "not armed again after %d", res);
+        }
+        feed_all(file, &rest, rest.len);
+        message_came(mode, strerror(-res));
+        rws_stats stats = {.size = sizeof stats};
+        rws__group_stats(&w.group, &stats);
+        cr_expect_eq(stats.no_buffers, res == -ENOBUFS ? 3 : 0);
+        feed_bytes_free(&rest);
+        world_end(&w);
+    }
+}
+
+Test(engine_conn_recv, ends_the_connection_when_the_transport_broke)
+{
+    static const int32_t fatal[] = {-ECONNRESET, -ETIMEDOUT, -EPIPE, -EIO, -ENOTCONN, -EBADF, 0};
+    for (size_t i = 0; i < 3 * COUNT(fatal); i++) {
+        mode mode = (enum mode)(i / COUNT(fatal));
+        feed_bytes rest;
+        uint32_t file = open_in_mode(mode, &rest);
+        script_complete(w.ring, script_find_recv(w.ring, file), fatal[i % COUNT(fatal)], 0);
+        world_turns(&w, 3);
+        world_log_is(&w, "close0:1006::peer ", "broken");
+        cr_assert(w.ring->closed[file]);
+        cr_assert_eq(w.shard->slots_used, 0);
+        feed_bytes_free(&rest);
+        world_end(&w);
+    }
+}
+
+Test(engine_conn_recv, arms_again_when_a_multishot_ends_with_data)
+{
+    feed_bytes frame;
+    uint32_t file = open_in_mode(MULTISHOT, &frame);
+    for (int i = 0; i < 3; i++) {
+        script_recv(w.ring, file, frame.data, frame.len, true);
+        world_turn(&w);
+        world_log_is(&w, "text0:hello ", "the last completion");
+        cr_assert_not_null(script_find_recv(w.ring, file));
+    }
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
+Test(engine_conn_recv, handles_many_completions_of_one_turn_in_order)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    w.log.len = 0;
+    char expected[8192] = "";
+    for (int i = 0; i < 300; i++) {
+        char text[16];
+        int len = snprintf(text, sizeof text, "m%d", i);
+        feed_bytes frame = {0};
+        feed_append_frame(&frame, 0x81, true, text, (size_t)len);
+        script_recv(w.ring, file, frame.data, frame.len, false);
+        feed_bytes_free(&frame);
+        strcat(strcat(strcat(expected, "text0:"), text), " ");
+    }
+    world_turn(&w);
+    world_log_is(&w, expected, "300 messages");
+    world_end(&w);
+}
+
+Test(engine_conn_recv, takes_everything_byte_by_byte)
+{
+    start(0);
+    uint32_t file = world_accept(&w);
+    feed_bytes bytes = {0};
+    feed_bytes_append(&bytes, world_request, strlen(world_request));
+    feed_append_frame(&bytes, 0x01, true, "he", 2);
+    feed_append_frame(&bytes, 0x89, true, "ping", 4);
+    feed_append_frame(&bytes, 0x80, true, "llo", 3);
+    feed_append_frame(&bytes, 0x82, true, NULL, 0);
+    feed_append_frame(&bytes, 0x88, true, "\x03\xe8", 2);
+    feed_all(file, &bytes, 1);
+    world_turns(&w, 4);
+    world_log_is(&w, "open0 text0:hello binary0: close0:1000::peer ", "byte by byte");
+    feed_bytes_free(&bytes);
+    world_end(&w);
+}
+
+Test(engine_conn_recv, keeps_the_frames_that_come_with_the_request)
+{
+    feed_bytes bytes = {0};
+    feed_bytes_append(&bytes, world_request, strlen(world_request));
+    feed_append_frame(&bytes, 0x81, true, "early", 5);
+    feed_append_frame(&bytes, 0x81, true, "bird", 4);
+    for (size_t cut = 1; cut <= bytes.len; cut++) {
+        start(0);
+        uint32_t file = world_accept(&w);
+        script_recv(w.ring, file, bytes.data, cut, false);
+        if (cut < bytes.len) script_recv(w.ring, file, bytes.data + cut, bytes.len - cut, false);
+        world_turn(&w);
+        char context[32];
+        snprintf(context, sizeof context, "cut at %zu", cut);
+        world_log_is(&w, "open0 text0:early text0:bird ", context);
+        world_end(&w);
+    }
+    feed_bytes_free(&bytes);
+}
+
+/* ---- large messages ---- */
+
+Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
+{
+    static const size_t steps[] = {1000, 4096, 16384, 65536, 70000, 1u << 20};
+    static const size_t sizes[] = {65535, 65536, 65537, 70000, 131072, 300000, 1u << 20};
+    for (size_t i = 0; i < COUNT(steps) * COUNT(sizes) * 2; i++) {
+        size_t step = steps[i % COUNT(steps)], size = sizes[i / 2 / COUNT(steps)];
+        start(i & 1 ? RWS_FEATURE_DIRECT_LARGE : 0);
+        uint32_t file = world_open(&w);
+        w.log.len = 0;
+        for (int n = 0; n < 2; n++) {
+            feed_bytes frame = long_frame(size);
+            feed_all(file, &frame, step);
+            feed_bytes_free(&frame);
+            world_turns(&w, 2);
+            long_frame_is_received(size, "large");
+        }
+        world_frame(&w, file, RWS_TEXT, "small");
+        world_log_is(&w, "text0:small ", "after large ones");
+        cr_assert_eq(w.shard->partial_slab.used_bytes, 0);
+        world_end(&w);
+    }
+}
+
+Test(engine_conn_recv, keeps_the_memory_of_a_receive_until_its_completion)
+{
+    feed_bytes rest;
+    uint32_t file = open_in_mode(DIRECT, &rest);
+    uint32_t other = world_open(&w);
+    w.ring->manual = SCRIPT_BIT(SCRIPT_CANCEL_FILE) | SCRIPT_BIT(SCRIPT_CANCEL);
+    rws_conn_abort(world_conn(&w, file));
+    world_turns(&w, 3);
+    cr_assert(w.ring->closed[file]);
+    cr_assert_eq(w.shard->slots_used, 2, "its receive is in flight");
+    feed_bytes frame = long_frame(30000);
+    for (size_t at = 0; at < frame.len; at += 1000)
+        world_feed(&w, other, frame.data + at, frame.len - at < 1000 ? frame.len - at : 1000);
+    script_recv(w.ring, file, rest.data, 1000, true); /* compares the memory */
+    world_turns(&w, 2);
+    cr_assert_eq(w.shard->slots_used, 1);
+    cr_assert_null(w.ring->broken, "%s", w.ring->broken);
+    feed_bytes_free(&frame);
+    feed_bytes_free(&rest);
+    world_end(&w);
+}
+
+/* ---- generations ---- */
+
+static void forge_frame(uint32_t slot, uint32_t generation)
+{
+    feed_bytes frame = {0};
+    feed_append_frame(&frame, 0x81, true, "ghost", 5);
+    script_forge(w.ring, rws__op_pack(RWS__OP_RECV, slot, generation), (int32_t)frame.len,
+                 RWS__CQE_MORE, frame.data);
+    feed_bytes_free(&frame);
+}
+
+Test(engine_conn_recv, drops_completions_of_a_connection_that_is_gone)
+{
+    static const uint32_t before[] = {0, 1, UINT32_MAX - 1, UINT32_MAX};
+    for (size_t i = 0; i < COUNT(before); i++) {
+        start(0);
+        w.shard->conns[0].generation = before[i];
+        uint32_t file = world_open(&w);
+        rws_conn *conn = world_conn(&w, file);
+        cr_assert_eq(conn->slot, 0);
+        cr_assert_eq(conn->generation, before[i] + 1);
+        const uint32_t stale[] = {before[i], before[i] + 2, before[i] - 1};
+        for (size_t n = 0; n < COUNT(stale); n++) {
+            forge_frame(0, stale[n]);
+            script_forge(w.ring, rws__op_pack(RWS__OP_RECV, 0, stale[n]), 0, 0, NULL);
+            script_forge(w.ring, rws__op_pack(RWS__OP_RECV, 0, stale[n]), -ECONNRESET, 0, NULL);
+            script_forge(w.ring, rws__op_pack(RWS__OP_SEND, 0, stale[n]), -EPIPE, 0, NULL);
+            script_forge(w.ring, rws__op_pack(RWS__OP_CLOSE, 0, stale[n]), 0, 0, NULL);
+            script_forge(w.ring, rws__op_pack(RWS__OP_SHUTDOWN, 0, stale[n]), 0, 0, NULL);
+            script_forge(w.ring, rws__op_pack(RWS__OP_CONNECT, 0, stale[n]), 0, 0, NULL);
+            script_forge(w.ring, rws__op_pack(RWS__OP_INSTALL, 0, stale[n]), 1, 0, NULL);
+        }
+        world_turns(&w, 2);
+        cr_assert_eq(w.ring->buffers_out, 0, "its buffer goes back");
+        world_frame(&w, file, RWS_TEXT, "real");
+        world_log_is(&w, "open0 text0:real ", "only the real one");
+        world_end(&w);
+    }
+}
+
+Test(engine_conn_recv, uses_free_slots_first_in_first_out_with_a_new_generation)
+{
+    start(0);
+    uint32_t first[3], slots[3], generations[3];
+    for (int i = 0; i < 3; i++) {
+        first[i] = world_open(&w);
+        slots[i] = world_conn(&w, first[i])->slot;
+        generations[i] = world_conn(&w, first[i])->generation;
+    }
+    static const int order[] = {1, 2, 0};
+    for (int i = 0; i < 3; i++) {
+        rws_conn_abort(world_conn(&w, first[order[i]]));
+        world_turns(&w, 3);
+    }
+    for (int i = 0; i < 3; i++) {
+        rws_conn *conn = world_conn(&w, world_open(&w));
+        cr_assert_eq(conn->slot, slots[order[i]]);
+        cr_assert_eq(conn->generation, generations[order[i]] + 1);
+    }
+    world_end(&w);
+}
