@@ -16,13 +16,15 @@ Test(format, test_counts)
 
 Test(format, test_rates_have_three_digits)
 {
-    cr_assert_str_eq(format_rate(&text, 0, "/s"), "0.00 /s");
-    cr_assert_str_eq(format_rate(&text, 999.4, "/s"), "999 /s");
-    cr_assert_str_eq(format_rate(&text, 999.6, "/s"), "1.00 k/s");
-    cr_assert_str_eq(format_rate(&text, 1023456, "msg/s"), "1.02 Mmsg/s");
-    cr_assert_str_eq(format_rate(&text, 99949, "/s"), "99.9 k/s");
-    cr_assert_str_eq(format_rate(&text, 99951, "/s"), "100 k/s");
-    cr_assert_str_eq(format_rate(&text, 9.5e20, "/s"), "950000000 T/s");
+    cr_assert_str_eq(format_rate(&text, 0, "B/s"), "0 B/s");
+    cr_assert_str_eq(format_rate(&text, 0.5, "B/s"), "0.50 B/s");
+    cr_assert_str_eq(format_rate(&text, 999.4, "B/s"), "999 B/s");
+    cr_assert_str_eq(format_rate(&text, 999.6, "B/s"), "1.00 kB/s");
+    cr_assert_str_eq(format_rate(&text, 99949, "B/s"), "99.9 kB/s");
+    cr_assert_str_eq(format_rate(&text, 99951, "B/s"), "100 kB/s");
+    cr_assert_str_eq(format_rate(&text, 9.5e20, "B/s"), "950000000 TB/s");
+    cr_assert_str_eq(format_rate(&text, 1023456, "msg/s"), "1.02 M msg/s");
+    cr_assert_str_eq(format_rate(&text, 331, "msg/s"), "331 msg/s");
 }
 
 Test(format, test_sizes_are_binary)

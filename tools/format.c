@@ -1,6 +1,7 @@
 #include "tools/format.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,8 +35,14 @@ const char *format_rate(format_text *out, double per_second, const char *unit)
         per_second /= 1000;
         step++;
     }
+    if (per_second == 0) {
+        snprintf(out->text, sizeof(out->text), "0 %s", unit);
+        return out->text;
+    }
+    bool symbol = unit[1] == '/';
     char whole_unit[16];
-    snprintf(whole_unit, sizeof(whole_unit), "%s%s", prefixes[step], unit);
+    snprintf(whole_unit, sizeof(whole_unit), "%s%s%s", prefixes[step],
+             symbol || step == 0 ? "" : " ", unit);
     write_scaled(out, per_second, whole_unit);
     return out->text;
 }

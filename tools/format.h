@@ -15,7 +15,8 @@ typedef struct format_text {
 /* 5123456 → "5,123,456". */
 const char *format_count(format_text *out, uint64_t value);
 
-/* 1023456.0, "/s" → "1.02 M/s": three significant digits. */
+/* Three significant digits and an SI prefix, which a symbol takes on and a word does not:
+ * 1023456.0 with "B/s" → "1.02 MB/s", with "msg/s" → "1.02 M msg/s". */
 const char *format_rate(format_text *out, double per_second, const char *unit);
 
 /* 65536 → "64 KiB". */

@@ -193,9 +193,10 @@ static rws_client_options client_options(load_run *run)
     options.shards = (uint32_t)a->threads;
     options.connections_max = (uint32_t)per_thread;
     options.message_bytes_max = larger(a->size, 64 * KIB);
-    /* Room for everything that may be in flight: the loop is closed, so this is a true bound. */
-    options.send_queue_bytes_max = larger(in_flight, MIB);
-    options.high_watermark_bytes = larger(in_flight, 256 * KIB);
+    /* The loop is closed, so no more than this is ever queued: what is in flight, and as much again
+     * whose replies came before the queue heard that it was sent. */
+    options.send_queue_bytes_max = larger(2 * in_flight, MIB);
+    options.high_watermark_bytes = larger(2 * in_flight, 256 * KIB);
     options.send_pool_bytes_max = larger(2 * per_thread * in_flight, GIB);
     options.partial_bytes_max = larger(2 * per_thread * a->size, 64 * (uint64_t)MIB);
     options.fixed_mask_key = a->zero_mask;

@@ -149,7 +149,13 @@ static void print_text(const report *r)
             printf("%s per message, ", format_time(&text[0], r->cpu_ns_per_message));
         printf("%.0f %% of one CPU\n", 100 * r->cpu_share);
     }
-    if (a->pipeline) print_verdict(r);
+    if (a->pipeline) {
+        print_verdict(r);
+    } else {
+        print_label("idle");
+        printf("%s connections stayed open\n",
+               format_count(&text[0], r->opened - run->errors_by_stage[LOAD_CLOSE]));
+    }
     print_errors(run);
 }
 

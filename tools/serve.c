@@ -181,7 +181,7 @@ typedef struct stats_printer {
 static void print_stats(const rws_stats *now, const rws_stats *before, double seconds)
 {
     format_text text[5];
-    printf("%7s connections   in %10s %10s   out %10s %10s\n",
+    printf("%7s connections   in %12s %10s   out %12s %10s\n",
            format_count(&text[0], now->connections),
            format_rate(&text[1],
                        (double)(now->messages_received - before->messages_received) / seconds,
