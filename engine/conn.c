@@ -88,8 +88,10 @@ static int submit_shutdown(rws_conn *conn)
     int res =
         rws__ring_shutdown_write(conn->shard->ring, (uint32_t)conn->file,
                                  rws__op_pack(RWS__OP_SHUTDOWN, conn->slot, conn->generation));
-    if (res == 0) conn->ops++;
-    return res;
+    if (res != 0) return res;
+    conn->shutting_down = true;
+    conn->ops++;
+    return 0;
 }
 
 static int submit_close(rws_conn *conn)
@@ -121,6 +123,9 @@ static void pump_drain(rws_conn *conn)
     if (conn->drain == RWS__DRAIN_CANCEL) {
         /* A file that is still on its way into the table is closed when it is there. */
         if (conn->install_fd >= 0) return;
+        /* The kernel shuts down on a worker thread, which may look the index up late: closed before
+         * that, the index could be another connection's already. */
+        if (conn->shutting_down) return;
         if (conn->file >= 0 && submit_close(conn) != 0) {
             rws__conn_mark_dirty(conn);
             return;
@@ -215,7 +220,7 @@ void rws__conn_try_release(rws_conn *conn)
 void rws__conn_timer_fired(rws_conn *conn)
 {
     switch ((rws__conn_state)conn->state) {
-    case RWS__CONN_OPEN: /* the deadline of a message */
+    case RWS__CONN_OPEN:                    /* the deadline of a message */
         if (conn->pauses & RWS__PAUSE_USER) /* the peer can't help it: look again later */
             rws__timer_set(&conn->shard->wheel, &conn->timer, conn->shard->now_ms,
                            conn->shard->config->message_timeout_ms);

@@ -89,6 +89,7 @@ struct rws_conn {
     uint8_t pauses;
     bool dirty;
     bool recv_cancelled; /* the cancel of the receive in flight was submitted */
+    bool shutting_down;  /* the shutdown was submitted and has not completed */
     bool eof;            /* the peer ended its half */
     bool opened;         /* on_open was called, so on_close has to be */
     bool send_blocked;   /* the last quiet send met a full socket */
@@ -98,14 +99,14 @@ struct rws_conn {
     uint8_t small_recvs; /* receives in a row without a large message */
     bool bulk;           /* large messages come here: one receive at a time */
     rws__sendq sendq;
-    uint32_t send_len; /* bytes in flight */
+    uint32_t send_len;         /* bytes in flight */
     rws__http_scanner scanner; /* UPGRADING */
     rws__decoder decoder;      /* from OPEN on */
-    rws__buffer assembly; /* the message, or the HTTP head, as far as it came */
-    rws__buffer stalled;  /* input that came while paused */
-    rws__timer timer;     /* the one deadline that its state has */
-    rws__dial *dial;      /* clients, until the connection is open */
-    char *subprotocol;    /* from the partial slab, or NULL */
+    rws__buffer assembly;      /* the message, or the HTTP head, as far as it came */
+    rws__buffer stalled;       /* input that came while paused */
+    rws__timer timer;          /* the one deadline that its state has */
+    rws__dial *dial;           /* clients, until the connection is open */
+    char *subprotocol;         /* from the partial slab, or NULL */
     union {
         struct sockaddr generic;
         struct sockaddr_in in;

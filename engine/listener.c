@@ -150,6 +150,16 @@ static bool remove_stale_socket(const struct sockaddr_un *address)
     return refused && unlink(address->sun_path) == 0;
 }
 
+/* As with ports, the socket of a server that was just killed may listen for a moment yet. */
+static int bind_unix(int fd, const struct sockaddr_un *address)
+{
+    for (int i = 0;; i++) {
+        if (bind(fd, (const struct sockaddr *)address, sizeof *address) == 0) return 0;
+        if (errno != EADDRINUSE || i == BIND_RETRIES) return -errno;
+        if (!remove_stale_socket(address)) sleep_ms(BIND_RETRY_PAUSE_MS);
+    }
+}
+
 static int open_unix(const rws__config *config, int *fd_out, rws_error *error)
 {
     any_address address;
@@ -164,9 +174,7 @@ static int open_unix(const rws__config *config, int *fd_out, rws_error *error)
         return rws__fail(error, -errno, "can't make a unix socket: %s", strerrordesc_np(errno));
     if (config->socket_send_buffer_bytes > 0)
         set_int(fd, SOL_SOCKET, SO_SNDBUF, config->socket_send_buffer_bytes);
-    int res = bind(fd, &address.generic, sizeof address.un) == 0 ? 0 : -errno;
-    if (res == -EADDRINUSE && remove_stale_socket(&address.un))
-        res = bind(fd, &address.generic, sizeof address.un) == 0 ? 0 : -errno;
+    int res = bind_unix(fd, &address.un);
     if (res == 0 && listen(fd, (int)config->backlog) != 0) res = -errno;
     if (res != 0) {
         close(fd);
@@ -217,9 +225,14 @@ static bool may_accept(rws__shard *shard)
     return !shard->draining && !listener->failing && shard->slots_used < shard->slots_max;
 }
 
-/* The peer's address comes with a single accept, or by a command on the accepted socket. */
+/*
+ * A multishot accept takes whatever waits in the backlog before we can stop it, so there must be
+ * room for all of that; single accepts take no more than there is. The peer's address comes with a
+ * single accept, or by a command on the accepted socket.
+ */
 static bool uses_multishot(const rws__shard *shard)
 {
+    if (shard->slots_max - shard->slots_used < 2 * shard->config->backlog) return false;
     if (shard->listener.hand_round || !(shard->features & RWS_FEATURE_MULTISHOT_ACCEPT))
         return false;
     return !shard->config->peer_address || (shard->features & RWS_FEATURE_SOCKET_COMMANDS);
@@ -279,6 +292,10 @@ void rws__listener_pump(rws__shard *shard)
     }
     if (listener->cancelled && !rws__listener_is_quiet(listener)) return;
     listener->cancelled = false;
+    if (listener->multishot_armed && !uses_multishot(shard)) {
+        cancel_all(shard);
+        return;
+    }
     if (!uses_multishot(shard)) {
         arm_singles(shard);
         return;

@@ -306,7 +306,11 @@ static void dispatch_conn(rws__shard *shard, const rws__cqe *cqe)
     } else if (conn != NULL) {
         switch (rws__op_kind_of(cqe->user_data)) {
         case RWS__OP_SEND: rws__conn_on_send(conn, cqe->res); break;
-        case RWS__OP_SHUTDOWN: conn->ops--; break;
+        case RWS__OP_SHUTDOWN:
+            conn->ops--;
+            conn->shutting_down = false;
+            rws__conn_mark_dirty(conn);
+            break;
         case RWS__OP_CLOSE:
             conn->ops--;
             conn->file = -1;
