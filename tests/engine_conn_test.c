@@ -1,6 +1,6 @@
 /*
- * Connections on the scripted ring (ctest: scripted ring): completions of every kind, in the orders
- * and with the results that a kernel may give.
+ * The life of a connection on the scripted ring (ctest: scripted ring): whoever ends it and
+ * whenever, on_close comes exactly once, and everything is given back with the last completion.
  */
 #include <criterion/criterion.h>
 
@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/op.h"
 #include "support/scripted_shard.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
+static world w;
+
 Test(engine_conn, echoes_a_message_and_closes)
 {
-    static world w;
     rws_server_options options = world_server_options();
     world_start(&w, &options);
     uint32_t file = world_open(&w);
@@ -34,4 +34,330 @@ Test(engine_conn, echoes_a_message_and_closes)
     cr_assert_str_eq(world_sent(&w, file), "text:hi close:1000:bye ");
     cr_assert(w.ring->closed[file]);
     world_end(&w);
+}
+
+/* ---- when: what the connection is doing ---- */
+
+typedef enum moment {
+    IDLE,
+    PAUSED,
+    PAUSED_WITH_DATA,
+    CUT_HEADER,
+    CUT_MESSAGE,
+    CUT_LARGE_MESSAGE,
+    SENDING,
+    CLOSE_SENT,
+    CLOSE_RECEIVED,
+    IN_CALLBACK, /* the rest */
+    IN_OPEN = IN_CALLBACK,
+    IN_MESSAGE,
+    IN_DRAIN,
+    IN_PING,
+    IN_PONG,
+    IN_CLOSE_FRAME,
+    IN_CLOSE,
+    MOMENTS
+} moment;
+
+static const char *const moment_names[MOMENTS] = {
+    "idle",        "paused",       "paused with data",
+    "in a header", "in a message", "in a large message",
+    "sending",     "close sent",   "close received",
+    "open",        "message",      "drain",
+    "ping",        "pong",         "close_frame",
+    "close",
+};
+
+/* ---- who ends it ---- */
+
+typedef enum ender {
+    NOBODY,
+    CLOSE,
+    CLOSE_AND_ABORT,
+    ABORT,
+    ABORT_AND_CLOSE,
+    SEND_AND_CLOSE,
+    PAUSE_AND_CLOSE,
+    CALLBACK_ENDERS, /* the rest is not for callbacks */
+    PEER_CLOSE = CALLBACK_ENDERS,
+    PEER_BAD_CLOSE,
+    PEER_GARBAGE,
+    PEER_EOF,
+    PEER_RESET,
+    SEND_RESET,
+    TIME,
+    STOP,
+    ENDERS
+} ender;
+
+static const char *const ender_names[ENDERS] = {
+    "nobody",         "close",           "close and abort", "abort",     "abort and close",
+    "send and close", "pause and close", "peer's close",    "bad close", "garbage",
+    "end of stream",  "reset",           "send failed",     "time",      "stop",
+};
+
+static void end_by_program(rws_conn *conn, ender ender)
+{
+    if (ender == SEND_AND_CLOSE) rws_conn_send_text(conn, "last", 4);
+    if (ender == PAUSE_AND_CLOSE) rws_conn_pause(conn);
+    if (ender == ABORT || ender == ABORT_AND_CLOSE) rws_conn_abort(conn);
+    if (ender != ABORT && ender != NOBODY) rws_conn_close(conn, 4000, "program");
+    if (ender == CLOSE_AND_ABORT) rws_conn_abort(conn);
+    if (ender == PAUSE_AND_CLOSE) rws_conn_pause(conn);
+}
+
+/* The moment and the ender of the case that runs, for the hook. */
+static moment current_moment;
+static ender current_ender;
+
+static void end_in_callback(world *world, rws_conn *conn, const char *what)
+{
+    (void)world;
+    if (current_moment < IN_CALLBACK || strcmp(what, moment_names[current_moment]) != 0) return;
+    end_by_program(conn, current_ender);
+}
+
+static void peer_sends(uint32_t file, uint8_t first, bool masked, const char *text, size_t take)
+{
+    feed_bytes frame = {0};
+    feed_append_frame(&frame, first, masked, text, strlen(text));
+    if (script_find_recv(w.ring, file) != NULL)
+        script_recv(w.ring, file, frame.data, take < frame.len ? take : frame.len, false);
+    feed_bytes_free(&frame);
+    world_turn(&w);
+}
+
+static void complete_recv(uint32_t file, int32_t res)
+{
+    script_op *op = script_find_recv(w.ring, file);
+    if (op != NULL) script_complete(w.ring, op, res, 0);
+    world_turn(&w);
+}
+
+static void end_from_outside(uint32_t file, ender ender)
+{
+    switch (ender) {
+    case PEER_CLOSE: peer_sends(file, 0x88, true, "\x03\xe8peer", 100); break;
+    case PEER_BAD_CLOSE: peer_sends(file, 0x88, true, "\x03", 100); break;
+    case PEER_GARBAGE: peer_sends(file, 0xff, false, "garbage", 100); break;
+    case PEER_EOF: complete_recv(file, 0); break;
+    case PEER_RESET: complete_recv(file, -ECONNRESET); break;
+    case SEND_RESET: {
+        rws_conn *conn = world_conn(&w, file);
+        if (rws_conn_send_text(conn, "x", 1) != 0) break;
+        world_pump(&w);
+        script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
+        if (op == NULL) op = script_find(w.ring, SCRIPT_SEND, file);
+        if (op != NULL) script_complete(w.ring, op, -EPIPE, 0);
+        world_turn(&w);
+        break;
+    }
+    case TIME: world_advance(&w, 100000); break;
+    case STOP: rws__shard_stop(w.shard); break;
+    default: end_by_program(world_conn(&w, file), ender);
+    }
+}
+
+static const char *long_text(void)
+{
+    static char text[200001];
+    memset(text, 'x', sizeof text - 1);
+    return text;
+}
+
+/* Bring an open connection to a moment; callbacks come with what the peer does here. */
+static void bring_to(uint32_t file, moment moment)
+{
+    rws_conn *conn = world_conn(&w, file);
+    switch (moment) {
+    case PAUSED: rws_conn_pause(conn); break;
+    case PAUSED_WITH_DATA:
+        rws_conn_pause(conn);
+        peer_sends(file, 0x81, true, "kept", 100);
+        break;
+    case CUT_HEADER: peer_sends(file, 0x81, true, "hello", 3); break;
+    case CUT_MESSAGE: peer_sends(file, 0x81, true, "hello", 8); break;
+    case CUT_LARGE_MESSAGE: peer_sends(file, 0x81, true, long_text(), 1000); break;
+    case SENDING:
+    case IN_DRAIN:
+        rws_conn_send_text(conn, long_text(), 70000);
+        world_turns(&w, 2);
+        if (moment == SENDING) return;
+        script_complete(w.ring, script_find(w.ring, SCRIPT_SEND, file), 70010, 0);
+        break;
+    case CLOSE_SENT: rws_conn_close(conn, 1000, "first"); break;
+    case CLOSE_RECEIVED:
+    case IN_CLOSE_FRAME: peer_sends(file, 0x88, true, "\x03\xe8peer", 100); break;
+    case IN_MESSAGE: peer_sends(file, 0x81, true, "hello", 100); break;
+    case IN_PING: peer_sends(file, 0x89, true, "ping", 100); break;
+    case IN_PONG: peer_sends(file, 0x8a, true, "pong", 100); break;
+    case IN_CLOSE: rws_conn_abort(conn); break;
+    default: break;
+    }
+    world_turns(&w, 2);
+}
+
+typedef struct variant {
+    bool manual_close; /* the end of the file is scripted, and comes late */
+    int callbacks;     /* what they return */
+    bool program_controls;
+} variant;
+
+static void check_end(moment moment, ender ender, const variant *variant)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s while %s (%d %d %d)", ender_names[ender], moment_names[moment],
+             variant->manual_close, variant->callbacks, variant->program_controls);
+    current_moment = moment;
+    current_ender = ender;
+    rws_server_options options = world_server_options();
+    options.message_bytes_max = 1u << 20;
+    options.high_watermark_bytes = 65536;
+    options.handle_ping = options.handle_pong = options.handle_close = variant->program_controls;
+    world_start(&w, &options);
+    w.hook = end_in_callback;
+    if (moment == SENDING || moment == IN_DRAIN) w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
+    if (variant->manual_close)
+        w.ring->manual |= SCRIPT_BIT(SCRIPT_CLOSE) | SCRIPT_BIT(SCRIPT_CANCEL_FILE);
+    w.message_result = w.control_result = variant->callbacks;
+    uint32_t file = world_accept(&w);
+    world_feed(&w, file, world_request, strlen(world_request));
+    world_turn(&w);
+    rws_conn *conn = world_conn(&w, file);
+    if (conn != NULL && w.open[file]) bring_to(file, moment);
+    conn = world_conn(&w, file);
+    if (moment < IN_CALLBACK && conn != NULL && w.open[file]) end_from_outside(file, ender);
+    world_turns(&w, 3);
+    if (w.ring->closed[file] && !variant->manual_close)
+        cr_expect_eq(w.shard->slots_used, 0, "%s: the slot is not free", name);
+    world_end(&w);
+    cr_expect_eq(w.closes, 1, "%s: %u times closed", name, w.closes);
+}
+
+static void check_all(const variant *variant)
+{
+    for (int moment = 0; moment < MOMENTS; moment++) {
+        int enders = moment < (int)IN_CALLBACK ? ENDERS : CALLBACK_ENDERS;
+        for (int ender = 0; ender < enders; ender++)
+            check_end((enum moment)moment, (enum ender)ender, variant);
+    }
+}
+
+Test(engine_conn, closes_exactly_once_whoever_ends_it_and_whenever)
+{
+    check_all(&(variant){.program_controls = true});
+}
+
+Test(engine_conn, closes_exactly_once_when_the_engine_answers_the_control_frames)
+{
+    check_all(&(variant){.program_controls = false});
+}
+
+Test(engine_conn, closes_exactly_once_when_every_callback_fails)
+{
+    check_all(&(variant){.program_controls = true, .callbacks = -1});
+}
+
+Test(engine_conn, closes_exactly_once_when_the_kernel_takes_its_time)
+{
+    check_all(&(variant){.manual_close = true, .program_controls = true});
+}
+
+/* ---- what on_close and the peer are told ---- */
+
+static const struct told_case {
+    const char *name;
+    moment moment;
+    ender ender;
+    const char *log;  /* from the ender on */
+    const char *sent; /* all frames */
+} told_cases[] = {
+    {"peer closes", IDLE, PEER_CLOSE, "close0:1000:peer:peer ", "close:1000:peer "},
+    {"bad close", IDLE, PEER_BAD_CLOSE,
+     "close0:1002:the peer broke the WebSocket protocol (RFC 6455):us ",
+     "close:1002:the peer broke the WebSocket protocol (RFC 6455) "},
+    {"garbage", IDLE, PEER_GARBAGE,
+     "close0:1002:the peer broke the WebSocket protocol (RFC 6455):us ",
+     "close:1002:the peer broke the WebSocket protocol (RFC 6455) "},
+    {"end of stream", IDLE, PEER_EOF, "close0:1006::peer ", ""},
+    {"end of stream in a header", CUT_HEADER, PEER_EOF, "close0:1006::peer ", ""},
+    {"end of stream in a message", CUT_MESSAGE, PEER_EOF, "close0:1006::peer ", ""},
+    {"end of stream in a large message", CUT_LARGE_MESSAGE, PEER_EOF, "close0:1006::peer ", ""},
+    {"end of stream after our close", CLOSE_SENT, PEER_EOF, "close0:1006::peer ",
+     "close:1000:first "},
+    {"reset", IDLE, PEER_RESET, "close0:1006::peer ", ""},
+    {"abort", IDLE, ABORT, "close0:1006::us ", ""},
+    {"abort after our close", CLOSE_SENT, ABORT, "close0:1006::us ", "close:1000:first "},
+    {"send and close", IDLE, SEND_AND_CLOSE, "", "text:last close:4000:program "},
+    {"peer answers our close", CLOSE_SENT, PEER_CLOSE, "close0:1000:peer:us ", "close:1000:first "},
+    {"peer breaks a rule after our close", CLOSE_SENT, PEER_GARBAGE,
+     "close0:1002:the peer broke the WebSocket protocol (RFC 6455):us ", "close:1000:first "},
+    {"peer never answers our close", CLOSE_SENT, TIME, "close0:1006::us ", "close:1000:first "},
+    {"drain", IDLE, STOP, "", "close:1001: "},
+};
+
+Test(engine_conn, tells_the_code_and_who_closed)
+{
+    for (size_t i = 0; i < COUNT(told_cases); i++) {
+        const struct told_case *row = &told_cases[i];
+        rws_server_options options = world_server_options();
+        options.message_bytes_max = 1u << 20;
+        world_start(&w, &options);
+        uint32_t file = world_open(&w);
+        bring_to(file, row->moment);
+        w.log.len = 0;
+        end_from_outside(file, row->ender);
+        world_turns(&w, 3);
+        world_log_is(&w, row->log, row->name);
+        cr_expect_str_eq(world_sent(&w, file), row->sent, "%s: %s", row->name,
+                         world_sent(&w, file));
+        world_end(&w);
+    }
+}
+
+Test(engine_conn, drops_what_follows_a_close)
+{
+    static const moment moments[] = {CLOSE_SENT, CLOSE_RECEIVED};
+    for (size_t i = 0; i < COUNT(moments); i++) {
+        rws_server_options options = world_server_options();
+        options.handle_close = true;
+        world_start(&w, &options);
+        uint32_t file = world_open(&w);
+        bring_to(file, moments[i]);
+        w.log.len = 0;
+        peer_sends(file, 0x81, true, "too late", 100);
+        peer_sends(file, 0x89, true, "ping", 100);
+        world_turns(&w, 2);
+        world_log_is(&w, "", "after a close frame");
+        cr_assert_null(strstr(world_sent(&w, file), "pong"));
+        world_end(&w);
+    }
+}
+
+/* The slot goes back with the last completion, in whatever order they come. */
+Test(engine_conn, gives_the_slot_back_with_the_last_completion)
+{
+    for (int order = 0; order < 6; order++) {
+        rws_server_options options = world_server_options();
+        world_start(&w, &options);
+        w.ring->manual =
+            SCRIPT_BIT(SCRIPT_CLOSE) | SCRIPT_BIT(SCRIPT_CANCEL_FILE) | SCRIPT_BIT(SCRIPT_SEND);
+        uint32_t file = world_open(&w);
+        rws_conn_send_text(world_conn(&w, file), long_text(), 70000);
+        world_turn(&w);
+        rws_conn_abort(world_conn(&w, file));
+        world_turns(&w, 2);
+        script_op *ops[3] = {script_find(w.ring, SCRIPT_SEND, file), script_find_recv(w.ring, file),
+                             script_find(w.ring, SCRIPT_CLOSE, file)};
+        int first = order / 2, second = (first + 1 + order % 2) % 3, third = 3 - first - second;
+        const int sequence[3] = {first, second, third};
+        for (int i = 0; i < 3; i++) {
+            cr_assert_eq(w.shard->slots_used, 1, "order %d, before completion %d", order, i);
+            cr_assert_not_null(ops[sequence[i]]);
+            script_complete(w.ring, ops[sequence[i]], sequence[i] == 2 ? 0 : -ECANCELED, 0);
+            world_turn(&w);
+        }
+        cr_assert_eq(w.shard->slots_used, 0, "order %d", order);
+        world_end(&w);
+    }
 }

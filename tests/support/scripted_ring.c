@@ -196,6 +196,15 @@ void script_forge(rws__ring *ring, uint64_t user_data, int32_t res, uint32_t fla
     push(ring, (rws__cqe){user_data, res, flags});
 }
 
+void script_cancel_closed(rws__ring *ring)
+{
+    for (script_op *op = ring->ops, *next; op != NULL; op = next) {
+        next = op->next;
+        if (is_of_file(op->kind) && op->kind != SCRIPT_CLOSE && ring->closed[op->file])
+            script_complete(ring, op, -ECANCELED, 0);
+    }
+}
+
 /* ---- turns ---- */
 
 static void cancel(rws__ring *ring, const script_op *cancel)

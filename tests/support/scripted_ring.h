@@ -96,6 +96,8 @@ uint32_t script_count(const rws__ring *ring, uint32_t file);
 void script_complete(rws__ring *ring, script_op *op, int32_t res, uint32_t flags);
 /* Bytes for the receive of a file. Returns how many it took; a multishot goes on unless `last`. */
 size_t script_recv(rws__ring *ring, uint32_t file, const void *data, size_t len, bool last);
+/* Cancel what is in flight on files that were closed: where the cancel itself was manual. */
+void script_cancel_closed(rws__ring *ring);
 /* A completion out of nowhere; with data, in a provided buffer. */
 void script_forge(rws__ring *ring, uint64_t user_data, int32_t res, uint32_t flags,
                   const void *data);

@@ -225,8 +225,10 @@ void world_end(world *w)
     w->ring->submit_max = UINT32_MAX;
     w->hook = NULL;
     rws__shard_stop(w->shard);
-    for (int i = 0; i < 100 && !w->ended; i++)
+    for (int i = 0; i < 100 && !w->ended; i++) {
+        script_cancel_closed(w->ring);
         world_advance(w, 1000);
+    }
     cr_expect(w->ended, "the drain does not end");
     check_nothing_is_left(w);
     rws__shard_close(w->shard);
