@@ -207,6 +207,17 @@ static void update_deadline(rws_conn *conn)
                        shard->config->message_timeout_ms);
 }
 
+/* A message, or a control frame between messages, came whole: what follows has a deadline of its
+ * own, also if it has begun in the same bytes. */
+static void end_deadline(rws_conn *conn, const rws__event *event)
+{
+    if (!rws__timer_is_set(&conn->timer) || conn->state != RWS__CONN_OPEN) return;
+    bool message_ended = event->kind == RWS__EVENT_DATA && event->message_last;
+    bool control_alone = event->kind == RWS__EVENT_CONTROL && conn->decoder.message_opcode == 0;
+    if (message_ended || control_alone)
+        rws__timer_clear(&conn->shard->wheel, &conn->timer);
+}
+
 void rws__conn_stall(rws_conn *conn, const uint8_t *data, size_t len)
 {
     if (len == 0) return;
@@ -227,6 +238,7 @@ void rws__conn_frames(rws_conn *conn, uint8_t *data, size_t len)
         }
         rws__decoder_next(&conn->decoder, rules, &input, &event);
         if (event.kind == RWS__EVENT_NEED) break;
+        end_deadline(conn, &event);
         switch (event.kind) {
         case RWS__EVENT_DATA: on_data(conn, &event); break;
         case RWS__EVENT_CONTROL:
