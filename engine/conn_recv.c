@@ -214,8 +214,7 @@ static void end_deadline(rws_conn *conn, const rws__event *event)
     if (!rws__timer_is_set(&conn->timer) || conn->state != RWS__CONN_OPEN) return;
     bool message_ended = event->kind == RWS__EVENT_DATA && event->message_last;
     bool control_alone = event->kind == RWS__EVENT_CONTROL && conn->decoder.message_opcode == 0;
-    if (message_ended || control_alone)
-        rws__timer_clear(&conn->shard->wheel, &conn->timer);
+    if (message_ended || control_alone) rws__timer_clear(&conn->shard->wheel, &conn->timer);
 }
 
 void rws__conn_stall(rws_conn *conn, const uint8_t *data, size_t len)
