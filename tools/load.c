@@ -30,7 +30,7 @@ enum {
     DIALS_MAX = 256, /* handshakes under way at once: far below any server's backlog */
     FRAME_BYTES = 64,
     TICK_NS = 50 * 1000 * 1000, /* how often the main thread looks */
-    DESCRIPTORS_OWN = 64,
+    DESCRIPTORS_OWN = 128,      /* what the library keeps for itself */
 };
 
 /* A run in which nothing at all arrives for this long is over. */
@@ -376,13 +376,15 @@ int load_main(int argc, char **argv)
     if (outcome != ARGS_RUN) return outcome == ARGS_DONE ? EXIT_SUCCESS : EXIT_USAGE;
 
     uint64_t descriptors = host_raise_descriptors();
-    uint64_t wanted = run.arguments.connections / run.arguments.threads + DESCRIPTORS_OWN;
+    uint64_t wanted =
+        (run.arguments.connections + run.arguments.threads - 1) / run.arguments.threads +
+        DESCRIPTORS_OWN;
     if (descriptors < wanted) {
         args_complain(command_name,
-                      "%" PRIu64 " connections on %" PRIu64 " threads need %" PRIu64
+                      "%" PRIu64 " connections per thread need %" PRIu64
                       " descriptors and the limit is %" PRIu64 ": raise it with 'ulimit -n', or "
-                      "use fewer connections",
-                      run.arguments.connections, run.arguments.threads, wanted, descriptors);
+                      "use fewer connections or more --threads",
+                      wanted - DESCRIPTORS_OWN, wanted, descriptors);
         return EXIT_USAGE;
     }
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};

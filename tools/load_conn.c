@@ -180,11 +180,11 @@ static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer 
         const char *kind = code == RWS_CLOSE_ABNORMAL ? "cut" : unanswered ? "left" : "code";
         if (code == RWS_CLOSE_ABNORMAL)
             load_note_error(run, stage, kind,
-                            "connection %u: cut off without a close frame, %u messages in flight",
+                            "connection %u: cut off without a close frame, messages in flight: %u",
                             c->index, unanswered);
         else
             load_note_error(run, stage, kind,
-                            "connection %u: closed by %s with %u%s%.*s, %u messages in flight",
+                            "connection %u: closed by %s with %u%s%.*s, messages in flight: %u",
                             c->index, who, code, reason.len ? " " : "", (int)reason.len,
                             reason.len ? reason.data : "", unanswered);
     }

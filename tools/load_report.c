@@ -125,8 +125,9 @@ static void print_text(const report *r)
     const load_arguments *a = &run->arguments;
     format_text text[4];
     printf("%s: ", a->url);
-    printf("%s connection%s", format_count(&text[0], r->opened), r->opened == 1 ? "" : "s");
-    if (r->opened < a->connections) printf(" of %s", format_count(&text[1], a->connections));
+    if (r->opened < a->connections) printf("%s of ", format_count(&text[0], r->opened));
+    printf("%s connection%s", format_count(&text[1], a->connections),
+           a->connections == 1 ? "" : "s");
     if (a->pipeline)
         printf(" × %" PRIu64 " in flight, %s %s", a->pipeline, format_bytes(&text[2], a->size),
                a->text ? "text" : "binary");
@@ -135,7 +136,7 @@ static void print_text(const report *r)
     printf(", %" PRIu64 " thread%s, %s%s\n\n", a->threads, a->threads == 1 ? "" : "s",
            format_time(&text[3], (double)run->window_ns), run->interrupted ? ", interrupted" : "");
 
-    if (a->pipeline) {
+    if (r->totals.measured) {
         print_label("messages");
         printf("%s, %s\n", format_count(&text[0], r->totals.measured),
                format_rate(&text[1], r->rate, "msg/s"));
@@ -149,9 +150,8 @@ static void print_text(const report *r)
             printf("%s per message, ", format_time(&text[0], r->cpu_ns_per_message));
         printf("%.0f %% of one CPU\n", 100 * r->cpu_share);
     }
-    if (a->pipeline) {
-        print_verdict(r);
-    } else {
+    if (r->totals.sent) print_verdict(r);
+    if (!a->pipeline) {
         print_label("idle");
         printf("%s connections stayed open\n",
                format_count(&text[0], r->opened - run->errors_by_stage[LOAD_CLOSE]));
