@@ -63,10 +63,12 @@ int rws__mailbox_post(rws__mailbox *mailbox, rws__post_fn fn, void *arg)
 
 void rws__mailbox_wake(const rws__mailbox *mailbox)
 {
+    int saved = errno; /* a signal handler must not change it */
     uint64_t one = 1;
     /* Fails only when the counter is full, and then the shard is woken anyway. */
     ssize_t written = write(mailbox->wake_fd, &one, sizeof one);
     (void)written;
+    errno = saved;
 }
 
 static bool take(rws__mailbox *mailbox, rws__post *post)
