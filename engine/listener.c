@@ -248,7 +248,9 @@ static void arm_singles(rws__shard *shard)
     rws__listener *listener = &shard->listener;
     /* No more accepts than free slots: each may bring a connection. */
     uint32_t room = shard->slots_max - shard->slots_used;
-    for (uint32_t i = 0; i < RWS__ACCEPTS && i < room; i++) {
+    for (uint32_t i = 0; i < RWS__ACCEPTS; i++)
+        if (listener->accepts[i].armed && room > 0) room--;
+    for (uint32_t i = 0; i < RWS__ACCEPTS && room > 0; i++) {
         rws__accept_slot *slot = &listener->accepts[i];
         if (slot->armed) continue;
         slot->len = sizeof slot->address;
@@ -259,6 +261,7 @@ static void arm_singles(rws__shard *shard)
                                                 accept_data(i));
         if (res != 0) return;
         slot->armed = true;
+        room--;
     }
 }
 
@@ -285,11 +288,13 @@ void rws__listener_pump(rws__shard *shard)
     rws__listener *listener = &shard->listener;
     if (listener->fd < 0) return;
     if (!may_accept(shard)) {
-        if (rws__listener_is_quiet(listener)) return;
-        if (!listener->cancelled && !shard->draining) rws__count(&shard->counters.accept_pauses, 1);
-        cancel_all(shard);
+        if (!listener->paused && !shard->draining && !listener->failing)
+            rws__count(&shard->counters.accept_pauses, 1);
+        listener->paused = true;
+        if (!rws__listener_is_quiet(listener)) cancel_all(shard);
         return;
     }
+    listener->paused = false;
     if (listener->cancelled && !rws__listener_is_quiet(listener)) return;
     listener->cancelled = false;
     if (listener->multishot_armed && !uses_multishot(shard)) {

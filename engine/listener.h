@@ -33,6 +33,7 @@ typedef struct rws__listener {
     bool hand_round; /* ordinary descriptors, for all shards in turn */
     bool multishot_armed;
     bool cancelled; /* the cancel of what is armed was submitted */
+    bool paused;    /* it may not accept, and that was counted */
     bool failing;   /* the last accept failed for want of a resource: wait for the timer */
     uint32_t next_shard;
     rws__accept_slot accepts[RWS__ACCEPTS];
