@@ -162,6 +162,7 @@ rws_server_options world_server_options(void)
     options.port = 0;
     options.shards = 1;
     options.connections_max = 8;
+    options.backlog = 16; /* small enough for a multishot accept */
     return options;
 }
 

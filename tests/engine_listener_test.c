@@ -1,0 +1,286 @@
+/*
+ * Accepting on the scripted ring (ctest: scripted ring): failures, the reserve, addresses, and the
+ * descriptors that come one by one.
+ */
+#include <criterion/criterion.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "support/scripted_shard.h"
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static world w;
+
+static void start(uint32_t features_off)
+{
+    rws_server_options options = world_server_options();
+    options.features_off = features_off;
+    options.handshake_timeout_ms = 1000000;
+    world_start(&w, &options);
+}
+
+static uint32_t accepts_in_flight(void)
+{
+    uint32_t count = 0;
+    for (const script_op *op = w.ring->ops; op != NULL; op = op->next)
+        if (op->kind <= SCRIPT_ACCEPT_FD) count++;
+    return count;
+}
+
+static script_op *find_accept(void)
+{
+    script_op *op = script_find(w.ring, SCRIPT_ACCEPT_MULTISHOT, UINT32_MAX);
+    if (op == NULL) op = script_find(w.ring, SCRIPT_ACCEPT_DIRECT, UINT32_MAX);
+    if (op == NULL) op = script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX);
+    return op;
+}
+
+static rws_stats stats(void)
+{
+    rws_stats out = {.size = sizeof out};
+    rws__group_stats(&w.group, &out);
+    return out;
+}
+
+static const uint32_t ways[] = {0, RWS_FEATURE_MULTISHOT_ACCEPT, RWS_FEATURE_SOCKET_COMMANDS};
+
+Test(engine_listener, accepts_one_after_the_other)
+{
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        start(ways[i]);
+        cr_assert_eq(accepts_in_flight(), ways[i] == 0 ? 1 : RWS__ACCEPTS);
+        for (uint32_t n = 0; n < 8; n++)
+            cr_assert_eq(world_open(&w), n);
+        cr_assert_eq(stats().connections, 8);
+        cr_assert_eq(stats().accepted, 8);
+        cr_assert_eq(stats().upgraded, 8);
+        world_end(&w);
+    }
+}
+
+Test(engine_listener, arms_a_multishot_accept_again_when_it_ended)
+{
+    start(0);
+    for (uint32_t n = 0; n < 5; n++) {
+        script_complete(w.ring, find_accept(), (int32_t)n, 0);
+        world_turns(&w, 2);
+        cr_assert_eq(accepts_in_flight(), 1);
+        cr_assert_not_null(world_conn(&w, n));
+    }
+    world_end(&w);
+}
+
+Test(engine_listener, goes_on_at_once_when_only_the_peer_gave_up)
+{
+    static const int32_t passing[] = {-ECONNABORTED, -EPROTO, -EINTR, -EAGAIN, -ECANCELED};
+    for (size_t i = 0; i < COUNT(ways) * COUNT(passing); i++) {
+        start(ways[i / COUNT(passing)]);
+        uint32_t before = accepts_in_flight();
+        script_complete(w.ring, find_accept(), passing[i % COUNT(passing)], 0);
+        world_turns(&w, 2);
+        cr_assert_eq(accepts_in_flight(), before);
+        world_open(&w);
+        world_end(&w);
+    }
+}
+
+Test(engine_listener, backs_off_when_a_resource_is_missing_and_recovers)
+{
+    static const int32_t missing[] = {-ENFILE, -EMFILE, -ENOMEM, -ENOBUFS};
+    for (size_t i = 0; i < COUNT(ways) * COUNT(missing); i++) {
+        start(ways[i / COUNT(missing)]);
+        uint32_t before = accepts_in_flight(), file = world_open(&w);
+        for (int n = 0; n < 3; n++) {
+            script_complete(w.ring, find_accept(), missing[i % COUNT(missing)], 0);
+            world_turns(&w, 3);
+            cr_assert_eq(accepts_in_flight(), 0, "nothing is accepted for a while");
+            world_advance(&w, 50);
+            cr_assert_eq(accepts_in_flight(), 0, "not yet");
+            world_advance(&w, 100);
+            cr_assert_eq(accepts_in_flight(), before, "and then again");
+        }
+        world_frame(&w, file, RWS_TEXT, "meanwhile");
+        world_log_is(&w, "open0 text0:meanwhile ", "the others are served");
+        world_open(&w);
+        world_end(&w);
+    }
+}
+
+/* ---- no more than there is room for ---- */
+
+Test(engine_listener, never_accepts_more_than_it_has_slots_for)
+{
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        start(ways[i]);
+        uint32_t all = w.shard->slots_max;
+        for (uint32_t n = 0; n < all; n++) {
+            world_accept(&w);
+            uint32_t room = all - w.shard->slots_used;
+            if (script_find(w.ring, SCRIPT_ACCEPT_MULTISHOT, UINT32_MAX) == NULL)
+                cr_assert_leq(accepts_in_flight(), room, "%u accepted", n + 1);
+        }
+        cr_assert_eq(accepts_in_flight(), 0);
+        cr_assert_eq(stats().accept_pauses, 1);
+        cr_assert_eq(stats().connections, all);
+        world_eof(&w, 3);
+        world_turns(&w, 3);
+        cr_assert_eq(accepts_in_flight(), 1, "a slot is free again");
+        w.next_file = 3;
+        world_accept(&w);
+        cr_assert_eq(accepts_in_flight(), 0);
+        cr_assert_eq(stats().accept_pauses, 2);
+        world_end(&w);
+    }
+}
+
+Test(engine_listener, answers_503_beyond_connections_max)
+{
+    start(0);
+    for (int n = 0; n < 8; n++)
+        world_open(&w);
+    w.log.len = 0;
+    uint32_t file = world_accept(&w);
+    world_feed(&w, file, world_request, strlen(world_request));
+    world_turns(&w, 3);
+    feed_bytes_append(&w.ring->wire[file], "", 1);
+    cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
+    world_log_is(&w, "", "no callback");
+    cr_assert_eq(stats().refused, 1);
+    rws_conn_abort(world_conn(&w, 0));
+    world_eof(&w, file);
+    world_turns(&w, 3);
+    world_open(&w);
+    world_end(&w);
+}
+
+/* ---- the peer's address ---- */
+
+static void peer_is(uint32_t file, const char *ip, uint16_t port)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof address;
+    cr_assert_eq(rws_conn_peer(world_conn(&w, file), &address, &len), 0);
+    cr_assert_eq(len, sizeof(struct sockaddr_in));
+    struct sockaddr_in in;
+    memcpy(&in, &address, sizeof in);
+    char text[INET_ADDRSTRLEN];
+    inet_ntop(AF_INET, &in.sin_addr, text, sizeof text);
+    cr_assert_str_eq(text, ip);
+    cr_assert_eq(ntohs(in.sin_port), port);
+}
+
+Test(engine_listener, knows_the_peer_by_a_command_or_from_the_accept)
+{
+    start(0);
+    peer_is(world_accept(&w), "127.0.0.1", 4242);
+    struct sockaddr_storage address;
+    socklen_t len = 2;
+    cr_assert_eq(rws_conn_peer(world_conn(&w, 0), &address, &len), 0);
+    cr_assert_eq(len, sizeof(struct sockaddr_in), "the length that is needed");
+    world_end(&w);
+
+    start(RWS_FEATURE_SOCKET_COMMANDS);
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(99)};
+    in.sin_addr.s_addr = htonl(0x0a000001);
+    memcpy(find_accept()->memory, &in, sizeof in);
+    peer_is(world_accept(&w), "10.0.0.1", 99);
+    world_end(&w);
+}
+
+Test(engine_listener, serves_without_the_address_if_it_is_not_wanted_or_not_found)
+{
+    for (int refused = 0; refused < 2; refused++) {
+        rws_server_options options = world_server_options();
+        options.no_peer_address = !refused;
+        world_start(&w, &options);
+        w.ring->refuse[SCRIPT_PEER] = 1;
+        uint32_t file = world_open(&w);
+        struct sockaddr_storage address;
+        socklen_t len = sizeof address;
+        cr_assert_eq(rws_conn_peer(world_conn(&w, file), &address, &len), RWS_E_STATE);
+        cr_assert_eq(w.ring->calls_of[SCRIPT_PEER], 0);
+        world_end(&w);
+    }
+}
+
+/* ---- descriptors that are put into the table ---- */
+
+static void start_unix(char *path, size_t size)
+{
+    snprintf(path, size, "/tmp/ringws-listener-%d.sock", (int)getpid());
+    rws_server_options options = world_server_options();
+    options.unix_path = path;
+    world_start(&w, &options);
+}
+
+static bool is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+Test(engine_listener, installs_the_descriptors_of_a_unix_socket)
+{
+    char path[64];
+    start_unix(path, sizeof path);
+    int fd = eventfd(0, EFD_CLOEXEC);
+    script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
+    world_turns(&w, 3);
+    cr_assert_not(is_open(fd), "the table has it");
+    world_feed(&w, 100, world_request, strlen(world_request));
+    world_turns(&w, 2);
+    world_log_is(&w, "open100 ", "installed");
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+    cr_assert_eq(rws_conn_peer(world_conn(&w, 100), &address, &len), 0);
+    cr_assert_eq(address.ss_family, AF_UNIX);
+    cr_assert_eq(access(path, F_OK), 0);
+    world_end(&w);
+    cr_assert_neq(access(path, F_OK), 0, "the socket's file is removed");
+}
+
+Test(engine_listener, closes_a_descriptor_that_the_table_does_not_take)
+{
+    static const int32_t results[] = {0, -ENFILE, -ENOMEM, -EBADF, -ECANCELED};
+    for (size_t i = 0; i <= COUNT(results); i++) {
+        char path[64];
+        start_unix(path, sizeof path);
+        w.ring->manual = SCRIPT_BIT(SCRIPT_INSTALL);
+        if (i == COUNT(results)) w.ring->refuse[SCRIPT_INSTALL] = 1;
+        int fd = eventfd(0, EFD_CLOEXEC);
+        script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
+        world_turns(&w, 2);
+        script_op *op = script_find(w.ring, SCRIPT_INSTALL, UINT32_MAX);
+        if (op != NULL) script_complete(w.ring, op, results[i], 0);
+        world_turns(&w, 3);
+        cr_assert_not(is_open(fd));
+        cr_assert_eq(w.shard->slots_used, 0);
+        cr_assert_eq(w.ring->calls_of[SCRIPT_CLOSE], 0, "there is nothing to close");
+        world_end(&w);
+    }
+}
+
+/* The handshake's deadline passes, or the drain ends, while the file is on its way. */
+Test(engine_listener, closes_a_file_that_comes_too_late)
+{
+    char path[64];
+    start_unix(path, sizeof path);
+    w.ring->manual = SCRIPT_BIT(SCRIPT_INSTALL);
+    int fd = eventfd(0, EFD_CLOEXEC);
+    script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
+    world_turns(&w, 2);
+    world_advance(&w, 20000);
+    cr_assert_eq(w.shard->slots_used, 1);
+    script_complete(w.ring, script_find(w.ring, SCRIPT_INSTALL, UINT32_MAX), 1, 0);
+    world_turns(&w, 3);
+    cr_assert(w.ring->closed[100]);
+    cr_assert_eq(w.shard->slots_used, 0);
+    world_end(&w);
+}
