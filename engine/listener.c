@@ -259,7 +259,10 @@ static void arm_singles(rws__shard *shard)
                       : rws__ring_accept_direct(shard->ring, listener->fd,
                                                 (struct sockaddr *)&slot->address, &slot->len,
                                                 accept_data(i));
-        if (res != 0) return;
+        if (res != 0) {
+            shard->refused = true;
+            return;
+        }
         slot->armed = true;
         room--;
     }
@@ -281,6 +284,7 @@ static void cancel_all(rws__shard *shard)
     for (uint32_t i = 0; i < RWS__ACCEPTS && res == 0; i++)
         if (listener->accepts[i].armed) res = rws__ring_cancel(shard->ring, accept_data(i));
     listener->cancelled = res == 0;
+    if (res != 0) shard->refused = true;
 }
 
 void rws__listener_pump(rws__shard *shard)
@@ -308,6 +312,8 @@ void rws__listener_pump(rws__shard *shard)
     if (listener->multishot_armed) return;
     if (rws__ring_accept_multishot(shard->ring, listener->fd, accept_data(MULTISHOT_SLOT)) == 0)
         listener->multishot_armed = true;
+    else
+        shard->refused = true;
 }
 
 static void on_accept_error(rws__shard *shard, int32_t res)

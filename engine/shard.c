@@ -400,6 +400,8 @@ static void arm_tick(rws__shard *shard)
     uint64_t delay = next > shard->now_ms ? next - shard->now_ms : 1;
     if (rws__ring_timeout(shard->ring, delay, rws__op_pack(RWS__OP_TICK, 0, 0)) == 0)
         shard->tick_armed_ms = next;
+    else
+        shard->refused = true;
 }
 
 static void arm_wake(rws__shard *shard)
@@ -408,6 +410,8 @@ static void arm_wake(rws__shard *shard)
     if (rws__ring_read_event(shard->ring, shard->mailbox.wake_fd, &shard->wake_value,
                              rws__op_pack(RWS__OP_WAKE, 0, 0)) == 0)
         shard->wake_armed = true;
+    else
+        shard->refused = true;
 }
 
 /* Connections that wait for the budget go on when an eighth of it is free again. */
@@ -473,11 +477,12 @@ static void update_ring_counters(rws__shard *shard)
 int rws__shard_run(rws__shard *shard)
 {
     while (!is_drained(shard)) {
+        shard->refused = false;
         pump_dirty(shard);
         rws__listener_pump(shard);
         arm_tick(shard);
         arm_wake(shard);
-        int res = rws__ring_turn(shard->ring, shard->dirty == NULL);
+        int res = rws__ring_turn(shard->ring, shard->dirty == NULL && !shard->refused);
         if (res != 0) return res;
         shard->now_ms = clock_ms();
         /* Seen before completions are handled, because an accept queues operations again. */

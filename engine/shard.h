@@ -63,6 +63,7 @@ struct rws__shard {
     rws__mailbox mailbox;
     uint64_t wake_value;
     bool wake_armed;
+    bool refused; /* the ring did not take an accept, a timeout, …: try again without waiting */
 
     atomic_bool stop;
     bool draining;
