@@ -114,6 +114,20 @@ Test(engine_listener, backs_off_when_a_resource_is_missing_and_recovers)
     }
 }
 
+Test(engine_listener, tries_again_when_an_accept_is_not_submitted)
+{
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        start(ways[i]);
+        uint32_t before = accepts_in_flight();
+        w.ring->refuse[SCRIPT_ACCEPT_MULTISHOT] = w.ring->refuse[SCRIPT_ACCEPT_DIRECT] = 3;
+        script_complete(w.ring, find_accept(), -EAGAIN, 0);
+        world_turns(&w, 6);
+        cr_assert_eq(accepts_in_flight(), before);
+        world_open(&w);
+        world_end(&w);
+    }
+}
+
 /* ---- no more than there is room for ---- */
 
 Test(engine_listener, never_accepts_more_than_it_has_slots_for)

@@ -51,7 +51,7 @@ static script_op *queue(rws__ring *ring, script_kind kind, uint32_t file, uint64
     ring->calls++;
     if (ring->refuse[kind] > 0 || ring->calls == ring->refuse_call) {
         if (ring->refuse[kind] > 0) ring->refuse[kind]--;
-        ring->refused = true;
+        if (kind != SCRIPT_PEER) ring->refused = true; /* that one is not tried again */
         return NULL;
     }
     ring->calls_of[kind]++;
@@ -271,10 +271,10 @@ static void submit(rws__ring *ring)
 
 int rws__ring_turn(rws__ring *ring, bool wait)
 {
-    if (ring->turns_left == 0) return SCRIPT_STOP;
-    ring->turns_left--;
     if (wait && ring->refused && ring->cqes_first == ring->cqes_count) ring->slept++;
     ring->refused = false;
+    if (ring->turns_left == 0) return SCRIPT_STOP;
+    ring->turns_left--;
     submit(ring);
     return 0;
 }

@@ -214,6 +214,7 @@ static void check_nothing_is_left(const world *w)
                  w->shard->partial_slab.used_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->budget_waiters, 0);
+    cr_expect_eq(w->ring->slept, 0, "it waited and nobody would have woken it");
     for (uint32_t file = 0; file < SCRIPT_FILES; file++) {
         cr_expect_not(w->open[file], "on_close is missing for %u", file);
         cr_expect_eq(script_count(w->ring, file), 0, "an operation on %u is in flight", file);
