@@ -51,7 +51,9 @@ static script_op *queue(rws__ring *ring, script_kind kind, uint32_t file, uint64
     ring->calls++;
     if (ring->refuse[kind] > 0 || ring->calls == ring->refuse_call) {
         if (ring->refuse[kind] > 0) ring->refuse[kind]--;
-        if (kind != SCRIPT_PEER) ring->refused = true; /* that one is not tried again */
+        /* These are not tried again: the address stays unknown, the connection is given up. */
+        bool given_up = kind == SCRIPT_PEER || kind == SCRIPT_INSTALL || kind == SCRIPT_CONNECT;
+        if (!given_up) ring->refused = true;
         return NULL;
     }
     ring->calls_of[kind]++;
