@@ -8,7 +8,6 @@
  * message's own memory. While such messages come (`bulk`) no multishot receive is armed, because
  * taking one back costs more than it gives.
  */
-#include "engine/assert.h"
 #include "engine/conn.h"
 #include "engine/dialer.h"
 #include "engine/op.h"

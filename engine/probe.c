@@ -2,7 +2,6 @@
 
 #include "engine/config.h"
 #include "engine/ring.h"
-#include "engine/shard.h"
 
 #include <errno.h>
 #include <stdio.h>

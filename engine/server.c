@@ -5,8 +5,6 @@
 #include "engine/probe.h"
 
 #include <errno.h>
-#include <string.h>
-#include <unistd.h>
 
 struct rws_server {
     rws__group group;

@@ -2,12 +2,10 @@
 
 #include "engine/assert.h"
 #include "engine/dialer.h"
-#include "engine/group.h"
 #include "engine/op.h"
 
 #include <errno.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>

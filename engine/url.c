@@ -1,7 +1,6 @@
 #include "engine/url.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
