@@ -1,8 +1,6 @@
 #include "engine/group.h"
 
 #include <errno.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -113,8 +111,8 @@ static int claim_start(rws__group *group)
     return again ? RWS_E_STATE : 0;
 }
 
-/* Start threads for the shards from `first` on. */
-static int start_threads(rws__group *group, uint32_t first)
+/* Start threads for the shards from `first` on; a failure is reported like a shard's own. */
+static void start_threads(rws__group *group, uint32_t first)
 {
     int result = 0;
     for (uint32_t i = first; i < group->config.shards; i++) {
@@ -127,7 +125,6 @@ static int start_threads(rws__group *group, uint32_t first)
                            strerrordesc_np(res));
         report(group, result, &error);
     }
-    return result;
 }
 
 static int join(rws__group *group)
@@ -187,7 +184,10 @@ void rws__group_stop(rws__group *group)
 
 int rws__group_wait(rws__group *group)
 {
-    if (!group->started) return RWS_E_STATE;
+    pthread_mutex_lock(&group->lock);
+    bool started = group->started;
+    pthread_mutex_unlock(&group->lock);
+    if (!started) return RWS_E_STATE;
     if (group->waited) return group->result;
     return join(group);
 }

@@ -26,12 +26,12 @@ struct rws__group {
     atomic_uint next_shard; /* dials take turns */
     uint16_t port;
 
-    pthread_mutex_t lock; /* guards what follows */
+    pthread_mutex_t lock; /* guards `started`, `reported` and `first_error` */
     pthread_cond_t changed;
     bool started;
     uint32_t reported; /* shards that are up or have failed to start */
     rws_error first_error;
-    bool waited;
+    bool waited; /* of the thread that waits, as is `result` */
     int result;
 };
 
