@@ -7,6 +7,7 @@
  */
 #include "engine/assert.h"
 #include "engine/conn.h"
+#include "engine/dialer.h"
 #include "engine/op.h"
 #include "engine/shard.h"
 #include "codec/frame.h"
@@ -194,6 +195,10 @@ void rws__conn_on_send(rws_conn *conn, int32_t res)
     case ENOBUFS:
     case ENOMEM: conn->send_blocked = true; return;
     case ECANCELED: return; /* the file is being closed */
-    default: conn->eof = true; rws__conn_cut(conn, RWS_CLOSED_BY_PEER);
+    default:
+        if (conn->dial != NULL)
+            rws__dial_failed(conn, res, "the connection broke during the handshake");
+        conn->eof = true;
+        rws__conn_cut(conn, RWS_CLOSED_BY_PEER);
     }
 }

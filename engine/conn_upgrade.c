@@ -52,7 +52,6 @@ static void open_conn(rws_conn *conn)
     rws__conn_enter(conn, RWS__CONN_OPEN);
     rws__timer_clear(&shard->wheel, &conn->timer);
     rws__count(&shard->counters.upgraded, 1);
-    conn->opened = true;
     if (shard->config->handler.on_open != NULL)
         shard->config->handler.on_open(conn, shard->config->user);
     /* A drain began while the handshake was on its way. */
@@ -151,8 +150,11 @@ static void on_bad_head(rws_conn *conn, int status)
         rws__dial_failed(conn, status,
                          status == RWS_E_HTTP_TOO_BIG
                              ? "the server's answer is larger than handshake_bytes_max"
-                             : "the server's answer is not HTTP");
+                         : status == -ENOMEM ? "no memory for the server's answer"
+                                             : "the server's answer is not HTTP");
         rws__conn_finish(conn, RWS_CLOSE_ABNORMAL, none, RWS_CLOSED_BY_US, RWS__DRAIN_CANCEL);
+    } else if (status == -ENOMEM) {
+        refuse_text(conn, 503, "The server is out of memory for connections. Try again later.");
     } else if (status == RWS_E_HTTP_TOO_BIG) {
         refuse_text(conn, 431, "The request header is too large.");
     } else {
@@ -188,7 +190,7 @@ void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
         taken = bytes_max - conn->assembly.len;
         if (taken > len) taken = len;
         if (rws__buffer_append(&conn->assembly, slab, data, taken) != 0) {
-            refuse_text(conn, 503, "The server is out of memory for connections. Try again later.");
+            on_bad_head(conn, -ENOMEM);
             return;
         }
         head = conn->assembly.data;
@@ -202,7 +204,7 @@ void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
     }
     if (res == 0) {
         if (conn->assembly.len == 0 && rws__buffer_append(&conn->assembly, slab, data, len) != 0)
-            refuse_text(conn, 503, "The server is out of memory for connections. Try again later.");
+            on_bad_head(conn, -ENOMEM);
         return;
     }
     /* The assembly is the decoder's from here on; the head and what follows it are kept apart until
