@@ -15,7 +15,7 @@
 
 /* Receive buffers: few and large where a buffer is filled bit by bit, so that the pool stays in the
  * cache and a pipelined burst fits one; more and smaller where each receive takes a whole one. */
-#define INCREMENTAL_BYTES 262144u
+#define INCREMENTAL_BYTES 131072u
 #define INCREMENTAL_COUNT 8u
 #define PLAIN_BYTES       32768u
 #define PLAIN_COUNT       128u
