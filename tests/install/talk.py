@@ -27,8 +27,11 @@ def main():
         found = re.search(r"ws://127\.0\.0\.1:(\d+)", line)
         if not found:
             sys.exit(f"the server does not listen: {line}{server.stderr.read()}")
-        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=10) as connection:
-            stream = connection.makefile("rb")
+        address = ("127.0.0.1", int(found[1]))
+        with (
+            socket.create_connection(address, timeout=10) as connection,
+            connection.makefile("rb") as stream,
+        ):
             connection.sendall(REQUEST)
             head = b""
             while not head.endswith(b"\r\n\r\n"):
