@@ -160,14 +160,16 @@ void rws__conn_finish(rws_conn *conn, uint16_t code, rws_span reason, rws_closer
     if (conn->state == RWS__CONN_DRAINING) return;
     rws__shard *shard = conn->shard;
     const rws__config *config = shard->config;
+    /* on_open was called, so on_close has to be. */
+    bool was_open = conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT ||
+                    conn->state == RWS__CONN_CLOSE_RECEIVED;
     rws__conn_enter(conn, RWS__CONN_DRAINING);
     conn->drain = RWS__DRAIN_FLUSH;
     conn->after_flush = (uint8_t)after_flush;
     rws__timer_set(&shard->wheel, &conn->timer, shard->now_ms, config->close_timeout_ms);
     rws__conn_mark_dirty(conn);
-    if (conn->opened && config->handler.on_close != NULL)
+    if (was_open && config->handler.on_close != NULL)
         config->handler.on_close(conn, code, reason, closer, config->user);
-    conn->opened = false;
     rws__conn_clear_pause(conn, conn->pauses);
 }
 

@@ -91,10 +91,8 @@ struct rws_conn {
     bool recv_cancelled; /* the cancel of the receive in flight was submitted */
     bool shutting_down;  /* the shutdown was submitted and has not completed */
     bool eof;            /* the peer ended its half */
-    bool opened;         /* on_open was called, so on_close has to be */
     bool send_blocked;   /* the last quiet send met a full socket */
     bool want_drain;     /* on_drain is owed */
-    bool above_high;
     bool send_open;      /* a message is being sent in frames */
     uint8_t small_recvs; /* receives in a row without a large message */
     bool bulk;           /* large messages come here: one receive at a time */

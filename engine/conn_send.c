@@ -26,8 +26,7 @@
 static void check_high(rws_conn *conn)
 {
     const rws__config *config = conn->shard->config;
-    if (conn->above_high || conn->sendq.bytes <= config->high_watermark_bytes) return;
-    conn->above_high = true;
+    if (conn->sendq.bytes <= config->high_watermark_bytes) return;
     conn->want_drain = true;
     if (config->role == RWS_SERVER) rws__conn_set_pause(conn, RWS__PAUSE_QUEUE);
 }
@@ -165,7 +164,6 @@ static void sent(rws_conn *conn, size_t len)
     if (conn->sendq.bytes > 0 || conn->state == RWS__CONN_DRAINING) rws__conn_mark_dirty(conn);
     if (!conn->want_drain || conn->sendq.bytes > config->low_watermark_bytes) return;
     conn->want_drain = false;
-    conn->above_high = false;
     rws__conn_clear_pause(conn, RWS__PAUSE_QUEUE);
     if (conn->state == RWS__CONN_OPEN && config->handler.on_drain != NULL)
         config->handler.on_drain(conn, config->user);
