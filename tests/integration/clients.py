@@ -1,6 +1,8 @@
 """The clients that are not ours, installed once under build/ with pinned versions.
 
-  python3 tests/integration/clients.py     install both, say what can't be had
+  python3 tests/integration/clients.py            install both, say what can't be had
+  python3 tests/integration/clients.py python     print the interpreter that has websockets
+  python3 tests/integration/clients.py node       print the folder that has ws
 
 After that no network is needed. Nothing is installed outside build/.
 """
@@ -45,7 +47,7 @@ def websockets_python():
     python = os.path.join(VENV, "bin/python")
     if _python_has_websockets(python):
         return python
-    print(f"installing the Python package websockets {WEBSOCKETS} in build/python …", flush=True)
+    print(f"installing the Python package websockets {WEBSOCKETS} in build/python …", file=sys.stderr)
     _run([sys.executable, "-m", "venv", "--clear", VENV],
          "python3 -m venv failed (Debian: apt install python3-venv)")
     _run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check",
@@ -84,7 +86,7 @@ def node():
         if os.path.exists("/usr/share/nodejs/ws/package.json"):
             return command, "/usr/share/nodejs"  # Debian's package node-ws
         raise Skip("npm is not installed (Debian: apt install npm, or node-ws)")
-    print(f"installing the Node package ws {NODE_WS} in build/node …", flush=True)
+    print(f"installing the Node package ws {NODE_WS} in build/node …", file=sys.stderr)
     shutil.rmtree(NODE, ignore_errors=True)
     os.makedirs(NODE)
     with open(os.path.join(NODE, "package.json"), "w", encoding="utf-8") as file:
@@ -95,13 +97,14 @@ def node():
 
 
 def main():
+    choices = {"python": websockets_python, "node": lambda: node()[1]}
+    wanted = sys.argv[1:] or list(choices)
     missing = 0
-    for install, name in ((websockets_python, "Python's websockets"), (node, "Node's ws")):
+    for name in wanted:
         try:
-            where = install()
-            print(f"{name}: {where if isinstance(where, str) else where[1]}")
+            print(choices[name]())
         except Skip as reason:
-            print(f"{name} can't be had: {reason}")
+            print(f"{name}: {reason}")
             missing += 1
     return EXIT_SKIP if missing else 0
 
