@@ -41,5 +41,5 @@ uint32_t rws__cpus_available(void)
         cpus = (uint32_t)CPU_COUNT(&set);
     uint32_t quota = quota_cpus();
     if (quota > 0 && quota < cpus) cpus = quota;
-    return cpus > 256 ? 256 : cpus;
+    return cpus > RWS__SHARDS_MAX ? RWS__SHARDS_MAX : cpus;
 }

@@ -5,7 +5,9 @@
 
 #include <stdint.h>
 
-/* At least 1. */
+#define RWS__SHARDS_MAX 256u
+
+/* At least 1, at most RWS__SHARDS_MAX: nobody needs a shard for more. */
 uint32_t rws__cpus_available(void);
 
 /* The whole CPUs that a cpu.max line ("200000 100000", "max 100000") allows; 0: no bound. */

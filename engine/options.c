@@ -99,26 +99,10 @@ static int number(uint64_t value, uint64_t standard, uint64_t min, uint64_t max,
         config->field = (__typeof__(config->field))checked;                                        \
     } while (0)
 
-/* The options that servers and clients have in common. */
-#define COMMON_OPTIONS()                                                                           \
+#define TRY(call)                                                                                  \
     do {                                                                                           \
-        NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
-        NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
-        NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
-        NUMBER(low_watermark_bytes, 65536, 1, 1ull << 31);                                         \
-        NUMBER(handshake_timeout_ms, 10000, 1, TIMEOUT_MAX_MS);                                    \
-        NUMBER(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS);                                      \
-        NUMBER(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
-        NUMBER(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
-        config->socket_send_buffer_bytes = options->socket_send_buffer_bytes;                      \
-        config->handle_ping = options->handle_ping;                                                \
-        config->handle_pong = options->handle_pong;                                                \
-        config->handle_close = options->handle_close;                                              \
-        config->features_off = options->features_off;                                              \
-        config->log = options->log;                                                                \
-        config->log_user = options->log_user;                                                      \
-        config->user = options->user;                                                              \
-        if (options->allocator != NULL) config->allocator = *options->allocator;                   \
+        int tried = (call);                                                                        \
+        if (tried != 0) return tried;                                                              \
     } while (0)
 
 static int check_watermarks(const rws__config *config, rws_error *error)
@@ -213,6 +197,54 @@ static int set_handler(rws__config *config, const rws_handler *handler, rws_erro
     return 0;
 }
 
+/* A shorter struct is an older header's: what it lacks keeps its default. A longer one has fields
+ * that this library would ignore in silence. `size` is the first field of all options. */
+static int overlay(void *options, size_t options_size, const void *caller, const char *initializer,
+                   rws_error *error)
+{
+    if (caller == NULL) return 0;
+    size_t size;
+    memcpy(&size, caller, sizeof size);
+    if (size < sizeof size || size > options_size)
+        return rws__fail(error, RWS_E_OPTION,
+                         "options.size is %zu: start from %s, and link the library that the header "
+                         "belongs to",
+                         size, initializer);
+    memcpy(options, caller, size);
+    return 0;
+}
+
+/* The options that servers and clients have in common, whose structs are two types. */
+#define COMMON_OPTIONS()                                                                           \
+    do {                                                                                           \
+        NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
+        NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
+        NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
+        NUMBER(low_watermark_bytes, 65536, 1, 1ull << 31);                                         \
+        NUMBER(handshake_timeout_ms, 10000, 1, TIMEOUT_MAX_MS);                                    \
+        NUMBER(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS);                                      \
+        NUMBER(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
+        NUMBER(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
+        config->socket_send_buffer_bytes = options->socket_send_buffer_bytes;                      \
+        config->handle_ping = options->handle_ping;                                                \
+        config->handle_pong = options->handle_pong;                                                \
+        config->handle_close = options->handle_close;                                              \
+        config->features_off = options->features_off;                                              \
+        config->log = options->log;                                                                \
+        config->log_user = options->log_user;                                                      \
+        config->user = options->user;                                                              \
+        if (options->allocator != NULL) config->allocator = *options->allocator;                   \
+        config->rules.role = config->role;                                                         \
+        config->rules.validate_utf8 = options->validate_utf8;                                      \
+        TRY(check_watermarks(config, error));                                                      \
+        TRY(set_message_limits(config, options->message_bytes_max, options->fragments_max,         \
+                               options->partial_bytes_max, error));                                \
+        TRY(set_queue_bound(config, options->send_queue_bytes_max, error));                        \
+        TRY(set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error));        \
+        TRY(set_connections(config, options->connections_max, error));                             \
+        TRY(set_handler(config, handler, error));                                                  \
+    } while (0)
+
 /* ---- servers ---- */
 
 static int copy_server_strings(rws__config *config, const rws_server_options *options,
@@ -243,8 +275,7 @@ no_memory:
 static int server_config(rws__config *config, const rws_server_options *options,
                          const rws_handler *handler, rws_error *error)
 {
-    COMMON_OPTIONS();
-    NUMBER(shards, rws__cpus_available(), 1, 256);
+    NUMBER(shards, rws__cpus_available(), 1, RWS__SHARDS_MAX);
     NUMBER(backlog, 4096, 1, 65535);
     if (options->headers_max > 1024)
         return rws__fail(error, RWS_E_OPTION, "headers_max is %u; it must be at most 1024",
@@ -252,19 +283,8 @@ static int server_config(rws__config *config, const rws_server_options *options,
     config->headers_max = options->headers_max;
     config->port = options->port;
     config->peer_address = !options->no_peer_address;
-    config->rules.role = RWS_SERVER;
-    config->rules.validate_utf8 = options->validate_utf8;
-    int res = check_watermarks(config, error);
-    if (res == 0)
-        res = set_message_limits(config, options->message_bytes_max, options->fragments_max,
-                                 options->partial_bytes_max, error);
-    if (res == 0) res = set_queue_bound(config, options->send_queue_bytes_max, error);
-    if (res == 0)
-        res = set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error);
-    if (res == 0) res = set_connections(config, options->connections_max, error);
-    if (res == 0) res = set_handler(config, handler, error);
-    if (res == 0) res = copy_server_strings(config, options, error);
-    return res;
+    COMMON_OPTIONS();
+    return copy_server_strings(config, options, error);
 }
 
 int rws__config_for_server(rws__config *config, const rws_server_options *caller,
@@ -273,16 +293,8 @@ int rws__config_for_server(rws__config *config, const rws_server_options *caller
     memset(config, 0, sizeof *config);
     config->role = RWS_SERVER;
     rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    if (caller != NULL) {
-        if (caller->size == 0 || caller->size > sizeof options)
-            return rws__fail(
-                error, RWS_E_OPTION,
-                "options.size is %zu: start from RWS_SERVER_OPTIONS_DEFAULT, and link the "
-                "library that the header belongs to",
-                caller->size);
-        memcpy(&options, caller, caller->size);
-    }
-    int res = server_config(config, &options, handler, error);
+    int res = overlay(&options, sizeof options, caller, "RWS_SERVER_OPTIONS_DEFAULT", error);
+    if (res == 0) res = server_config(config, &options, handler, error);
     if (res != 0) rws__config_free(config);
     return res;
 }
@@ -292,22 +304,11 @@ int rws__config_for_server(rws__config *config, const rws_server_options *caller
 static int client_config(rws__config *config, const rws_client_options *options,
                          const rws_handler *handler, rws_error *error)
 {
-    COMMON_OPTIONS();
-    NUMBER(shards, 1, 1, 256);
+    NUMBER(shards, 1, 1, RWS__SHARDS_MAX);
     config->headers_max = 64;
     config->fixed_mask_key = options->fixed_mask_key;
-    config->rules.role = RWS_CLIENT;
-    config->rules.validate_utf8 = options->validate_utf8;
-    int res = check_watermarks(config, error);
-    if (res == 0)
-        res = set_message_limits(config, options->message_bytes_max, options->fragments_max,
-                                 options->partial_bytes_max, error);
-    if (res == 0) res = set_queue_bound(config, options->send_queue_bytes_max, error);
-    if (res == 0)
-        res = set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error);
-    if (res == 0) res = set_connections(config, options->connections_max, error);
-    if (res == 0) res = set_handler(config, handler, error);
-    return res;
+    COMMON_OPTIONS();
+    return 0;
 }
 
 int rws__config_for_client(rws__config *config, const rws_client_options *caller,
@@ -316,16 +317,8 @@ int rws__config_for_client(rws__config *config, const rws_client_options *caller
     memset(config, 0, sizeof *config);
     config->role = RWS_CLIENT;
     rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
-    if (caller != NULL) {
-        if (caller->size == 0 || caller->size > sizeof options)
-            return rws__fail(
-                error, RWS_E_OPTION,
-                "options.size is %zu: start from RWS_CLIENT_OPTIONS_DEFAULT, and link the "
-                "library that the header belongs to",
-                caller->size);
-        memcpy(&options, caller, caller->size);
-    }
-    int res = client_config(config, &options, handler, error);
+    int res = overlay(&options, sizeof options, caller, "RWS_CLIENT_OPTIONS_DEFAULT", error);
+    if (res == 0) res = client_config(config, &options, handler, error);
     if (res != 0) rws__config_free(config);
     return res;
 }
