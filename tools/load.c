@@ -2,9 +2,8 @@
  * `ringws load`: a load test that tells the truth.
  *
  * Time line: dial every connection → warm-up → the measured time → stop sending, wait for what is
- * in flight → close. Connections begin to send as soon as they are open. With --messages each
- * connection sends its share and closes, and everything from the first dial on is measured unless
- * there is a warm-up.
+ * in flight → close. With --messages each connection sends its share and closes, and everything
+ * from the first dial on is measured unless there is a warm-up.
  */
 #include "tools/load.h"
 
@@ -145,15 +144,21 @@ static int run_init(load_run *run)
 
     memset(run->threads, 0, a->threads * sizeof(load_thread));
     for (uint64_t i = 0; i < a->threads; i++) {
-        histogram_reset(&run->threads[i].latency);
-        if (payload_init(&run->threads[i].payload, a->size, a->text, a->seed) < 0) return -ENOMEM;
+        load_thread *thread = &run->threads[i];
+        thread->index = (uint32_t)i;
+        histogram_reset(&thread->latency);
+        if (payload_init(&thread->payload, a->size, a->text, a->seed) < 0) return -ENOMEM;
     }
-    for (uint64_t i = 0; i < a->connections; i++) {
-        uint64_t share = a->messages / a->connections + (i < a->messages % a->connections);
+    for (uint64_t i = 0, turn = 0; i < a->connections; i++) {
+        load_thread *thread = &run->threads[turn];
+        thread->share++;
+        turn = turn + 1 < a->threads ? turn + 1 : 0;
+        uint64_t quota = a->messages / a->connections + (i < a->messages % a->connections);
         run->conns[i] = (load_conn){
+            .thread = thread,
             .index = (uint32_t)i,
             .endless = a->messages == 0,
-            .quota = (uint32_t)share,
+            .quota = (uint32_t)quota,
             .sent_at = slots ? run->sent_at + i * slots : NULL,
         };
     }
@@ -242,11 +247,6 @@ static uint32_t dial_all(load_run *run, rws_client *client, uint64_t started, in
         if (!slot) continue;
 
         *status = rws_client_dial(client, run->arguments.url, NULL, &run->conns[dialled]);
-        if (*status == RWS_E_BACKLOG) {
-            sem_post(&run->dial_slots);
-            sleep_until(host_now_ns() + 1000000);
-            continue;
-        }
         if (*status < 0) break;
         dialled++;
     }
@@ -311,13 +311,14 @@ static int64_t run_traffic(load_run *run, rws_client *client)
         load_note_error(run, LOAD_CONNECT, "dial", "connection %u: %s", dialled,
                         rws_strerror(status));
     wait_for_open(run, dialled, started);
+    run->connect_ns = host_now_ns() - started;
     if (!from_first_dial) {
         if (a->warmup_ns) wait_for_traffic(run, dialled, started, host_now_ns() + a->warmup_ns);
         read_cpu(run, &cpu_start);
         window = host_now_ns();
         atomic_store(&run->phase, LOAD_MEASURE);
     }
-    if (atomic_load(&run->opened) > 0)
+    if (atomic_load(&run->opened) > 0 && dialled == a->connections)
         wait_for_traffic(run, dialled, started, a->messages ? 0 : window + a->duration_ns);
 
     run->interrupted = cut_short(run);
@@ -326,6 +327,8 @@ static int64_t run_traffic(load_run *run, rws_client *client)
     read_cpu(run, &cpu_end);
     /* A run by count, or one whose server went away, ended with its last reply. */
     load_totals totals = load_sum(run);
+    uint64_t traffic_ns = atomic_load(&run->traffic_ns);
+    if (from_first_dial && traffic_ns) window = traffic_ns;
     if ((a->messages || all_closed(run, dialled)) && totals.last_reply_ns > window)
         end = totals.last_reply_ns;
     run->window_ns = end - window;
@@ -354,7 +357,8 @@ static int run_client(load_run *run)
         return dialled == RWS_E_ADDRESS ? EXIT_WRONG : EXIT_USAGE;
     }
     /* What is in flight comes in, and each connection then closes by itself; idle ones don't. */
-    if (run->arguments.pipeline > 0) wait_for_traffic(run, (uint32_t)dialled, started, 0);
+    if (run->arguments.pipeline > 0 && atomic_load(&run->threads_started) == run->arguments.threads)
+        wait_for_traffic(run, (uint32_t)dialled, started, 0);
     atomic_store(&run->giving_up, true);
     rws_client_stop(client);
     rws_client_wait(client);

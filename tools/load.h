@@ -2,8 +2,10 @@
  * `ringws load`: what the main thread, the callbacks and the report share.
  *
  * The main thread dials, moves the phase on and reads counters; everything that belongs to a
- * connection is touched by its loop thread only. A connection keeps `pipeline` messages in flight
- * and sends the next one when a reply came (closed loop).
+ * connection is touched by its loop thread only. A thread starts to send when all its connections
+ * are open or have failed; each then keeps `pipeline` messages in flight and sends the next one
+ * when a reply came (closed loop). rws_client_dial() takes the shards in turn, so connection i
+ * belongs to thread i modulo `threads`.
  */
 #ifndef RINGWS_TOOLS_LOAD_H
 #define RINGWS_TOOLS_LOAD_H
@@ -53,8 +55,12 @@ typedef struct load_error {
     uint64_t count;
 } load_error;
 
+typedef struct load_thread load_thread;
+
 typedef struct load_conn {
-    _Alignas(64) uint32_t index;
+    _Alignas(64) load_thread *thread;
+    rws_conn *conn; /* NULL unless open */
+    uint32_t index;
     uint32_t sent, answered; /* the numbers of the next message and of the next reply */
     uint32_t send_slot, answer_slot;
     uint32_t quota;    /* messages to send in all, unless `endless` */
@@ -64,8 +70,11 @@ typedef struct load_conn {
 } load_conn;
 
 /* One per loop thread. The counters are written by that thread and read by the main thread. */
-typedef struct load_thread {
+struct load_thread {
     _Alignas(64) payload payload;
+    uint32_t index;
+    uint32_t share;    /* of the connections */
+    uint32_t resolved; /* of these, opened or failed */
     _Atomic uint64_t sent;
     _Atomic uint64_t verified; /* replies that were right */
     _Atomic uint64_t wrong;    /* replies that were not */
@@ -73,7 +82,7 @@ typedef struct load_thread {
     _Atomic uint64_t measured; /* right replies within the measured time */
     _Atomic uint64_t last_reply_ns;
     histogram latency; /* of the measured ones, ns */
-} load_thread;
+};
 
 typedef struct load_run {
     load_arguments arguments;
@@ -86,7 +95,9 @@ typedef struct load_run {
 
     _Atomic load_phase phase;
     _Atomic uint32_t opened, dial_failed, closed;
-    _Atomic bool giving_up; /* the main thread closes what is left: 1001 is no surprise */
+    _Atomic uint32_t threads_started; /* that have begun to send */
+    _Atomic uint64_t traffic_ns;      /* when the first of them did */
+    _Atomic bool giving_up;           /* the main thread closes what is left: 1001 is no surprise */
 
     pthread_mutex_t errors_lock;
     load_error errors[LOAD_ERRORS_MAX];
@@ -95,6 +106,7 @@ typedef struct load_run {
 
     /* Results, by the main thread. */
     bool interrupted;
+    uint64_t connect_ns; /* from the first dial until every connection was open or had failed */
     uint64_t window_ns;
     bool cpu_known;
     uint64_t cpu_ns;

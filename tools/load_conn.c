@@ -41,11 +41,6 @@ static load_phase phase_of(const load_run *run)
     return atomic_load_explicit(&run->phase, memory_order_relaxed);
 }
 
-static load_thread *thread_of(load_run *run, const rws_conn *conn)
-{
-    return &run->threads[rws_conn_shard(conn)];
-}
-
 static uint32_t next_slot(const load_run *run, uint32_t slot)
 {
     return slot + 1 == run->arguments.pipeline ? 0 : slot + 1;
@@ -57,16 +52,16 @@ static bool may_send(const load_conn *c)
 }
 
 /* False if the connection is of no more use; the error is noted. */
-static bool send_next(load_run *run, load_thread *thread, load_conn *c, rws_conn *conn,
-                      uint64_t now)
+static bool send_next(load_run *run, load_conn *c, uint64_t now)
 {
+    load_thread *thread = c->thread;
     const uint8_t *message = payload_begin(&thread->payload, c->index, c->sent);
-    int status = rws_conn_send(conn, run->opcode, message, run->arguments.size);
+    int status = rws_conn_send(c->conn, run->opcode, message, run->arguments.size);
     payload_end(&thread->payload, c->index, c->sent);
     if (status < 0) {
         load_note_error(run, LOAD_MESSAGE, "send", "a message could not be sent: %s",
                         rws_strerror(status));
-        rws_conn_abort(conn);
+        rws_conn_abort(c->conn);
         return false;
     }
     c->sent_at[c->send_slot] = now;
@@ -76,31 +71,46 @@ static bool send_next(load_run *run, load_thread *thread, load_conn *c, rws_conn
     return true;
 }
 
-static void finish(load_conn *c, rws_conn *conn)
+static void finish(load_conn *c)
 {
     c->closing = true;
-    rws_conn_close(conn, RWS_CLOSE_NORMAL, NULL);
+    rws_conn_close(c->conn, RWS_CLOSE_NORMAL, NULL);
+}
+
+static void start_traffic(load_run *run, load_conn *c)
+{
+    if (phase_of(run) == LOAD_STOP || !may_send(c)) {
+        finish(c);
+        return;
+    }
+    uint64_t now = host_now_ns();
+    for (uint64_t i = 0; i < run->arguments.pipeline && may_send(c); i++)
+        if (!send_next(run, c, now)) return;
+}
+
+/* One more connection of this thread is open or has failed: after the last one, all start. */
+static void resolve(load_run *run, load_thread *thread)
+{
+    if (++thread->resolved < thread->share) return;
+    uint64_t none = 0;
+    atomic_compare_exchange_strong(&run->traffic_ns, &none, host_now_ns());
+    for (uint64_t i = thread->index; i < run->arguments.connections; i += run->arguments.threads)
+        if (run->conns[i].conn) start_traffic(run, &run->conns[i]);
+    atomic_fetch_add(&run->threads_started, 1);
 }
 
 static void on_open(rws_conn *conn, void *user)
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
+    c->conn = conn;
     atomic_fetch_add(&run->opened, 1);
     sem_post(&run->dial_slots);
-
-    if (phase_of(run) == LOAD_STOP || !may_send(c)) {
-        finish(c, conn);
-        return;
-    }
-    load_thread *thread = thread_of(run, conn);
-    uint64_t now = host_now_ns();
-    for (uint64_t i = 0; i < run->arguments.pipeline && may_send(c); i++)
-        if (!send_next(run, thread, c, conn, now)) return;
+    resolve(run, c->thread);
 }
 
-static void note_wrong(load_run *run, load_thread *thread, const load_conn *c, rws_opcode opcode,
-                       const void *data, size_t len)
+static void note_wrong(load_run *run, const load_conn *c, rws_opcode opcode, const void *data,
+                       size_t len)
 {
     if (opcode != run->opcode)
         load_note_error(run, LOAD_MESSAGE, "opcode",
@@ -114,23 +124,24 @@ static void note_wrong(load_run *run, load_thread *thread, const load_conn *c, r
         load_note_error(
             run, LOAD_MESSAGE, "bytes", "connection %u, reply %u: byte %zu of %zu is wrong",
             c->index, c->answered,
-            run->other ? 0 : payload_mismatch(&thread->payload, c->index, c->answered, data, len),
+            run->other ? 0
+                       : payload_mismatch(&c->thread->payload, c->index, c->answered, data, len),
             len);
 }
 
-static bool reply_is_right(const load_run *run, const load_thread *thread, const load_conn *c,
-                           rws_opcode opcode, const void *data, size_t len)
+static bool reply_is_right(const load_run *run, const load_conn *c, rws_opcode opcode,
+                           const void *data, size_t len)
 {
     if (opcode != run->opcode) return false;
     if (run->other) return len == run->arguments.size && memcmp(data, run->other, len) == 0;
-    return payload_equal(&thread->payload, c->index, c->answered, data, len);
+    return payload_equal(&c->thread->payload, c->index, c->answered, data, len);
 }
 
 static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
-    load_thread *thread = thread_of(run, conn);
+    load_thread *thread = c->thread;
     if (c->answered == c->sent) {
         bump(&thread->wrong, 1);
         load_note_error(run, LOAD_MESSAGE, "extra",
@@ -141,7 +152,7 @@ static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_
 
     uint64_t now = host_now_ns();
     load_phase phase = phase_of(run);
-    if (reply_is_right(run, thread, c, opcode, data, len)) {
+    if (reply_is_right(run, c, opcode, data, len)) {
         bump(&thread->verified, 1);
         if (phase == LOAD_MEASURE) {
             bump(&thread->measured, 1);
@@ -149,16 +160,16 @@ static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_
         }
     } else {
         bump(&thread->wrong, 1);
-        note_wrong(run, thread, c, opcode, data, len);
+        note_wrong(run, c, opcode, data, len);
     }
     atomic_store_explicit(&thread->last_reply_ns, now, memory_order_relaxed);
     c->answered++;
     c->answer_slot = next_slot(run, c->answer_slot);
 
     if (phase != LOAD_STOP && may_send(c))
-        send_next(run, thread, c, conn, now);
+        send_next(run, c, now);
     else if (c->answered == c->sent)
-        finish(c, conn);
+        finish(c);
     return 0;
 }
 
@@ -166,8 +177,9 @@ static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer 
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
-    load_thread *thread = thread_of(run, conn);
+    load_thread *thread = c->thread;
     uint32_t unanswered = c->sent - c->answered;
+    c->conn = NULL;
     bump(&thread->lost, unanswered);
 
     bool expected = c->closing && code == RWS_CLOSE_NORMAL;
@@ -195,13 +207,14 @@ static void on_dial_error(rws_client *client, const rws_error *error, void *dial
 {
     (void)client;
     load_run *run = user;
-    const load_conn *c = dial_user;
+    load_conn *c = dial_user;
     /* The connection itself fails with an errno; whatever comes after it is the handshake. */
     bool connecting = error->status > -4096 || error->status == RWS_E_ADDRESS;
     load_note_error(run, connecting ? LOAD_CONNECT : LOAD_UPGRADE, rws_strerror(error->status),
                     "connection %u: %s", c->index, error->text);
     atomic_fetch_add(&run->dial_failed, 1);
     sem_post(&run->dial_slots);
+    resolve(run, c->thread);
 }
 
 rws_handler load_handler(void)

@@ -134,6 +134,10 @@ static void print_text(const report *r)
     printf(", %" PRIu64 " thread%s, %s%s\n\n", a->threads, a->threads == 1 ? "" : "s",
            format_time(&text[3], (double)run->window_ns), run->interrupted ? ", interrupted" : "");
 
+    if (r->opened) {
+        print_label("connected");
+        printf("in %s\n", format_time(&text[0], (double)run->connect_ns));
+    }
     if (r->totals.measured) {
         print_label("messages");
         printf("%s, %s\n", format_count(&text[0], r->totals.measured),
@@ -195,6 +199,7 @@ static bool print_json(const report *r)
     cJSON_AddNumberToObject(json, "threads", (double)a->threads);
     cJSON_AddNumberToObject(json, "seed", (double)a->seed);
     cJSON_AddBoolToObject(json, "interrupted", run->interrupted);
+    add_rounded(json, "connect_s", (double)run->connect_ns / 1e9, 6);
     add_rounded(json, "duration_s", r->seconds, 6);
     cJSON_AddNumberToObject(json, "messages", (double)r->totals.measured);
     add_rounded(json, "rate_msg_per_s", r->rate, 0);
