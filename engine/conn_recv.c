@@ -151,7 +151,10 @@ static void on_data(rws_conn *conn, const rws__event *event)
     rws__buffer *assembly = &conn->assembly;
     rws__slab *slab = &conn->shard->partial_slab;
     if (conn->state != RWS__CONN_OPEN) return; /* after our close frame data is dropped */
-    bool in_place = assembly->data != NULL && event->data == assembly->data + assembly->len;
+    /* A full assembly has no room for what was received in place: the block of the slab that lies
+     * right behind it is another's, and may be the stalled input that is decoded here. */
+    bool in_place =
+        assembly->len < assembly->capacity && event->data == assembly->data + assembly->len;
     if (event->message_first && event->message_last && !in_place) {
         deliver(conn, event->opcode, event->data, event->len);
         return;
