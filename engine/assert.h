@@ -1,10 +1,16 @@
 /*
- * RWS_ASSERT states what must be true of our own code and stays on in release builds: it writes one
- * line to the standard error and aborts. What a peer sends, what the kernel answers, what a caller
- * passes and exhaustion are errors, never asserts.
+ * RWS_ASSERT states what must be true of our own code and stays on in release builds: it calls the
+ * log hook and aborts. What a peer sends, what the kernel answers, what a caller passes and
+ * exhaustion are errors, never asserts.
  */
 #ifndef RINGWS_ENGINE_ASSERT_H
 #define RINGWS_ENGINE_ASSERT_H
+
+struct rws__config;
+
+/* Whose log hook an assert that fails on this thread calls; NULL: nobody's, it writes to the
+ * standard error. `config` is borrowed until the next call. */
+void rws__assert_log_to(const struct rws__config *config);
 
 _Noreturn void rws__assert_failed(const char *condition, const char *file, int line);
 

@@ -1,5 +1,7 @@
 #include "engine/group.h"
 
+#include "engine/assert.h"
+
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,21 +81,19 @@ static void run_worker(rws__worker *worker)
 {
     rws__shard *shard = &worker->shard;
     rws__group *group = shard->group;
+    rws__assert_log_to(&group->config);
     rws_error error = {0};
     int res = rws__shard_open(shard, &error);
     report(group, res, &error);
     if (res != 0) {
         worker->result = res;
-        rws__shard_close(shard);
-        return;
-    }
-    /* If one shard can't start, none serves. */
-    if (await_reports(group) == 0) {
+    } else if (await_reports(group) == 0) { /* if one shard can't start, none serves */
         worker->result = rws__shard_run(shard);
         /* One that can't go on takes the others with it, so that somebody notices. */
         if (worker->result != 0 && worker->result != RWS_E_TIMEOUT) rws__group_stop(group);
     }
     rws__shard_close(shard);
+    rws__assert_log_to(NULL); /* rws_server_run() gives the thread back to the program */
 }
 
 static void *worker_main(void *arg)
