@@ -12,6 +12,7 @@ static rws__chunk *add_chunk(rws__sendq *queue, rws__slab *slab, size_t bytes)
     size_t want = sizeof(rws__chunk) + bytes;
     size_t usual = (size_t)1 << queue->chunk_order;
     rws__chunk *chunk = rws__slab_take(slab, want > usual ? want : usual);
+    if (chunk == NULL && want < usual) chunk = rws__slab_take(slab, want);
     if (chunk == NULL) return NULL;
     size_t block = rws__slab_block_bytes(slab, chunk);
     chunk->next = NULL;
@@ -45,6 +46,9 @@ void rws__sendq_commit(rws__sendq *queue, size_t bytes)
 size_t rws__sendq_front(const rws__sendq *queue, const uint8_t **data)
 {
     const rws__chunk *chunk = queue->head;
+    /* A chunk is empty if its room was reserved and then not used. */
+    while (chunk != NULL && chunk->begin == chunk->end)
+        chunk = chunk->next;
     if (chunk == NULL) return 0;
     *data = chunk->data + chunk->begin;
     return chunk->end - chunk->begin;
