@@ -187,30 +187,50 @@ static int set_connections(rws__config *config, uint32_t value, rws_error *error
     return 0;
 }
 
-static int set_handler(rws__config *config, const rws_handler *handler, rws_error *error)
+/* A shorter struct is an older header's: what it lacks keeps its default. A longer one has fields
+ * that this library would ignore in silence. `size` is the first field of each of them. */
+static int overlay(void *out, size_t out_size, const void *caller, const char *name,
+                   const char *initializer, rws_error *error)
 {
-    if (handler == NULL || handler->size == 0)
+    size_t size;
+    memcpy(&size, caller, sizeof size);
+    if (size < sizeof size || size > out_size)
         return rws__fail(error, RWS_E_OPTION,
-                         "the handler is missing, or was not made with RWS_HANDLER_DEFAULT");
-    size_t size = handler->size < sizeof *handler ? handler->size : sizeof *handler;
-    memcpy(&config->handler, handler, size);
+                         "%s.size is %zu: start from %s, and link the library that the header "
+                         "belongs to",
+                         name, size, initializer);
+    memcpy(out, caller, size);
     return 0;
 }
 
-/* A shorter struct is an older header's: what it lacks keeps its default. A longer one has fields
- * that this library would ignore in silence. `size` is the first field of all options. */
-static int overlay(void *options, size_t options_size, const void *caller, const char *initializer,
-                   rws_error *error)
+static int overlay_options(void *out, size_t out_size, const void *caller, const char *initializer,
+                           rws_error *error)
 {
-    if (caller == NULL) return 0;
-    size_t size;
-    memcpy(&size, caller, sizeof size);
-    if (size < sizeof size || size > options_size)
+    return caller == NULL ? 0 : overlay(out, out_size, caller, "options", initializer, error);
+}
+
+static int set_handler(rws__config *config, const rws_handler *handler, rws_error *error)
+{
+    if (handler == NULL) return rws__fail(error, RWS_E_OPTION, "the handler is missing");
+    return overlay(&config->handler, sizeof config->handler, handler, "handler",
+                   "RWS_HANDLER_DEFAULT", error);
+}
+
+static int set_allocator(rws__config *config, const rws_allocator *allocator, rws_error *error)
+{
+    if (allocator == NULL) return 0;
+    if (allocator->alloc == NULL || allocator->release == NULL)
+        return rws__fail(error, RWS_E_OPTION, "allocator lacks alloc or release");
+    config->allocator = *allocator;
+    return 0;
+}
+
+static int set_send_buffer(rws__config *config, int bytes, rws_error *error)
+{
+    if (bytes < 0)
         return rws__fail(error, RWS_E_OPTION,
-                         "options.size is %zu: start from %s, and link the library that the header "
-                         "belongs to",
-                         size, initializer);
-    memcpy(options, caller, size);
+                         "socket_send_buffer_bytes is %d; it must not be negative", bytes);
+    config->socket_send_buffer_bytes = bytes;
     return 0;
 }
 
@@ -225,7 +245,6 @@ static int overlay(void *options, size_t options_size, const void *caller, const
         NUMBER(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS);                                      \
         NUMBER(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
         NUMBER(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
-        config->socket_send_buffer_bytes = options->socket_send_buffer_bytes;                      \
         config->handle_ping = options->handle_ping;                                                \
         config->handle_pong = options->handle_pong;                                                \
         config->handle_close = options->handle_close;                                              \
@@ -233,9 +252,10 @@ static int overlay(void *options, size_t options_size, const void *caller, const
         config->log = options->log;                                                                \
         config->log_user = options->log_user;                                                      \
         config->user = options->user;                                                              \
-        if (options->allocator != NULL) config->allocator = *options->allocator;                   \
         config->rules.role = config->role;                                                         \
         config->rules.validate_utf8 = options->validate_utf8;                                      \
+        TRY(set_allocator(config, options->allocator, error));                                     \
+        TRY(set_send_buffer(config, options->socket_send_buffer_bytes, error));                    \
         TRY(check_watermarks(config, error));                                                      \
         TRY(set_message_limits(config, options->message_bytes_max, options->fragments_max,         \
                                options->partial_bytes_max, error));                                \
@@ -258,11 +278,17 @@ static int copy_server_strings(rws__config *config, const rws_server_options *op
             rws__copy_string(config, options->address != NULL ? options->address : "127.0.0.1");
         if (config->address == NULL) goto no_memory;
     }
-    if (options->origins == NULL || options->origins_count == 0) return 0;
+    if (options->origins_count == 0) return 0;
+    /* Not "all": a list that got lost must not let everyone in. */
+    if (options->origins == NULL)
+        return rws__fail(error, RWS_E_OPTION, "origins is NULL, and origins_count is %u",
+                         options->origins_count);
     config->origins = rws__alloc(config, options->origins_count * sizeof(char *));
     if (config->origins == NULL) goto no_memory;
     config->origins_count = options->origins_count;
     for (uint32_t i = 0; i < options->origins_count; i++) {
+        if (options->origins[i] == NULL)
+            return rws__fail(error, RWS_E_OPTION, "origins[%u] is NULL", i);
         config->origins[i] = rws__copy_string(config, options->origins[i]);
         if (config->origins[i] == NULL) goto no_memory;
     }
@@ -293,7 +319,8 @@ int rws__config_for_server(rws__config *config, const rws_server_options *caller
     memset(config, 0, sizeof *config);
     config->role = RWS_SERVER;
     rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    int res = overlay(&options, sizeof options, caller, "RWS_SERVER_OPTIONS_DEFAULT", error);
+    int res =
+        overlay_options(&options, sizeof options, caller, "RWS_SERVER_OPTIONS_DEFAULT", error);
     if (res == 0) res = server_config(config, &options, handler, error);
     if (res != 0) rws__config_free(config);
     return res;
@@ -317,7 +344,8 @@ int rws__config_for_client(rws__config *config, const rws_client_options *caller
     memset(config, 0, sizeof *config);
     config->role = RWS_CLIENT;
     rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
-    int res = overlay(&options, sizeof options, caller, "RWS_CLIENT_OPTIONS_DEFAULT", error);
+    int res =
+        overlay_options(&options, sizeof options, caller, "RWS_CLIENT_OPTIONS_DEFAULT", error);
     if (res == 0) res = client_config(config, &options, handler, error);
     if (res != 0) rws__config_free(config);
     return res;
