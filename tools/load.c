@@ -298,6 +298,7 @@ static int64_t run_traffic(load_run *run, rws_client *client)
     load_arguments *a = &run->arguments;
     uint64_t started = host_now_ns(), window = started;
     bool from_first_dial = a->messages && a->warmup_ns == 0;
+    run->dial_ns = started;
     run->cpu_known = a->server_pid != 0;
     if (from_first_dial) {
         read_cpu(run, &cpu_start);
@@ -311,7 +312,6 @@ static int64_t run_traffic(load_run *run, rws_client *client)
         load_note_error(run, LOAD_CONNECT, "dial", "connection %u: %s", dialled,
                         rws_strerror(status));
     wait_for_open(run, dialled, started);
-    run->connect_ns = host_now_ns() - started;
     if (!from_first_dial) {
         if (a->warmup_ns) wait_for_traffic(run, dialled, started, host_now_ns() + a->warmup_ns);
         read_cpu(run, &cpu_start);
@@ -327,8 +327,7 @@ static int64_t run_traffic(load_run *run, rws_client *client)
     read_cpu(run, &cpu_end);
     /* A run by count, or one whose server went away, ended with its last reply. */
     load_totals totals = load_sum(run);
-    uint64_t traffic_ns = atomic_load(&run->traffic_ns);
-    if (from_first_dial && traffic_ns) window = traffic_ns;
+    if (from_first_dial && totals.first_resolved_ns) window = totals.first_resolved_ns;
     if ((a->messages || all_closed(run, dialled)) && totals.last_reply_ns > window)
         end = totals.last_reply_ns;
     run->window_ns = end - window;

@@ -76,10 +76,11 @@ struct load_thread {
     uint32_t share;    /* of the connections */
     uint32_t resolved; /* of these, opened or failed */
     _Atomic uint64_t sent;
-    _Atomic uint64_t verified; /* replies that were right */
-    _Atomic uint64_t wrong;    /* replies that were not */
-    _Atomic uint64_t lost;     /* messages without a reply when their connection ended */
-    _Atomic uint64_t measured; /* right replies within the measured time */
+    _Atomic uint64_t verified;    /* replies that were right */
+    _Atomic uint64_t wrong;       /* replies that were not */
+    _Atomic uint64_t lost;        /* messages without a reply when their connection ended */
+    _Atomic uint64_t measured;    /* right replies within the measured time */
+    _Atomic uint64_t resolved_ns; /* when all connections were open or had failed; 0: not yet */
     _Atomic uint64_t last_reply_ns;
     histogram latency; /* of the measured ones, ns */
 };
@@ -96,7 +97,6 @@ typedef struct load_run {
     _Atomic load_phase phase;
     _Atomic uint32_t opened, dial_failed, closed;
     _Atomic uint32_t threads_started; /* that have begun to send */
-    _Atomic uint64_t traffic_ns;      /* when the first of them did */
     _Atomic bool giving_up;           /* the main thread closes what is left: 1001 is no surprise */
 
     pthread_mutex_t errors_lock;
@@ -106,7 +106,7 @@ typedef struct load_run {
 
     /* Results, by the main thread. */
     bool interrupted;
-    uint64_t connect_ns; /* from the first dial until every connection was open or had failed */
+    uint64_t dial_ns; /* when the first connection was dialled */
     uint64_t window_ns;
     bool cpu_known;
     uint64_t cpu_ns;
@@ -119,7 +119,8 @@ void load_note_error(load_run *run, load_stage stage, const char *kind, const ch
 
 /* Totals over the threads. */
 typedef struct load_totals {
-    uint64_t sent, verified, wrong, lost, measured, last_reply_ns;
+    uint64_t sent, verified, wrong, lost, measured;
+    uint64_t first_resolved_ns, last_resolved_ns, last_reply_ns;
 } load_totals;
 
 load_totals load_sum(const load_run *run);

@@ -92,8 +92,7 @@ static void start_traffic(load_run *run, load_conn *c)
 static void resolve(load_run *run, load_thread *thread)
 {
     if (++thread->resolved < thread->share) return;
-    uint64_t none = 0;
-    atomic_compare_exchange_strong(&run->traffic_ns, &none, host_now_ns());
+    atomic_store(&thread->resolved_ns, host_now_ns());
     for (uint64_t i = thread->index; i < run->arguments.connections; i += run->arguments.threads)
         if (run->conns[i].conn) start_traffic(run, &run->conns[i]);
     atomic_fetch_add(&run->threads_started, 1);
@@ -239,6 +238,9 @@ load_totals load_sum(const load_run *run)
         totals.measured += atomic_load_explicit(&thread->measured, memory_order_relaxed);
         uint64_t last = atomic_load_explicit(&thread->last_reply_ns, memory_order_relaxed);
         if (last > totals.last_reply_ns) totals.last_reply_ns = last;
+        uint64_t resolved = atomic_load(&thread->resolved_ns);
+        if (resolved > totals.last_resolved_ns) totals.last_resolved_ns = resolved;
+        if (i == 0 || resolved < totals.first_resolved_ns) totals.first_resolved_ns = resolved;
     }
     return totals;
 }

@@ -31,6 +31,7 @@ typedef struct report {
     uint32_t opened;
     uint64_t errors;
     bool right;
+    double connect_ns; /* until the last connection was open or had failed */
     double seconds;
     double rate;
     double latency_ns[PERCENTILES];
@@ -48,6 +49,8 @@ static report make_report(const load_run *run)
         .opened = atomic_load(&run->opened),
         .seconds = (double)run->window_ns / 1e9,
     };
+    if (r.totals.last_resolved_ns)
+        r.connect_ns = (double)(r.totals.last_resolved_ns - run->dial_ns);
     for (size_t i = 0; i < LOAD_STAGES; i++)
         r.errors += run->errors_by_stage[i];
 
@@ -136,7 +139,7 @@ static void print_text(const report *r)
 
     if (r->opened) {
         print_label("connected");
-        printf("in %s\n", format_time(&text[0], (double)run->connect_ns));
+        printf("in %s\n", format_time(&text[0], r->connect_ns));
     }
     if (r->totals.measured) {
         print_label("messages");
@@ -199,7 +202,7 @@ static bool print_json(const report *r)
     cJSON_AddNumberToObject(json, "threads", (double)a->threads);
     cJSON_AddNumberToObject(json, "seed", (double)a->seed);
     cJSON_AddBoolToObject(json, "interrupted", run->interrupted);
-    add_rounded(json, "connect_s", (double)run->connect_ns / 1e9, 6);
+    add_rounded(json, "connect_s", r->connect_ns / 1e9, 6);
     add_rounded(json, "duration_s", r->seconds, 6);
     cJSON_AddNumberToObject(json, "messages", (double)r->totals.measured);
     add_rounded(json, "rate_msg_per_s", r->rate, 0);
