@@ -278,11 +278,11 @@ static int copy_server_strings(rws__config *config, const rws_server_options *op
             rws__copy_string(config, options->address != NULL ? options->address : "127.0.0.1");
         if (config->address == NULL) goto no_memory;
     }
-    if (options->origins_count == 0) return 0;
+    if (options->origins == NULL && options->origins_count == 0) return 0;
     /* Not "all": a list that got lost must not let everyone in. */
-    if (options->origins == NULL)
-        return rws__fail(error, RWS_E_OPTION, "origins is NULL, and origins_count is %u",
-                         options->origins_count);
+    if (options->origins == NULL || options->origins_count == 0)
+        return rws__fail(error, RWS_E_OPTION, "origins is %s, and origins_count is %u",
+                         options->origins == NULL ? "NULL" : "a list", options->origins_count);
     config->origins = rws__alloc(config, options->origins_count * sizeof(char *));
     if (config->origins == NULL) goto no_memory;
     config->origins_count = options->origins_count;
