@@ -7,13 +7,12 @@
  * there, one at a time.
  *
  * Rules of the callbacks:
- * 1. on_upgrade (server) comes first, and at most once. If it is refused, no other callback
- * follows.
+ * 1. on_upgrade (server) comes first, and at most once. If it refuses, no other callback follows.
  * 2. on_open comes once, after the handshake.
  * 3. on_message, on_ping, on_pong, on_close_frame and on_drain come between on_open and on_close.
  * 4. on_close comes exactly once for every on_open, whatever the cause, and is the last one.
  * 5. A callback may call anything on its connection, rws_conn_close() included; effects that would
- * free it wait until the callback has returned.
+ *    free it wait until the callback has returned.
  * 6. Data given to a callback is borrowed until it returns.
  *
  * Thread words in the doc blocks: *loop* is the thread that runs the connection's shard; *any* is
@@ -43,7 +42,8 @@ typedef enum rws_closer {
 
 /*
  * The program's side. Any pointer may be NULL. `user` is the context pointer of the options;
- * `size` is sizeof(rws_handler), set by RWS_HANDLER_DEFAULT.
+ * `size` is sizeof(rws_handler), set by RWS_HANDLER_DEFAULT: a program that was compiled with an
+ * older header has a shorter one, and what that lacks is NULL.
  */
 typedef struct rws_handler {
     size_t size;
@@ -150,10 +150,18 @@ typedef struct rws_server_options {
  * Make a server: check the options, probe the kernel, open the listeners. No thread is started and
  * nothing is accepted yet.
  *
- * `out` receives the server (*given*: rws_server_destroy()). `options` and `handler` are *copied*.
- * `error` may be NULL; on failure it receives a sentence for people. Thread: any. Returns 0,
- * RWS_E_OPTION, RWS_E_ADDRESS, RWS_E_KERNEL_OLD, RWS_E_RING_BLOCKED, -EADDRINUSE, -EACCES, -ENOMEM
- * or another -errno of socket(2), bind(2) or listen(2).
+ * `out` receives the server (*given*: rws_server_destroy()), or NULL. `options` (NULL: the
+ * defaults) and `handler` are *copied*. `error` may be NULL; on failure it receives a sentence for
+ * people. Thread: any.
+ * Returns 0 or
+ *   RWS_E_OPTION         a field is out of its range, or a struct has a wrong `size`;
+ *   RWS_E_ADDRESS        `address` is not numeric, or `unix_path` is too long;
+ *   RWS_E_KERNEL_OLD     before Linux 6.1;
+ *   RWS_E_RING_BLOCKED   by a sysctl, seccomp or another rule: see rws_probe_kernel();
+ *   -EADDRINUSE          also after it was tried again for a second;
+ *   -EACCES              a port below 1024, or the folder of `unix_path`;
+ *   -ENOMEM              for a ring (ulimit -l), a pool or a copy;
+ *   another -errno       of io_uring_setup(2), eventfd(2), socket(2), bind(2) or listen(2).
  */
 RWS_API int rws_server_create(rws_server **out, const rws_server_options *options,
                               const rws_handler *handler, rws_error *error);
@@ -163,8 +171,11 @@ RWS_API int rws_server_create(rws_server **out, const rws_server_options *option
  * until rws_server_stop(), then drain and return.
  *
  * `error` may be NULL. Thread: any, once per server, and not after rws_server_start().
- * Returns 0 after a drain in which every connection closed in time, RWS_E_TIMEOUT if some had to be
- * cut off, RWS_E_STATE, or why a shard could not start or go on (RWS_E_RING_BLOCKED, -ENOMEM, …).
+ * Returns 0 after a drain in which every connection closed in time, or
+ *   RWS_E_TIMEOUT   some connections had to be cut off;
+ *   RWS_E_STATE     it was started before;
+ *   -ENOMEM         a ring or its buffers: raise the limit of locked memory;
+ *   another -errno  of the call that a shard could not start or go on without.
  */
 RWS_API int rws_server_run(rws_server *server, rws_error *error);
 
@@ -172,7 +183,8 @@ RWS_API int rws_server_run(rws_server *server, rws_error *error);
  * Serve on threads of the library; returns when every shard is up, or with the reason why one is
  * not.
  *
- * `error` may be NULL. Thread: any, once per server. Errors as rws_server_run().
+ * `error` may be NULL. Thread: any, once per server. Errors as rws_server_run(), but for
+ * RWS_E_TIMEOUT.
  */
 RWS_API int rws_server_start(rws_server *server, rws_error *error);
 
@@ -188,7 +200,7 @@ RWS_API void rws_server_stop(rws_server *server);
  * Wait for the threads of rws_server_start() to end. Returns as rws_server_run(); RWS_E_STATE if it
  * was not started.
  *
- * Thread: any but a loop thread.
+ * Thread: any but a loop thread; one at a time.
  */
 RWS_API int rws_server_wait(rws_server *server);
 
@@ -208,9 +220,14 @@ RWS_API uint32_t rws_server_shards(const rws_server *server);
 /**
  * Run `fn(arg)` on the loop thread of shard `shard`, after the callbacks that run now.
  *
- * `arg` is *taken* if 0 is returned: `fn` runs exactly once — with `cancelled` true, if the shard
- * ends first, then on the thread that destroys the server. Thread: any. Returns 0, RWS_E_ARGUMENT
- * (no such shard) or RWS_E_BACKLOG (the shard's mailbox is full: 65536 posts).
+ * `arg` is *taken* if 0 is returned: `fn` then runs exactly once. If the shard ends first,
+ * `cancelled` is true, and the thread is the shard's, at its end, or the one that destroys a server
+ * that never ran. Posts run in call order. Thread: any.
+ * Returns 0, or with nothing posted:
+ *   RWS_E_ARGUMENT   no such shard, or `fn` is NULL;
+ *   RWS_E_BACKLOG    the shard's mailbox is full: 65536 posts;
+ *   RWS_E_STATE      the shard has ended;
+ *   -ENOMEM          the mailbox can't grow.
  */
 RWS_API int rws_server_post(rws_server *server, uint32_t shard,
                             void (*fn)(void *arg, bool cancelled), void *arg);
@@ -236,7 +253,8 @@ typedef struct rws_stats {
     uint64_t ring_enters;   /* io_uring_enter calls of the loops */
 } rws_stats;
 
-/** Fill `*stats` (its `size` set by the caller). Thread: any. */
+/** Fill `*stats` as far as its `size`, set by the caller, goes; fields that this library does not
+ * know are left as they are. Thread: any. */
 RWS_API void rws_server_stats(const rws_server *server, rws_stats *stats);
 
 /* The request in on_upgrade, and the answer to it. All spans are borrowed until on_upgrade returns.
@@ -283,7 +301,8 @@ RWS_API int rws_request_add_header(rws_request *request, const char *name, const
  */
 RWS_API int rws_request_reject(rws_request *request, int status, const char *body);
 
-/** Set what rws_conn_user() will return. */
+/** Set what rws_conn_user() will return. If no on_open follows, there is no on_close to free it in.
+ */
 RWS_API void rws_request_set_user(rws_request *request, void *conn_user);
 
 /* Connections. */
@@ -292,17 +311,19 @@ RWS_API void rws_request_set_user(rws_request *request, void *conn_user);
  * Queue one whole message; messages leave in call order.
  *
  * `opcode` is RWS_TEXT or RWS_BINARY. `data` (`len` bytes; NULL only if 0) is *copied*. Text is not
- * checked for UTF-8. Thread: loop. Returns 0, or with nothing queued: RWS_E_STATE     `conn` is not
- * open, or a message is being sent in frames; RWS_E_BACKLOG   over send_queue_bytes_max: wait for
- * on_drain. A single message that is larger than the bound is accepted on an empty queue;
- *   RWS_E_ARGUMENT  not a data opcode;
- *   -ENOMEM         send_pool_bytes_max is in use.
+ * checked for UTF-8. A message that is larger than send_queue_bytes_max is taken on an empty queue.
+ * Thread: loop. From another thread: rws_server_post().
+ * Returns 0, or with nothing queued:
+ *   RWS_E_STATE      `conn` is not open, or a message is being sent in frames;
+ *   RWS_E_BACKLOG    over send_queue_bytes_max: wait for on_drain;
+ *   RWS_E_ARGUMENT   not a data opcode, `data` is NULL, or `len` is over 2^31 - 1 MiB;
+ *   -ENOMEM          send_pool_bytes_max is in use.
  */
 RWS_API int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len);
 
-/** rws_conn_send() with RWS_TEXT. */
+/** rws_conn_send() with RWS_TEXT: ownership, thread and errors as there. */
 RWS_API int rws_conn_send_text(rws_conn *conn, const char *text, size_t len);
-/** rws_conn_send() with RWS_BINARY. */
+/** rws_conn_send() with RWS_BINARY: ownership, thread and errors as there. */
 RWS_API int rws_conn_send_binary(rws_conn *conn, const void *data, size_t len);
 
 /**
@@ -310,8 +331,9 @@ RWS_API int rws_conn_send_binary(rws_conn *conn, const void *data, size_t len);
  * RWS_BINARY and `fin` false and goes on with RWS_CONTINUATION; pings and pongs (at most 125 bytes,
  * `fin` true) may come in between.
  *
- * Arguments, thread and errors otherwise as rws_conn_send(); RWS_E_STATE also for a frame that is
- * out of order.
+ * Arguments, thread and errors otherwise as rws_conn_send(). RWS_E_STATE also for a frame that is
+ * out of order (RFC 6455 section 5.4), RWS_E_ARGUMENT for a control frame that is too long or not
+ * final; a control frame may go 64 KiB over send_queue_bytes_max before it is RWS_E_BACKLOG.
  */
 RWS_API int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, const void *data,
                                 size_t len);
@@ -322,8 +344,8 @@ RWS_API int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, con
  * is delivered but on_close.
  *
  * `code`: 1000–1003, 1007–1014 or 3000–4999, or 1005 for an empty close frame. `reason` (UTF-8, at
- * most 123 bytes; NULL: none) is *copied*. Thread: loop. Returns 0, RWS_E_ARGUMENT, or RWS_E_STATE
- * if it is closing already.
+ * most 123 bytes; NULL: none) is *copied*. Thread: loop. Returns 0, RWS_E_ARGUMENT (code or
+ * reason), or RWS_E_STATE if it is closing already.
  */
 RWS_API int rws_conn_close(rws_conn *conn, uint16_t code, const char *reason);
 
@@ -350,6 +372,8 @@ RWS_API int rws_conn_peer(const rws_conn *conn, struct sockaddr_storage *address
 /** The pointer that the program keeps with a connection; NULL at first (clients: `dial_user`).
  * Thread: loop. */
 RWS_API void *rws_conn_user(const rws_conn *conn);
+/** Set it. The pointer is *borrowed*; the program frees what it points to, in on_close at the
+ * earliest. Thread: loop. */
 RWS_API void rws_conn_set_user(rws_conn *conn, void *conn_user);
 
 /** The index of the shard that runs the connection. Thread: loop. */
@@ -405,8 +429,8 @@ RWS_API int rws_client_create(rws_client **out, const rws_client_options *option
 /**
  * Open a connection. `url` is ws://HOST[:PORT][/PATH][?QUERY] or ws+unix://PATH[:TARGET]
  * (*copied*); a host name is resolved by the calling thread. `subprotocols` is a comma-separated
- * list or NULL. Shards take turns. The outcome is on_open or on_dial_error, on the loop thread,
- * exactly once if 0 is returned.
+ * list (*copied*) or NULL. Shards take turns. The outcome is on_open or on_dial_error, exactly once
+ * if 0 is returned, on the loop thread (or on the one that destroys a client that never ran).
  *
  * Thread: any. Returns 0, RWS_E_URL, RWS_E_ADDRESS, RWS_E_ARGUMENT (subprotocols), -ENOMEM,
  * RWS_E_BACKLOG (too many dials at once) or RWS_E_STATE (stopped).
@@ -427,7 +451,8 @@ typedef struct rws_probe {
     size_t size;
     char kernel[64]; /* uname release */
     int status; /* 0: a server can run; else RWS_E_KERNEL_OLD, RWS_E_RING_BLOCKED, -ENOMEM, … */
-    char blocked_by[24]; /* "", "sysctl", "seccomp", "missing", "version", "memlock" or "other" */
+    char blocked_by[24]; /* "", "sysctl", "seccomp", "missing", "version", "memlock", "descriptors"
+                            or "other" */
     char text[256];      /* a sentence: why not, and the way out; or that all is well */
     uint32_t features;   /* rws_feature bits that this kernel has and ringws would use by default */
     uint64_t descriptors_soft, descriptors_hard; /* RLIMIT_NOFILE */
@@ -436,12 +461,12 @@ typedef struct rws_probe {
     uint32_t connections_max;                    /* per shard, by default, under these limits */
 } rws_probe;
 
-/** Probe by making a small ring. Fills `*probe` (its `size` set by the caller). Thread: any.
- * Returns probe->status. */
+/** Probe by making a small ring. Fills `*probe` as far as its `size`, set by the caller, goes.
+ * Returns its status. Thread: any. */
 RWS_API int rws_probe_kernel(rws_probe *probe);
 
-/** The name of one feature bit, "incremental_buffers" …, and what it does; NULL for an unknown one.
- * Thread: any. */
+/** The name of one feature bit, "incremental_buffers" …, and what it does: constant strings, NULL
+ * for an unknown one. Thread: any. */
 RWS_API const char *rws_feature_name(rws_feature feature);
 RWS_API const char *rws_feature_text(rws_feature feature);
 

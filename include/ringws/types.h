@@ -121,10 +121,9 @@ typedef struct rws_error {
 } rws_error;
 
 /*
- * The memory that the library takes. `alloc` returns memory aligned for any
- * object, or NULL; `release` gets the size that was asked for. Both are called
- * from several threads at once. Rings and their buffers are mapped by the
- * library itself.
+ * The memory that the library takes; both functions are needed. `alloc` returns memory aligned for
+ * any object, or NULL; `release` gets the size that was asked for. Both are called from several
+ * threads at once. Rings and their buffers are mapped by the library itself.
  */
 typedef struct rws_allocator {
     void *(*alloc)(size_t size, void *user);
