@@ -121,7 +121,7 @@ static void check_limits(findings *f)
     bool tight = p->memlock_soft < (UINT64_C(8) << 20);
     c = add(f, "locked memory", strcmp(p->blocked_by, "memlock") == 0 ? BAD : tight ? NOTE : OK);
     snprintf(c->text, sizeof(c->text), "%s%s", limit_text(&text[0], p->memlock_soft, true),
-             tight ? ": the buffer pools shrink to fit; 8 MiB is enough ('ulimit -l')" : "");
+             tight ? ": 8 MiB is usual; raise it ('ulimit -l') if a ring is refused" : "");
 }
 
 static void check_network(findings *f)

@@ -96,7 +96,7 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
          "kernel features not to use ('ringws doctor' lists\nthem), or 'all'"},
         {"recv-buffers", 0, ARGS_NUMBER, &a->recv_buffers, 1, 32768, "N",
          "receive buffers per shard, a power of two"},
-        {"recv-buffer-bytes", 0, ARGS_BYTES, &a->recv_buffer_bytes, 256, 64 * MIB, "BYTES",
+        {"recv-buffer-bytes", 0, ARGS_BYTES, &a->recv_buffer_bytes, 512, 64 * MIB, "BYTES",
          "size of each"},
         {"send-buffer", 0, ARGS_BYTES, &a->send_buffer, 1, 1u << 30, "BYTES",
          "the connections' SO_SNDBUF"},
