@@ -1,0 +1,216 @@
+/*
+ * Memory from the program's allocator: every allocation fails in turn, everything is released with
+ * its size, and connections take nothing from it while they live.
+ */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ringws/ringws.h"
+#include "support/raw_client.h"
+
+typedef struct counted {
+    pthread_mutex_t lock;
+    unsigned allocations;
+    unsigned fail_at; /* this one gets NULL; 0: none */
+    long bytes;       /* taken and not given back */
+    unsigned broken;
+} counted;
+
+/* The size stands before each block, so that the size of a release can be checked. */
+#define HEADER 64
+
+static void *count_alloc(size_t size, void *user)
+{
+    counted *counted = user;
+    pthread_mutex_lock(&counted->lock);
+    bool fail = ++counted->allocations == counted->fail_at;
+    if (!fail) counted->bytes += (long)size;
+    pthread_mutex_unlock(&counted->lock);
+    char *block = fail ? NULL : malloc(HEADER + size);
+    if (block == NULL) return NULL;
+    memcpy(block, &size, sizeof size);
+    memset(block + HEADER, 0xdd, size);
+    return block + HEADER;
+}
+
+static void count_release(void *memory, size_t size, void *user)
+{
+    counted *counted = user;
+    char *block = (char *)memory - HEADER;
+    size_t had;
+    memcpy(&had, block, sizeof had);
+    pthread_mutex_lock(&counted->lock);
+    counted->bytes -= (long)size;
+    if (had != size) counted->broken++;
+    pthread_mutex_unlock(&counted->lock);
+    free(block);
+}
+
+static counted counted_memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static const rws_allocator allocator = {count_alloc, count_release, &counted_memory};
+
+static unsigned allocations(void)
+{
+    pthread_mutex_lock(&counted_memory.lock);
+    unsigned count = counted_memory.allocations;
+    pthread_mutex_unlock(&counted_memory.lock);
+    return count;
+}
+
+static void nothing_is_left(unsigned fail_at)
+{
+    cr_assert_eq(counted_memory.bytes, 0, "%ld bytes are left after failure %u",
+                 counted_memory.bytes, fail_at);
+    cr_assert_eq(counted_memory.broken, 0, "a block was released with another size");
+}
+
+/* ---- every allocation fails ---- */
+
+static void skip_without_io_uring(void)
+{
+    rws_probe probe = {.size = sizeof probe};
+    if (rws_probe_kernel(&probe) != 0) cr_skip_test("%s", probe.text);
+}
+
+static int make_server(const char *unix_path)
+{
+    static const char *const origins[] = {"https://example.org", "null"};
+    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    options.port = 0;
+    options.shards = 3;
+    options.connections_max = 16;
+    options.unix_path = unix_path;
+    options.origins = origins;
+    options.origins_count = 2;
+    options.allocator = &allocator;
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    rws_server *server = (void *)1;
+    rws_error error = {0};
+    int res = rws_server_create(&server, &options, &handler, &error);
+    if (res != 0) {
+        cr_assert_null(server);
+        cr_assert_eq(error.status, res);
+        cr_assert_gt(strlen(error.text), 5, "a sentence");
+    }
+    rws_server_destroy(server);
+    return res;
+}
+
+static int make_client(const char *dial)
+{
+    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    options.shards = 2;
+    options.connections_max = 16;
+    options.allocator = &allocator;
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    rws_client *client = (void *)1;
+    rws_error error = {0};
+    int res = rws_client_create(&client, &options, &handler, &error);
+    if (res != 0) cr_assert_null(client);
+    if (res != 0) cr_assert_eq(error.status, res);
+    if (res == 0 && dial != NULL) res = rws_client_dial(client, dial, "a, b", NULL);
+    rws_client_destroy(client);
+    return res;
+}
+
+static void fail_every_allocation(int (*make)(const char *), const char *argument)
+{
+    for (unsigned fail_at = 1;; fail_at++) {
+        counted_memory.allocations = 0;
+        counted_memory.fail_at = fail_at;
+        int res = make(argument);
+        nothing_is_left(fail_at);
+        if (counted_memory.allocations < fail_at) {
+            cr_assert_eq(res, 0, "no allocation failed: %d", res);
+            cr_assert_gt(fail_at, 3);
+            return;
+        }
+        cr_assert_eq(res, -ENOMEM, "allocation %u failed: %d", fail_at, res);
+    }
+}
+
+Test(engine_memory, survives_every_failed_allocation_of_a_server)
+{
+    skip_without_io_uring();
+    fail_every_allocation(make_server, NULL);
+}
+
+Test(engine_memory, survives_every_failed_allocation_of_a_server_on_a_unix_socket)
+{
+    skip_without_io_uring();
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/ringws-memory-%d.sock", (int)getpid());
+    fail_every_allocation(make_server, path);
+    cr_assert_neq(access(path, F_OK), 0, "the socket's file is left");
+}
+
+Test(engine_memory, survives_every_failed_allocation_of_a_client)
+{
+    skip_without_io_uring();
+    fail_every_allocation(make_client, NULL);
+}
+
+Test(engine_memory, survives_every_failed_allocation_of_a_dial)
+{
+    skip_without_io_uring();
+    fail_every_allocation(make_client, "ws://127.0.0.1:9/chat?x=1");
+}
+
+/* ---- nothing is allocated while connections live ---- */
+
+static int echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+{
+    (void)user;
+    return rws_conn_send(conn, opcode, data, len);
+}
+
+static void exchange(raw_client *client, size_t len)
+{
+    static uint8_t payload[70000];
+    memset(payload, 'x', sizeof payload);
+    cr_assert(raw_send_frame(client, RAW_BINARY, payload, len));
+    raw_frame frame;
+    cr_assert_eq(raw_read_frame(client, &frame), 1);
+    cr_assert_eq(frame.len, len);
+    cr_assert(raw_send_frame(client, RAW_TEXT & ~RAW_FIN, "in ", 3));
+    cr_assert(raw_send_frame(client, RAW_PING, "ping", 4));
+    cr_assert(raw_send_frame(client, RAW_FIN, "frames", 6));
+    cr_assert_eq(raw_read_frame(client, &frame), 1);
+    cr_assert_eq(frame.first, RAW_PONG);
+    cr_assert_eq(raw_read_frame(client, &frame), 1);
+    cr_assert_eq(frame.len, 9);
+}
+
+Test(engine_memory, is_not_taken_while_connections_live)
+{
+    skip_without_io_uring();
+    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    options.port = 0;
+    options.shards = 1;
+    options.connections_max = 64;
+    options.allocator = &allocator;
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    handler.on_message = echo;
+    rws_server *server;
+    rws_error error = {0};
+    cr_assert_eq(rws_server_create(&server, &options, &handler, &error), 0, "%s", error.text);
+    cr_assert_eq(rws_server_start(server, &error), 0, "%s", error.text);
+    unsigned before = allocations();
+    raw_client clients[8];
+    for (int i = 0; i < 8; i++)
+        cr_assert(raw_open(&clients[i], rws_server_port(server)));
+    for (size_t round = 0; round < 20; round++)
+        for (int i = 0; i < 8; i++)
+            exchange(&clients[i], round * 3000);
+    cr_assert_eq(allocations(), before, "%u allocations", allocations() - before);
+    for (int i = 0; i < 8; i++)
+        raw_close(&clients[i]);
+    rws_server_destroy(server);
+    nothing_is_left(0);
+}

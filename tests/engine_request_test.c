@@ -1,0 +1,224 @@
+/* What on_upgrade sees of a request, and what it may say to it. */
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/request.h"
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static rws__http_header headers[8];
+static rws__http_head head;
+static rws_conn conn;
+static rws_request request;
+static uint8_t bytes[4096];
+
+/* A request as conn_upgrade.c makes it. */
+static void start(const char *target, const char *lines)
+{
+    int len = snprintf((char *)bytes, sizeof bytes,
+                       "GET %s HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                       "Sec-WebSocket-Version: 13\r\n%s\r\n",
+                       target, lines);
+    memset(&head, 0, sizeof head);
+    head.headers = headers;
+    head.headers_capacity = COUNT(headers);
+    cr_assert_eq(rws__http_parse_request(&head, bytes, (size_t)len), 0);
+    memset(&conn, 0, sizeof conn);
+    memset(&request, 0, sizeof request);
+    request.conn = &conn;
+    request.head = &head;
+    request.refuse_status = 403;
+}
+
+static void span_is(rws_span span, const char *text, const char *context)
+{
+    if (text == NULL) {
+        cr_expect_null(span.data, "%s: \"%.*s\" instead of nothing", context, (int)span.len,
+                       span.data);
+        return;
+    }
+    cr_expect_not_null(span.data, "%s: nothing instead of \"%s\"", context, text);
+    cr_expect(span.len == strlen(text) && memcmp(span.data, text, span.len) == 0,
+              "%s: \"%.*s\" instead of \"%s\"", context, (int)span.len, span.data, text);
+}
+
+Test(engine_request, gives_the_parts_of_the_request)
+{
+    start("/chat?a=1", "Origin: https://example.org\r\nX-Thing:  some thing \r\nx-thing: two\r\n");
+    span_is(rws_request_method(&request), "GET", "method");
+    span_is(rws_request_target(&request), "/chat?a=1", "target");
+    span_is(rws_request_path(&request), "/chat", "path");
+    span_is(rws_request_origin(&request), "https://example.org", "origin");
+    span_is(rws_request_header(&request, "x-thing"), "some thing", "the first of two");
+    span_is(rws_request_header(&request, "x-other"), NULL, "no such header");
+    cr_expect_eq(rws_request_header_count(&request), 8);
+    rws_span name, value;
+    cr_assert(rws_request_header_at(&request, 7, &name, &value));
+    span_is(name, "x-thing", "the last name");
+    span_is(value, "two", "the last value");
+    cr_expect_not(rws_request_header_at(&request, 8, &name, &value));
+    cr_expect_not(rws_request_header_at(&request, SIZE_MAX, &name, &value));
+    rws_request_set_user(&request, &bytes);
+    cr_expect_eq(rws_conn_user(&conn), &bytes);
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+    cr_expect_eq(rws_request_peer(&request, &address, &len), RWS_E_STATE);
+}
+
+Test(engine_request, has_no_origin_if_there_is_none)
+{
+    start("/", "");
+    span_is(rws_request_origin(&request), NULL, "origin");
+    span_is(rws_request_path(&request), "/", "path");
+}
+
+Test(engine_request, finds_query_parameters)
+{
+    static const struct {
+        const char *target, *name, *value;
+    } rows[] = {
+        {"/", "a", NULL},
+        {"/?", "a", NULL},
+        {"/?a", "a", ""},
+        {"/?a=", "a", ""},
+        {"/?a=1", "a", "1"},
+        {"/?a=1", "A", NULL},
+        {"/?a=1", "", NULL},
+        {"/?ab=1&a=2", "a", "2"},
+        {"/?a=1&ab=2", "ab", "2"},
+        {"/?a=1&a=2", "a", "1"},
+        {"/?x&a=1", "a", "1"},
+        {"/?&&a=1&&", "a", "1"},
+        {"/?a=b=c", "a", "b=c"},
+        {"/?a=b?c", "a", "b?c"},
+        {"/?a?b=1", "a?b", "1"},
+        {"/?=1&a=2", "a", "2"},
+        {"/?a=%26b%3d&c=+", "a", "%26b%3d"},
+        {"/?a=%26b%3d&c=+", "c", "+"},
+        {"/?%61=1", "a", NULL},
+        {"/a=1", "a", NULL},
+        {"/a=1?b=2", "a", NULL},
+        {"/?b=2&a", "a", ""},
+        {"/?aa", "a", NULL},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        start(rows[i].target, "");
+        span_is(rws_request_query(&request, rows[i].name), rows[i].value, rows[i].target);
+    }
+}
+
+Test(engine_request, chooses_only_a_subprotocol_that_was_offered)
+{
+    static const struct {
+        const char *lines, *name;
+        bool offered;
+    } rows[] = {
+        {"", "chat", false},
+        {"Sec-WebSocket-Protocol: chat\r\n", "chat", true},
+        {"Sec-WebSocket-Protocol: chat\r\n", "Chat", false},
+        {"Sec-WebSocket-Protocol: chat\r\n", "cha", false},
+        {"Sec-WebSocket-Protocol: chat\r\n", "chatt", false},
+        {"Sec-WebSocket-Protocol: chat\r\n", "", false},
+        {"Sec-WebSocket-Protocol: a, chat ,b\r\n", "chat", true},
+        {"Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b, chat\r\n", "chat", true},
+        {"Sec-WebSocket-Protocol: a, b\r\n", "a, b", false},
+        {"X-Protocol: chat\r\n", "chat", false},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        start("/", rows[i].lines);
+        cr_expect_eq(rws_request_choose_subprotocol(&request, rows[i].name),
+                     rows[i].offered ? 0 : RWS_E_ARGUMENT, "%s from %s", rows[i].name,
+                     rows[i].lines);
+        span_is(request.subprotocol, rows[i].offered ? rows[i].name : NULL, rows[i].lines);
+    }
+}
+
+Test(engine_request, copies_the_name_of_the_subprotocol)
+{
+    start("/", "Sec-WebSocket-Protocol: a, chat\r\n");
+    char name[] = "chat";
+    cr_assert_eq(rws_request_choose_subprotocol(&request, name), 0);
+    memset(name, 'x', 4);
+    span_is(request.subprotocol, "chat", "after the caller's memory changed");
+    cr_assert_eq(rws_request_choose_subprotocol(&request, "a"), 0);
+    span_is(request.subprotocol, "a", "the last choice counts");
+}
+
+Test(engine_request, lets_nothing_be_injected_into_the_headers)
+{
+    static const struct {
+        const char *name, *value;
+        bool good;
+    } rows[] = {
+        {"X-Good", "value", true},
+        {"x-empty", "", true},
+        {"Set-Cookie", "a=b; Path=/", true},
+        {"X-Tab", "a\tb", true},
+        {"X-Latin", "caf\xe9", true},
+        {"", "value", false},
+        {"X Bad", "value", false},
+        {"X-Bad:", "value", false},
+        {"X-Bad\r\nX", "value", false},
+        {"X-Bad\n", "value", false},
+        {"X-\x7f", "value", false},
+        {"X-B\xe9", "value", false},
+        {"X-Bad", "a\r\nSet-Cookie: b", false},
+        {"X-Bad", "a\n", false},
+        {"X-Bad", "a\rb", false},
+        {"X-Bad", "a\x01", false},
+        {"X-Bad", "a\x7f", false},
+        {"Sec-WebSocket-Accept", "x", false},
+        {"sec-websocket-protocol", "x", false},
+        {"Sec-WebSocket-Extensions", "permessage-deflate", false},
+        {"Upgrade", "x", false},
+        {"Connection", "close", false},
+        {"Content-Length", "0", false},
+        {"Transfer-Encoding", "chunked", false},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        start("/", "");
+        int res = rws_request_add_header(&request, rows[i].name, rows[i].value);
+        cr_expect_eq(res, rows[i].good ? 0 : RWS_E_ARGUMENT, "\"%s\": \"%s\" gives %d",
+                     rows[i].name, rows[i].value, res);
+        if (!rows[i].good) cr_expect_eq(request.extra_len, 0, "\"%s\"", rows[i].name);
+    }
+}
+
+Test(engine_request, bounds_the_headers_that_are_added)
+{
+    static char value[RWS__EXTRA_MAX];
+    start("/", "");
+    /* "x: " and CRLF are 5 bytes. */
+    memset(value, 'v', sizeof value - 1);
+    cr_assert_eq(rws_request_add_header(&request, "x", value + 3), RWS_E_HTTP_TOO_BIG);
+    cr_assert_eq(request.extra_len, 0);
+    cr_assert_eq(rws_request_add_header(&request, "x", value + 4), 0);
+    cr_assert_eq(request.extra_len, RWS__EXTRA_MAX);
+    cr_assert_eq(rws_request_add_header(&request, "y", ""), RWS_E_HTTP_TOO_BIG);
+    cr_assert_eq(request.extra_len, RWS__EXTRA_MAX);
+}
+
+Test(engine_request, takes_a_refusal_within_bounds)
+{
+    static char body[RWS__BODY_MAX + 2];
+    memset(body, 'b', sizeof body - 1);
+    start("/", "");
+    cr_expect_eq(rws_request_reject(&request, 299, NULL), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_reject(&request, 600, NULL), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_reject(&request, 101, NULL), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_reject(&request, -1, NULL), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_reject(&request, 400, body), RWS_E_ARGUMENT, "a byte too much");
+    cr_expect_eq(request.refuse_status, 403, "nothing was changed");
+    cr_expect_eq(rws_request_reject(&request, 300, NULL), 0);
+    cr_expect_not(request.has_body);
+    cr_expect_eq(rws_request_reject(&request, 599, body + 1), 0);
+    cr_expect_eq(request.refuse_status, 599);
+    cr_expect_eq(request.body_len, RWS__BODY_MAX);
+    cr_expect_eq(rws_request_reject(&request, 404, ""), 0);
+    cr_expect(request.has_body);
+    cr_expect_eq(request.body_len, 0);
+}
