@@ -17,6 +17,11 @@
 #define RWS__KEY_BYTES    24 /* Base64 of 16 random bytes */
 #define RWS__ACCEPT_BYTES 28 /* Base64 of a SHA-1 */
 
+/* What the writers add at most to the strings that they are given. */
+#define RWS__WRITE_ACCEPT_BYTES  256u
+#define RWS__WRITE_REFUSAL_BYTES 1024u
+#define RWS__WRITE_REQUEST_BYTES 512u
+
 /* Sec-WebSocket-Accept for the Sec-WebSocket-Key `key`, section 4.2.2 item 5.4. */
 void rws__handshake_accept(const char key[RWS__KEY_BYTES], char out[RWS__ACCEPT_BYTES]);
 

@@ -19,7 +19,7 @@ static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extr
     rws__shard *shard = conn->shard;
     rws__count(&shard->counters.refused, 1);
     rws_span text = {body, body_len}, none = {NULL, 0};
-    size_t room = extra_len + body_len + 1024;
+    size_t room = extra_len + body_len + RWS__WRITE_REFUSAL_BYTES;
     uint8_t *out = rws__sendq_reserve(&conn->sendq, &shard->send_slab, room);
     if (out != NULL) {
         int len = rws__handshake_write_refusal(out, room, status, extra, extra_len, text);
@@ -61,7 +61,7 @@ static void open_conn(rws_conn *conn)
 
 static void accept_request(rws_conn *conn, const rws__http_head *head, const rws_request *request)
 {
-    size_t room = request->extra_len + request->subprotocol.len + 256;
+    size_t room = request->extra_len + request->subprotocol.len + RWS__WRITE_ACCEPT_BYTES;
     uint8_t *out = rws__sendq_reserve(&conn->sendq, &conn->shard->send_slab, room);
     if (out == NULL || keep_subprotocol(conn, request->subprotocol) != 0) {
         refuse_text(conn, 503, "The server is out of memory for connections. Try again later.");

@@ -13,6 +13,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* What servers commonly take for a head, ours too. */
+#define REQUEST_MAX 8192
+
 static int resolve(rws__dial *dial, const rws__url *url)
 {
     if (url->is_unix) {
@@ -45,7 +48,7 @@ void rws__dial_free(const rws__config *config, rws__dial *dial)
  * told. */
 static int check_request(const rws__dial *dial)
 {
-    uint8_t out[8192];
+    uint8_t out[REQUEST_MAX];
     char key[RWS__KEY_BYTES];
     memset(key, 'A', sizeof key);
     rws__handshake_request request = {
@@ -188,7 +191,8 @@ void rws__dial_on_connected(rws_conn *conn, int32_t res)
         .target = {dial->target, strlen(dial->target)},
         .subprotocols = dial->subprotocols,
     };
-    size_t room = request.host.len + request.target.len + request.subprotocols.len + 512;
+    size_t room =
+        request.host.len + request.target.len + request.subprotocols.len + RWS__WRITE_REQUEST_BYTES;
     uint8_t *out = rws__sendq_reserve(&conn->sendq, &shard->send_slab, room);
     int len = out != NULL ? rws__handshake_write_request(out, room, &request, dial->key) : -ENOMEM;
     rws__conn_enter(conn, RWS__CONN_UPGRADING);

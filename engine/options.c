@@ -23,6 +23,10 @@
 #define CONNECTIONS_DEFAULT 16384u
 #define DESCRIPTORS_SPARE   64u /* listeners, rings, the program's own */
 #define TIMEOUT_MAX_MS      86400000u
+/* In the queue beside the messages: frame headers and the answers to pings. */
+#define QUEUE_SPARE_BYTES 65536u
+/* In a row: each costs the peer 6 bytes and us a step of the decoder, and says nothing. */
+#define EMPTY_FRAGMENTS_MAX 1024u
 
 /* ---- memory, log, errors ---- */
 
@@ -119,7 +123,8 @@ static int check_watermarks(const rws__config *config, rws_error *error)
  */
 static int set_queue_bound(rws__config *config, size_t value, rws_error *error)
 {
-    uint64_t need = config->high_watermark_bytes + config->rules.message_bytes_max + 65536;
+    uint64_t need =
+        config->high_watermark_bytes + config->rules.message_bytes_max + QUEUE_SPARE_BYTES;
     uint64_t checked;
     int res = number(value, need > 1u << 20 ? need : 1u << 20, 1024, 1ull << 33,
                      "send_queue_bytes_max", &checked, error);
@@ -143,7 +148,7 @@ static int set_message_limits(rws__config *config, uint64_t message_bytes_max,
     if (res != 0) return res;
     config->rules.message_bytes_max = bytes;
     config->rules.fragments_max = (uint32_t)fragments;
-    config->rules.empty_fragments_max = 1024;
+    config->rules.empty_fragments_max = EMPTY_FRAGMENTS_MAX;
     config->partial_bytes_max = (size_t)budget;
     return 0;
 }
