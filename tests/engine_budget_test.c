@@ -1,0 +1,203 @@
+/*
+ * Memory that runs out on the scripted ring (ctest: scripted ring): the budget for partial
+ * messages, and a pool that is used up at every step of a connection.
+ */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/scripted_shard.h"
+
+static world w;
+
+/* Feed the first `len` bytes of a frame that declares `declared`. */
+static void feed_cut(uint32_t file, size_t declared, size_t len)
+{
+    feed_bytes frame = {0};
+    feed_append_header(&frame, 0x82, true, FEED_AUTO, declared);
+    char *payload = calloc(1, len);
+    cr_assert_not_null(payload);
+    feed_bytes_append(&frame, payload, len);
+    free(payload);
+    for (size_t at = 0; at < len;) {
+        size_t taken = script_recv(w.ring, file, frame.data + at, len - at, false);
+        world_turn(&w);
+        if (taken == 0 && script_find_recv(w.ring, file) == NULL) break;
+        at += taken;
+    }
+    feed_bytes_free(&frame);
+}
+
+static void start_with_budget(void)
+{
+    rws_server_options options = world_server_options();
+    options.message_bytes_max = 65536;
+    options.partial_bytes_max = 262144;
+    options.message_timeout_ms = 2000;
+    world_start(&w, &options);
+}
+
+Test(engine_budget, stops_reading_when_the_budget_is_used_up)
+{
+    start_with_budget();
+    uint32_t paused = 0;
+    for (int n = 0; n < 8; n++) {
+        uint32_t file = world_open(&w);
+        feed_cut(file, 65536, 60000);
+        world_turns(&w, 3);
+        if (script_find_recv(w.ring, file) == NULL) paused++;
+    }
+    cr_assert_leq(w.shard->partial_slab.used_bytes, w.shard->partial_slab.bytes);
+    cr_assert_gt(paused, 0);
+    cr_assert_eq(w.shard->budget_waiters, paused);
+    w.log.len = 0;
+    world_advance(&w, 2100);
+    world_turns(&w, 3);
+    cr_assert_not_null(strstr(world_log(&w), ":1013:"), "%s", world_log(&w));
+    cr_assert_not_null(strstr(world_log(&w), ":1008:"), "%s", world_log(&w));
+    world_end(&w);
+    cr_assert_eq(w.closes, 8);
+}
+
+Test(engine_budget, goes_on_when_others_are_done)
+{
+    start_with_budget();
+    uint32_t first[8];
+    int count = 0;
+    for (; count < 8; count++) {
+        first[count] = world_open(&w);
+        feed_cut(first[count], 65536, 50000);
+        world_turns(&w, 3);
+        if (w.shard->budget_waiters > 0) break;
+    }
+    cr_assert_lt(count, 8);
+    uint32_t waiting = first[count];
+    cr_assert_null(script_find_recv(w.ring, waiting));
+    for (int n = 0; n < count; n++) {
+        rws_conn_abort(world_conn(&w, first[n]));
+        world_turns(&w, 3);
+    }
+    cr_assert_eq(w.shard->budget_waiters, 0);
+    cr_assert_not_null(script_find_recv(w.ring, waiting), "it reads again");
+    world_end(&w);
+}
+
+/* Memory is not taken for what was merely declared. */
+Test(engine_budget, takes_memory_only_for_what_came)
+{
+    rws_server_options options = world_server_options();
+    options.message_bytes_max = 64u << 20;
+    world_start(&w, &options);
+    for (int n = 0; n < 8; n++)
+        feed_cut(world_open(&w), 64u << 20, 20);
+    world_turns(&w, 3);
+    cr_assert_leq(w.shard->partial_slab.used_bytes, 8 * 65536);
+    world_end(&w);
+}
+
+/* ---- nothing is left at all ---- */
+
+/* What the test holds. */
+static void *held[16384];
+static size_t held_count;
+
+static void use_up(rws__slab *slab)
+{
+    for (size_t bytes = slab->bytes; bytes >= 256; bytes /= 2) {
+        void *block;
+        while ((block = rws__slab_take(slab, bytes)) != NULL)
+            held[held_count++] = block;
+    }
+}
+
+static void give_back(rws__slab *slab)
+{
+    while (held_count > 0)
+        rws__slab_give(slab, held[--held_count]);
+}
+
+typedef struct step {
+    const char *name;
+    bool open; /* the connection is open before the memory is used up */
+    uint8_t first;
+    const char *text;
+    size_t cut;
+    const char *log;
+} step;
+
+static const step steps[] = {
+    {"a request in pieces", false, 0, world_request, 40, ""},
+    {"a request with a subprotocol", false, 0, world_request, 1000, ""},
+    {"a cut header", true, 0x81, "hello", 3, "close0:1013:"},
+    {"a cut message", true, 0x81, "hello", 8, "close0:1013:"},
+    {"a cut ping", true, 0x89, "hello", 8, "close0:1013:"},
+    {"a fragment", true, 0x01, "hello", 100, "close0:1013:"},
+    {"a whole message", true, 0x81, "hello", 100, "text0:hello "},
+    {"a whole ping", true, 0x89, "hello", 100, ""},
+    {"a whole close", true, 0x88, "\x03\xe8", 100, "close0:1000:"},
+};
+
+static void take_step(const step *step, bool send_slab)
+{
+    rws_server_options options = world_server_options();
+    options.partial_bytes_max = 1u << 20;
+    options.send_pool_bytes_max = 1u << 20;
+    world_start(&w, &options);
+    w.subprotocol = "superchat";
+    uint32_t file = step->open ? world_open(&w) : world_accept(&w);
+    w.log.len = 0;
+    rws__slab *slab = send_slab ? &w.shard->send_slab : &w.shard->partial_slab;
+    use_up(slab);
+    feed_bytes bytes = {0};
+    if (step->first != 0)
+        feed_append_frame(&bytes, step->first, true, step->text, strlen(step->text));
+    else
+        feed_bytes_append(&bytes, step->text, strlen(step->text));
+    world_feed(&w, file, bytes.data, step->cut < bytes.len ? step->cut : bytes.len);
+    feed_bytes_free(&bytes);
+    world_turns(&w, 3);
+    if (!send_slab)
+        cr_expect_eq(strncmp(world_log(&w), step->log, strlen(step->log)), 0, "%s: \"%s\"",
+                     step->name, world_log(&w));
+    rws_conn *conn = world_conn(&w, file);
+    if (conn != NULL) rws_conn_abort(conn);
+    script_cancel_closed(w.ring);
+    world_turns(&w, 4);
+    give_back(slab);
+    world_end(&w);
+}
+
+Test(engine_budget, ends_connections_cleanly_when_no_partial_memory_is_left)
+{
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+        take_step(&steps[i], false);
+}
+
+Test(engine_budget, ends_connections_cleanly_when_no_memory_to_send_is_left)
+{
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+        take_step(&steps[i], true);
+}
+
+/* The refusal's memory comes behind room that was reserved for the answer. */
+Test(engine_budget, refuses_a_subprotocol_that_it_can_not_keep)
+{
+    rws_server_options options = world_server_options();
+    world_start(&w, &options);
+    w.subprotocol = "superchat";
+    uint32_t file = world_accept(&w);
+    use_up(&w.shard->partial_slab);
+    world_feed(&w, file, world_request, strlen(world_request));
+    world_turns(&w, 3);
+    feed_bytes_append(&w.ring->wire[file], "", 1);
+    cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
+    world_log_is(&w, "", "refused");
+    give_back(&w.shard->partial_slab);
+    world_eof(&w, file);
+    world_turns(&w, 3);
+    world_open(&w);
+    world_end(&w);
+}
