@@ -83,7 +83,7 @@ int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *con
                     rws_error *error);
 void rws__shard_deinit(rws__shard *shard);
 
-/* On the loop's thread: make the ring and start accepting. */
+/* On the loop's thread: make the ring. Nothing is accepted before rws__shard_run(). */
 int rws__shard_open(rws__shard *shard, rws_error *error);
 /* Run until stopped and drained. Returns 0, RWS_E_TIMEOUT (some were cut off) or -errno. */
 int rws__shard_run(rws__shard *shard);
@@ -92,7 +92,8 @@ void rws__shard_close(rws__shard *shard);
 /* Any thread and signal handlers. */
 void rws__shard_stop(rws__shard *shard);
 
-/* Take a free slot, or NULL. The connection is CONNECTING, and its deadline is the handshake's. */
+/* Take a free slot, or NULL. Its state is FREE until the caller says what it is used for; the
+ * deadline of the handshake runs already. */
 rws_conn *rws__shard_take_conn(rws__shard *shard);
 void rws__shard_give_conn(rws__shard *shard, rws_conn *conn);
 
@@ -106,7 +107,7 @@ void rws__shard_adopt_fd(rws__shard *shard, int fd);
 
 /* Four bytes from the kernel's CSPRNG. */
 uint32_t rws__shard_mask_key(rws__shard *shard);
-/* Cryptographically random bytes; aborts if the kernel has none. */
+/* Cryptographically random bytes. */
 void rws__random(void *out, size_t len);
 
 /* Add to a counter that only this thread writes. */

@@ -31,7 +31,7 @@ extern "C" {
 #define RWS_STATUS_MAP(X)                                                                          \
     X(RWS_E_OPTION, -5001, "an option has a value that is out of its range")                       \
     X(RWS_E_STATE, -5002, "the object is not in a state that allows this call")                    \
-    X(RWS_E_BACKLOG, -5003, "the send queue is full: wait for on_drain")                           \
+    X(RWS_E_BACKLOG, -5003, "the queue is full (a connection's: wait for on_drain)")               \
     X(RWS_E_ARGUMENT, -5004, "an argument is invalid")                                             \
     X(RWS_E_PROTOCOL, -5005, "the peer broke the WebSocket protocol (RFC 6455)")                   \
     X(RWS_E_UTF8, -5006, "a text message or close reason is not valid UTF-8")                      \
