@@ -13,7 +13,7 @@ Test(engine_op, packs_and_unpacks_every_kind_at_the_edges)
         for (size_t s = 0; s < COUNT(slots); s++)
             for (size_t g = 0; g < COUNT(generations); g++) {
                 uint64_t data = rws__op_pack((rws__op_kind)kind, slots[s], generations[g]);
-                cr_assert_eq(rws__op_kind_of(data), kind);
+                cr_assert_eq((int)rws__op_kind_of(data), kind);
                 cr_assert_eq(rws__op_slot(data), slots[s]);
                 cr_assert_eq(rws__op_generation(data), generations[g]);
             }
