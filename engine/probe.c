@@ -158,6 +158,8 @@ static void gather(rws__probe_facts *facts, rws_probe *probe)
     const char *what;
     facts->setup_error = rws__ring_create(&ring, &options, &what);
     if (facts->setup_error != 0) return;
+    /* A filter may let the setup pass, and not the rest. */
+    facts->setup_error = rws__ring_turn(ring, false);
     probe->features = rws__ring_features(ring);
     rws__ring_destroy(ring);
 }
