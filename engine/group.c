@@ -37,11 +37,14 @@ int rws__group_init(rws__group *group, rws__config *config, int *listener_fds, r
 void rws__group_deinit(rws__group *group)
 {
     uint32_t count = group->config.shards;
+    /* One that was drained has removed its socket, and what is there now is the next server's. */
+    bool listens = (group->listener_fds != NULL && group->listener_fds[0] >= 0) ||
+                   (group->workers != NULL && group->workers[0].shard.listener.fd >= 0);
+    if (listens && group->config.unix_path != NULL) unlink(group->config.unix_path);
     for (uint32_t i = 0; group->workers != NULL && i < count; i++)
         rws__shard_deinit(&group->workers[i].shard);
     for (uint32_t i = 0; group->listener_fds != NULL && i < count; i++)
         if (group->listener_fds[i] >= 0) close(group->listener_fds[i]);
-    if (group->config.unix_path != NULL) unlink(group->config.unix_path);
     rws__free(&group->config, group->listener_fds, count * sizeof(int));
     rws__free(&group->config, group->workers, count * sizeof(rws__worker));
     pthread_cond_destroy(&group->changed);

@@ -358,6 +358,8 @@ void rws__listener_finish(rws__shard *shard)
     /* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and
      * answer it with 503. */
     (void)fcntl(listener->fd, F_SETFL, O_NONBLOCK);
+    /* Not later: once nobody listens, the next server may take the path for its own. */
+    if (shard->config->unix_path != NULL) (void)unlink(shard->config->unix_path);
     while (shard->slots_used < shard->slots_max) {
         int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0) break;

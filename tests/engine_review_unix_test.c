@@ -1,0 +1,39 @@
+/*
+ * The path of a unix socket changes hands: the next server may take it while the one before still
+ * drains.
+ */
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "support/engine_server.h"
+#include "support/raw_client.h"
+
+Test(engine_review_unix, a_server_that_drained_leaves_the_next_one_its_socket)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/ringws-review-%d.sock", (int)getpid());
+    rws_server_options options = engine_server_options();
+    options.unix_path = path;
+    options.close_timeout_ms = 1500;
+    options.drain_timeout_ms = 1500;
+    engine_server first = {0}, second = {0};
+    cr_assert_eq(engine_server_start(&first, &options, NULL), 0, "%s", first.error.text);
+    raw_client client; /* never answers the close */
+    cr_assert(raw_connect_unix(&client, path));
+    cr_assert(raw_upgrade(&client));
+
+    rws_server_stop(first.server);
+    cr_expect_eq(raw_read_close(&client), 1001);
+    cr_assert_eq(engine_server_start(&second, &options, NULL), 0, "%s", second.error.text);
+    cr_expect_eq(rws_server_wait(first.server), RWS_E_TIMEOUT, "it was still draining");
+    rws_server_destroy(first.server);
+    raw_close(&client);
+
+    cr_expect(raw_connect_unix(&client, path), "the second server's socket is there");
+    cr_expect(raw_upgrade(&client));
+    raw_close(&client);
+    cr_expect_eq(engine_server_stop(&second), 0);
+    cr_expect_neq(access(path, F_OK), 0, "the socket was left behind");
+}
