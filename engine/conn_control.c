@@ -73,7 +73,8 @@ int rws_conn_close(rws_conn *conn, uint16_t code, const char *reason)
     if (len < 0) return RWS_E_ARGUMENT;
     if (conn->state != RWS__CONN_OPEN && conn->state != RWS__CONN_CLOSE_RECEIVED)
         return RWS_E_STATE;
-    rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len);
+    int res = rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len);
+    if (res != 0) return res;
     if (conn->state == RWS__CONN_CLOSE_RECEIVED) {
         rws__conn_finish(conn, code, text, RWS_CLOSED_BY_PEER, after_close(conn));
         return 0;

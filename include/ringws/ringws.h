@@ -345,7 +345,8 @@ RWS_API int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, con
  *
  * `code`: 1000–1003, 1007–1014 or 3000–4999, or 1005 for an empty close frame. `reason` (UTF-8, at
  * most 123 bytes; NULL: none) is *copied*. Thread: loop. Returns 0, RWS_E_ARGUMENT (code or
- * reason), or RWS_E_STATE if it is closing already.
+ * reason), RWS_E_STATE if it is closing already, or -ENOMEM with nothing changed
+ * (send_pool_bytes_max is in use: rws_conn_abort() needs no memory).
  */
 RWS_API int rws_conn_close(rws_conn *conn, uint16_t code, const char *reason);
 
