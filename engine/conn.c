@@ -277,6 +277,8 @@ void rws__conn_clear_pause(rws_conn *conn, uint8_t reason)
 
 void rws_conn_pause(rws_conn *conn)
 {
+    /* Nothing is delivered any more once it closes, but the peer's close frame has to be read. */
+    if (conn->state > RWS__CONN_OPEN) return;
     rws__conn_set_pause(conn, RWS__PAUSE_USER);
 }
 

@@ -62,7 +62,8 @@ void rws__conn_on_control(rws_conn *conn, uint8_t opcode, const uint8_t *data, s
         break;
     default: RWS_ASSERT(false && "the decoder gives no other control frame");
     }
-    if (res < 0) rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
+    if (res < 0 && conn->state == RWS__CONN_OPEN)
+        rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
 }
 
 int rws_conn_close(rws_conn *conn, uint16_t code, const char *reason)

@@ -143,7 +143,9 @@ static void deliver(rws_conn *conn, uint8_t opcode, const uint8_t *data, size_t 
     rws__count(&conn->shard->counters.messages_received, 1);
     if (config->handler.on_message == NULL) return;
     int res = config->handler.on_message(conn, (rws_opcode)opcode, data, len, config->user);
-    if (res < 0) rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
+    /* One that closed it already has said with which code. */
+    if (res < 0 && conn->state == RWS__CONN_OPEN)
+        rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
 }
 
 static void on_data(rws_conn *conn, const rws__event *event)

@@ -56,7 +56,7 @@ typedef struct rws_handler {
     void (*on_open)(rws_conn *conn, void *user);
 
     /* A whole message. `opcode` is RWS_TEXT or RWS_BINARY; `data` is `len` bytes, never NULL.
-     * A negative return closes the connection with 1011. */
+     * A negative return closes the connection with 1011, unless the callback has closed it. */
     int (*on_message)(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user);
 
     /* The send queue fell to low_watermark_bytes after it was over high_watermark_bytes or refused
@@ -354,7 +354,7 @@ RWS_API int rws_conn_close(rws_conn *conn, uint16_t code, const char *reason);
 RWS_API void rws_conn_abort(rws_conn *conn);
 
 /** Stop giving messages to on_message, and reading from the socket, until rws_conn_resume().
- * Thread: loop. */
+ * Nothing happens if it is closing already. Thread: loop. */
 RWS_API void rws_conn_pause(rws_conn *conn);
 /** Undo rws_conn_pause(). Messages that had arrived are delivered after this call, not in it.
  * Thread: loop. */
