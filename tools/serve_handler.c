@@ -57,7 +57,9 @@ static void refuse(serve_context *context, rws_conn *conn, int status)
 {
     if (status != RWS_E_BACKLOG && status != -ENOMEM) return;
     atomic_fetch_add_explicit(&context->refused, 1, memory_order_relaxed);
-    rws_conn_close(conn, RWS_CLOSE_TRY_AGAIN_LATER, "the send queue is full");
+    /* The close frame may find no memory either. */
+    if (rws_conn_close(conn, RWS_CLOSE_TRY_AGAIN_LATER, "the send queue is full") == -ENOMEM)
+        rws_conn_abort(conn);
 }
 
 static int on_message_echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
@@ -169,7 +171,8 @@ static int post_to_others(serve_context *context, uint32_t own, rws_opcode opcod
         int status = rws_server_post(context->server, i, deliver, &message->deliveries[i]);
         if (status < 0) {
             done_here++;
-            worst = status;
+            /* A shard that has drained has nobody left to miss the message. */
+            if (status != RWS_E_STATE) worst = status;
         }
     }
     broadcast_release(message, done_here);
