@@ -59,7 +59,7 @@ uint64_t test_now_ms(void);
 void test_sleep_ms(uint32_t ms);
 size_t test_resident_bytes(void);
 size_t test_open_files(void);
-/* Raise the limit of open files to the hard limit; returns it. */
+/* Raise the limit of open files as far as allowed; returns it. */
 uint64_t test_raise_files(void);
 
 #endif
