@@ -163,6 +163,9 @@ static int open_unix(const rws__config *config, int *fd_out, rws_error *error)
 {
     any_address address;
     memset(&address, 0, sizeof address);
+    /* An empty one would be an abstract address that nobody can dial. */
+    if (config->unix_path[0] == '\0')
+        return rws__fail(error, RWS_E_ADDRESS, "the unix socket path is empty");
     if (strlen(config->unix_path) >= sizeof address.un.sun_path)
         return rws__fail(error, RWS_E_ADDRESS, "the unix socket path is longer than %zu bytes: %s",
                          sizeof address.un.sun_path - 1, config->unix_path);

@@ -37,3 +37,12 @@ Test(engine_review_unix, a_server_that_drained_leaves_the_next_one_its_socket)
     cr_expect_eq(engine_server_stop(&second), 0);
     cr_expect_neq(access(path, F_OK), 0, "the socket was left behind");
 }
+
+Test(engine_review_unix, an_empty_path_is_refused)
+{
+    rws_server_options options = engine_server_options();
+    options.unix_path = "";
+    engine_server server;
+    cr_expect_eq(engine_server_start(&server, &options, NULL), RWS_E_ADDRESS);
+    cr_expect_str_eq(server.error.text, "the unix socket path is empty");
+}
