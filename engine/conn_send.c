@@ -129,9 +129,11 @@ size_t rws_conn_buffered(const rws_conn *conn)
  */
 static bool may_be_quiet(const rws_conn *conn, size_t len)
 {
+    /* The list is not settled while the kernel leaves submissions over, and may fill up. */
+    const rws__quiet_list *quiet = &conn->shard->quiet;
     return (conn->shard->features & RWS_FEATURE_SKIP_SUCCESS) && !conn->send_blocked &&
            !conn->want_drain && len <= QUIET_MAX && len == conn->sendq.bytes &&
-           conn->state != RWS__CONN_DRAINING;
+           conn->state != RWS__CONN_DRAINING && quiet->count < quiet->capacity;
 }
 
 int rws__conn_submit_send(rws_conn *conn)
