@@ -361,3 +361,23 @@ Test(engine_conn, gives_the_slot_back_with_the_last_completion)
         world_end(&w);
     }
 }
+
+/* The kernel looks the file of a shutdown up late: until then its index is not given to another. */
+Test(engine_conn, closes_the_file_only_after_the_shutdown_has_completed)
+{
+    rws_server_options options = world_server_options();
+    world_start(&w, &options);
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SHUTDOWN);
+    uint32_t file = world_open(&w);
+    peer_sends(file, 0xff, false, "garbage", 100);
+    world_turns(&w, 3);
+    complete_recv(file, 0);
+    world_advance(&w, 100000);
+    cr_assert_eq(w.ring->calls_of[SCRIPT_CLOSE], 0);
+    cr_assert_eq(w.shard->slots_used, 1);
+    script_complete(w.ring, script_find(w.ring, SCRIPT_SHUTDOWN, file), -ENOTCONN, 0);
+    world_turns(&w, 3);
+    cr_assert(w.ring->closed[file]);
+    cr_assert_eq(w.shard->slots_used, 0);
+    world_end(&w);
+}
