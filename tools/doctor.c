@@ -230,7 +230,10 @@ static bool print_json(const findings *f)
     cJSON *features = cJSON_AddObjectToObject(json, "features");
     for (uint32_t bit = 1; bit & RWS_FEATURE_ALL; bit <<= 1) {
         const char *name = rws_feature_name((rws_feature)bit);
-        if (name) cJSON_AddBoolToObject(features, name, (p->features & bit) != 0);
+        if (name && p->status == 0)
+            cJSON_AddBoolToObject(features, name, (p->features & bit) != 0);
+        else if (name)
+            cJSON_AddNullToObject(features, name); /* nobody knows */
     }
     cJSON *checks = cJSON_AddArrayToObject(json, "checks");
     for (size_t i = 0; i < f->count; i++) {
