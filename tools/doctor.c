@@ -152,6 +152,7 @@ static void check_network(findings *f)
 /* Start a server as `ringws serve` would, on a port that is free, and stop it. */
 static void check_trial(findings *f)
 {
+    if (f->probe.status < 0) return; /* it would only say the same again */
     rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
     options.port = 0;
     rws_handler handler = RWS_HANDLER_DEFAULT;
@@ -192,8 +193,8 @@ static void print_text(const findings *f)
         const char *name = rws_feature_name((rws_feature)bit);
         const char *text = rws_feature_text((rws_feature)bit);
         if (!name) continue;
-        printf("  %-5s %-*s%s\n", f->probe.features & bit ? "used" : "no", LABEL_COLUMNS, name,
-               text ? text : "");
+        const char *state = f->probe.status < 0 ? "?" : f->probe.features & bit ? "used" : "no";
+        printf("  %-5s %-*s%s\n", state, LABEL_COLUMNS, name, text ? text : "");
     }
     if (f->would_serve)
         printf("\n'ringws serve' works on this machine.\n");
