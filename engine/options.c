@@ -109,6 +109,12 @@ static int number(uint64_t value, uint64_t standard, uint64_t min, uint64_t max,
         if (tried != 0) return tried;                                                              \
     } while (0)
 
+/* A caller who sets the high watermark alone is not told about one that was never set. */
+static uint64_t low_standard(const rws__config *config)
+{
+    return config->high_watermark_bytes < 65536 ? config->high_watermark_bytes : 65536;
+}
+
 static int check_watermarks(const rws__config *config, rws_error *error)
 {
     if (config->low_watermark_bytes <= config->high_watermark_bytes) return 0;
@@ -245,7 +251,7 @@ static int set_send_buffer(rws__config *config, int bytes, rws_error *error)
         NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
         NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
         NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
-        NUMBER(low_watermark_bytes, 65536, 1, 1ull << 31);                                         \
+        NUMBER(low_watermark_bytes, low_standard(config), 1, 1ull << 31);                          \
         NUMBER(handshake_timeout_ms, 10000, 1, TIMEOUT_MAX_MS);                                    \
         NUMBER(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS);                                      \
         NUMBER(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \

@@ -207,6 +207,10 @@ Test(engine_options, refuses_watermarks_that_cross)
     options.server.low_watermark_bytes = 1000;
     cr_assert_eq(rws__config_for_server(&config, &options.server, &handler, &error), 0);
     rws__config_free(&config);
+    options.server.low_watermark_bytes = 0; /* the default gives way */
+    cr_assert_eq(rws__config_for_server(&config, &options.server, &handler, &error), 0);
+    cr_expect_eq(config.low_watermark_bytes, 1000);
+    rws__config_free(&config);
 }
 
 Test(engine_options, says_how_many_connections_the_descriptor_limit_allows)

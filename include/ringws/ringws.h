@@ -120,7 +120,8 @@ typedef struct rws_server_options {
     size_t send_pool_bytes_max;  /* (0) 1 GiB per shard: addresses reserved for queued sends */
     size_t high_watermark_bytes; /* (0) 256 KiB: above it the engine stops reading from that
                                     connection */
-    size_t low_watermark_bytes;  /* (0) 64 KiB: at it, it reads again and on_drain is called */
+    size_t low_watermark_bytes;  /* (0) 64 KiB, or the high one if that is lower: at it, it reads
+                                    again and on_drain is called */
     int socket_send_buffer_bytes;  /* (0) the kernel's: SO_SNDBUF of the connections */
     uint32_t handshake_timeout_ms; /* (0) 10000, from accept to the end of the handshake */
     uint32_t message_timeout_ms;   /* (0) 60000, from the first to the last byte of a message */
@@ -401,7 +402,7 @@ typedef struct rws_client_options {
     size_t send_pool_bytes_max;    /* (0) 1 GiB per shard */
     size_t high_watermark_bytes;   /* (0) 256 KiB; a client does not stop reading by itself, it only
                                       gets on_drain */
-    size_t low_watermark_bytes;    /* (0) 64 KiB */
+    size_t low_watermark_bytes;    /* (0) as a server's */
     int socket_send_buffer_bytes;  /* (0) the kernel's */
     uint32_t handshake_timeout_ms; /* (0) 10000, from rws_client_dial() to on_open */
     uint32_t message_timeout_ms;   /* (0) 60000 */
