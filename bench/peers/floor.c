@@ -7,23 +7,23 @@
  * request must come in one piece) and drops the masking key out of each frame as bytes stream by.
  * There is no limit, no timer, no UTF-8 and no unmasking: use `ringws load --zero-mask`.
  */
-#include <arpa/inet.h>
-#include <errno.h>
 #include <liburing.h>
-#include <netinet/tcp.h>
-#include <sha1.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ACCEPT = 1, RECV, SEND, CLOSE };
-enum { CONNS = 16384, BUFFERS = 1024, BUFFER_BYTES = 4096, HEAD_MAX = 1024, NONE = -1 };
+#include "setup.h"
+
+#define RING_FLAGS (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE)
+enum { ACCEPT = 1, RECV, SEND, END };
+enum { CONNS = 16384, BUFFERS = 1024, BUFFER_BYTES = 4096, NONE = -1 };
 
 typedef struct conn {
     uint64_t payload_left;         /* of the frame that streams by */
     int32_t send_first, send_last; /* buffers to send, in order; the first one is in flight */
     uint8_t header_at, header_len, mask_left;
-    bool open, upgraded, ended; /* ended: nothing more is received */
+    bool open, upgraded, closing, ended; /* closing: a close frame came; ended: nothing more will */
 } conn;
 
 static struct io_uring ring;
@@ -45,62 +45,48 @@ static void push(uint64_t kind, uint32_t slot, struct io_uring_sqe operation)
 
 static void arm_accept(void)
 {
-    push(ACCEPT, 0, (struct io_uring_sqe){.opcode = IORING_OP_ACCEPT, .fd = listener,
-                                          .ioprio = IORING_ACCEPT_MULTISHOT,
-                                          .file_index = IORING_FILE_INDEX_ALLOC});
+    struct io_uring_sqe sqe;
+    io_uring_prep_multishot_accept_direct(&sqe, listener, NULL, NULL, 0);
+    push(ACCEPT, 0, sqe);
 }
 
 static void arm_recv(uint32_t slot)
 {
-    push(RECV, slot, (struct io_uring_sqe){.opcode = IORING_OP_RECV, .fd = (int)slot,
-                                           .ioprio = IORING_RECV_MULTISHOT,
-                                           .flags = IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT});
+    struct io_uring_sqe sqe;
+    io_uring_prep_recv_multishot(&sqe, (int)slot, NULL, 0, 0);
+    sqe.flags = IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+    push(RECV, slot, sqe);
 }
 
 static void send_first(uint32_t slot)
 {
+    struct io_uring_sqe sqe;
     int32_t id = conns[slot].send_first;
-    push(SEND, slot, (struct io_uring_sqe){.opcode = IORING_OP_SEND, .fd = (int)slot,
-                                           .addr = (uintptr_t)memory[id], .len = piece_len[id],
-                                           .msg_flags = MSG_WAITALL | MSG_NOSIGNAL,
-                                           .flags = IOSQE_FIXED_FILE});
+    io_uring_prep_send(&sqe, (int)slot, memory[id], piece_len[id], MSG_WAITALL | MSG_NOSIGNAL);
+    sqe.flags = IOSQE_FIXED_FILE;
+    push(SEND, slot, sqe);
 }
 
 static void close_if_done(uint32_t slot)
 {
+    struct io_uring_sqe sqe;
     conn *c = &conns[slot];
-    if (!c->ended || !c->open || c->send_first != NONE) return;
+    if (!c->open || c->send_first != NONE) return;
+    if (c->closing && !c->ended) { /* our half; the rest when the peer has closed its own */
+        io_uring_prep_shutdown(&sqe, (int)slot, SHUT_WR);
+        sqe.flags = IOSQE_FIXED_FILE;
+        push(END, slot, sqe);
+    }
+    c->closing = false;
+    if (!c->ended) return;
     c->open = false;
-    push(CLOSE, slot, (struct io_uring_sqe){.opcode = IORING_OP_CLOSE, .file_index = slot + 1});
+    io_uring_prep_close_direct(&sqe, slot);
+    push(END, slot, sqe);
 }
 
 static void recycle(int32_t id)
 {
     io_uring_buf_ring_add(pool, memory[id], BUFFER_BYTES, (uint16_t)id, BUFFERS - 1, recycled++);
-}
-
-/* Write the answer to an upgrade over the request. Returns its length, 0 if it is none. */
-static uint32_t upgrade(uint8_t *data, uint32_t len)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char head[HEAD_MAX + 1] = {0}, accept[29] = {0}, text[64];
-    if (len > HEAD_MAX) return 0;
-    char *key = strcasestr(memcpy(head, data, len), "sec-websocket-key: ");
-    if (!key) return 0;
-    snprintf(text, sizeof(text), "%.24s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key + 19);
-    uint8_t digest[21] = {0};
-    SHA1_CTX sha;
-    SHA1Init(&sha);
-    SHA1Update(&sha, (uint8_t *)text, strlen(text));
-    SHA1Final(digest, &sha);
-    for (int i = 0; i < 28; i++) { /* Base64 */
-        uint32_t three = (uint32_t)(digest[i / 4 * 3] << 16 | digest[i / 4 * 3 + 1] << 8 |
-                                    digest[i / 4 * 3 + 2]);
-        accept[i] = i == 27 ? '=' : digits[three >> (18 - 6 * (i % 4)) & 63];
-    }
-    return (uint32_t)sprintf((char *)data, "HTTP/1.1 101 Switching Protocols\r\n"
-                             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-                             "Sec-WebSocket-Accept: %s\r\n\r\n", accept);
 }
 
 /* Drop the mask bits and keys; the rest moves to the front. One byte in is at most one byte out,
@@ -118,12 +104,14 @@ static uint32_t unframe(conn *c, uint8_t *data, uint32_t len)
             if (--c->mask_left == 0) c->header_at = 0;
         } else {
             uint8_t byte = data[in++];
-            if (c->header_at == 1) {
+            if (c->header_at == 0) {
+                c->closing |= byte == 0x88;
+            } else if (c->header_at == 1) {
                 byte &= 0x7F;
                 c->header_len = byte == 126 ? 4 : byte == 127 ? 10 : 2;
                 c->payload_left = byte < 126 ? byte : 0;
                 c->mask_left = 4;
-            } else if (c->header_at > 1) {
+            } else {
                 c->payload_left = c->payload_left << 8 | byte;
             }
             data[out++] = byte;
@@ -142,14 +130,12 @@ static void received(uint32_t slot, const struct io_uring_cqe *cqe)
         if (len) len = c->upgraded ? unframe(c, memory[id], len) : upgrade(memory[id], len);
         c->upgraded = true;
         next_piece[id] = NONE, piece_len[id] = len;
-        if (len == 0) {
+        if (len == 0)
             recycle(id);
-        } else if (c->send_first == NONE) {
-            c->send_first = c->send_last = id;
-            send_first(slot);
-        } else {
+        else if (c->send_first != NONE)
             c->send_last = next_piece[c->send_last] = id;
-        }
+        else
+            c->send_first = c->send_last = id, send_first(slot);
     }
     if (cqe->flags & IORING_CQE_F_MORE) return;
     c->ended = cqe->res <= 0 && cqe->res != -ENOBUFS;
@@ -175,29 +161,17 @@ static void dispatch(const struct io_uring_cqe *cqe)
     uint64_t kind = cqe->user_data >> 32;
     if (kind == RECV) received((uint32_t)cqe->user_data, cqe);
     if (kind == SEND) sent((uint32_t)cqe->user_data, cqe->res);
-    if (kind != ACCEPT) return;
-    if (cqe->res >= 0) {
+    if (kind == ACCEPT && cqe->res >= 0) {
         conns[cqe->res] = (conn){.send_first = NONE, .open = true};
         arm_recv((uint32_t)cqe->res);
     }
-    if (!(cqe->flags & IORING_CQE_F_MORE)) arm_accept();
+    if (kind == ACCEPT && !(cqe->flags & IORING_CQE_F_MORE)) arm_accept();
 }
 
-static int start(uint16_t port)
+static int start(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(address);
-    int one = 1, status;
-    listener = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* inherited */
-    if (bind(listener, (struct sockaddr *)&address, len) || listen(listener, 4096)) return -errno;
-    getsockname(listener, (struct sockaddr *)&address, &len);
-
-    struct io_uring_params params = {.cq_entries = 16384,
-                                     .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_CQSIZE |
-                                              IORING_SETUP_DEFER_TASKRUN};
+    int status;
+    struct io_uring_params params = {.flags = RING_FLAGS, .cq_entries = 16384};
     if ((status = io_uring_queue_init_params(256, &ring, &params)) < 0) return status;
     if ((status = io_uring_register_files_sparse(&ring, CONNS)) < 0) return status;
     pool = aligned_alloc(4096, BUFFERS * sizeof(struct io_uring_buf));
@@ -207,13 +181,13 @@ static int start(uint16_t port)
     for (int32_t id = 0; id < BUFFERS; id++)
         recycle(id);
     arm_accept();
-    printf("listening on ws://127.0.0.1:%u\n", ntohs(address.sin_port));
-    return fflush(stdout);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    int status = start(argc > 1 ? (uint16_t)atoi(argv[1]) : 0);
+    int status = listener = listen_loopback(argc > 1 ? argv[1] : "0");
+    if (status >= 0) status = start();
     while (status >= 0) {
         io_uring_buf_ring_advance(pool, recycled), recycled = 0;
         status = io_uring_submit_and_wait(&ring, 1);

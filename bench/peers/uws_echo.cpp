@@ -40,10 +40,8 @@ int main(int argc, char **argv)
         .idleTimeout = 0,
         .maxBackpressure = LIMIT_BYTES,
         .sendPingsAutomatically = false,
-        .message =
-            [](auto *socket, std::string_view message, uWS::OpCode opcode) {
-                socket->send(message, opcode, false);
-            },
+        .message = [](auto *socket, std::string_view message,
+                      uWS::OpCode opcode) { socket->send(message, opcode, false); },
     };
     uWS::App()
         .ws<Nothing>("/*", std::move(behavior))
