@@ -73,7 +73,7 @@ Test(engine_security_handshake, a_request_byte_by_byte_and_cut_in_two)
                 cr_assert(raw_send(&client, &REQUEST[at], 1));
             if (cut > 0) {
                 cr_assert(raw_send(&client, REQUEST, cut));
-                cr_assert(raw_send(&client, REQUEST + cut, len - cut));
+                cr_assert(raw_send(&client, &REQUEST[cut], len - cut));
             }
             cr_assert_eq(raw_read_head(&client, head, sizeof head), 101, "cut %zu", cut);
             echo_works(&client);

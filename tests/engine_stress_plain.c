@@ -240,7 +240,8 @@ static bool run_once(const stress_options *options)
            counts.backlogs, counts.blocked, stats.ring_enters, stats.cq_overflows);
     fflush(stdout);
     if (why != NULL) return false;
-    return check(res == 0, "the server's end") & check_counts(options, &totals, &counts, &stats);
+    bool ended = check(res == 0, "the server's end");
+    return check_counts(options, &totals, &counts, &stats) && ended;
 }
 
 int main(int argc, char **argv)
