@@ -5,7 +5,7 @@
  * direct descriptors, multishot receive from provided buffers, one send in flight per connection.
  * So that the same load generator can drive it and check the answers, it answers the upgrade (a
  * request must come in one piece) and drops the masking key out of each frame as bytes stream by.
- * There is no limit, no timer, no UTF-8 and no unmasking: use `ringws load --zero-mask`.
+ * No limit, timer, UTF-8 or unmasking: use `ringws load --zero-mask`.
  */
 #include <liburing.h>
 #include <stdbool.h>
@@ -89,8 +89,7 @@ static void recycle(int32_t id)
     io_uring_buf_ring_add(pool, memory[id], BUFFER_BYTES, (uint16_t)id, BUFFERS - 1, recycled++);
 }
 
-/* Drop the mask bits and keys; the rest moves to the front. One byte in is at most one byte out,
- * so frames may be cut anywhere. Returns the length. */
+/* Drop mask bits and keys. A byte in is at most one out, so frames may be cut anywhere. */
 static uint32_t unframe(conn *c, uint8_t *data, uint32_t len)
 {
     uint32_t out = 0;
@@ -170,10 +169,9 @@ static void dispatch(const struct io_uring_cqe *cqe)
 
 static int start(void)
 {
-    int status;
     struct io_uring_params params = {.flags = RING_FLAGS, .cq_entries = 16384};
-    if ((status = io_uring_queue_init_params(256, &ring, &params)) < 0) return status;
-    if ((status = io_uring_register_files_sparse(&ring, CONNS)) < 0) return status;
+    int status = io_uring_queue_init_params(256, &ring, &params);
+    if (status < 0 || (status = io_uring_register_files_sparse(&ring, CONNS)) < 0) return status;
     pool = aligned_alloc(4096, BUFFERS * sizeof(struct io_uring_buf));
     struct io_uring_buf_reg reg = {.ring_addr = (uintptr_t)pool, .ring_entries = BUFFERS};
     if ((status = io_uring_register_buf_ring(&ring, &reg, 0)) < 0) return status;
@@ -191,9 +189,10 @@ int main(int argc, char **argv)
     while (status >= 0) {
         io_uring_buf_ring_advance(pool, recycled), recycled = 0;
         status = io_uring_submit_and_wait(&ring, 1);
-        struct io_uring_cqe *cqe;
-        unsigned head, count = 0;
-        io_uring_for_each_cqe(&ring, head, cqe) dispatch(cqe), count++;
+        struct io_uring_cqe *cqes[256];
+        unsigned count = io_uring_peek_batch_cqe(&ring, cqes, 256);
+        for (unsigned i = 0; i < count; i++)
+            dispatch(cqes[i]);
         io_uring_cq_advance(&ring, count);
     }
     fprintf(stderr, "floor: %s\n", strerror(-status));
