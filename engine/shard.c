@@ -475,7 +475,9 @@ static void update_ring_counters(rws__shard *shard)
 int rws__shard_run(rws__shard *shard)
 {
     while (!is_drained(shard)) {
-        shard->refused = false;
+        /* Quiet sends that are left over, because not all could be submitted, may end without a
+         * completion to wait for. */
+        shard->refused = shard->quiet.count > 0;
         pump_dirty(shard);
         rws__listener_pump(shard);
         arm_tick(shard);
