@@ -176,7 +176,11 @@ void rws__conn_finish(rws_conn *conn, uint16_t code, rws_span reason, rws_closer
 void rws__conn_cut(rws_conn *conn, rws_closer closer)
 {
     rws_span none = {NULL, 0};
-    rws__conn_finish(conn, RWS_CLOSE_ABNORMAL, none, closer, RWS__DRAIN_CANCEL);
+    /* The peer has said how it ends, even if nobody answered. */
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED)
+        rws__conn_finish(conn, conn->close_code, none, RWS_CLOSED_BY_PEER, RWS__DRAIN_CANCEL);
+    else
+        rws__conn_finish(conn, RWS_CLOSE_ABNORMAL, none, closer, RWS__DRAIN_CANCEL);
     if (conn->drain < RWS__DRAIN_CANCEL) conn->drain = RWS__DRAIN_CANCEL;
     rws__conn_mark_dirty(conn);
 }

@@ -94,6 +94,7 @@ struct rws_conn {
     bool send_blocked;   /* the last quiet send met a full socket */
     bool want_drain;     /* on_drain is owed */
     bool send_open;      /* a message is being sent in frames */
+    uint16_t close_code; /* CLOSE_RECEIVED: what the peer's frame said */
     uint8_t small_recvs; /* receives in a row without a large message */
     bool bulk;           /* large messages come here: one receive at a time */
     rws__sendq sendq;

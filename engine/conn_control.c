@@ -30,6 +30,7 @@ static void on_close_frame(rws_conn *conn, const uint8_t *data, size_t len)
         return;
     }
     rws__conn_enter(conn, RWS__CONN_CLOSE_RECEIVED);
+    conn->close_code = code;
     if (config->handle_close && config->handler.on_close_frame != NULL) {
         rws__timer_set(&conn->shard->wheel, &conn->timer, conn->shard->now_ms,
                        config->close_timeout_ms);
@@ -77,7 +78,8 @@ int rws_conn_close(rws_conn *conn, uint16_t code, const char *reason)
     int res = rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len);
     if (res != 0) return res;
     if (conn->state == RWS__CONN_CLOSE_RECEIVED) {
-        rws__conn_finish(conn, code, text, RWS_CLOSED_BY_PEER, after_close(conn));
+        rws_span none = {NULL, 0};
+        rws__conn_finish(conn, conn->close_code, none, RWS_CLOSED_BY_PEER, after_close(conn));
         return 0;
     }
     rws__conn_enter(conn, RWS__CONN_CLOSE_SENT);

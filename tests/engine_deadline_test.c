@@ -216,7 +216,7 @@ Test(engine_deadline, gives_up_on_a_program_that_never_answers_a_close_frame)
     world_advance(&w, 490);
     world_log_is(&w, "open0 close_frame0:1001: ", "in time");
     world_advance(&w, 10 + LATE_MS);
-    cr_assert_not_null(strstr(world_log(&w), "close0:"), "late");
+    cr_assert_not_null(strstr(world_log(&w), "close0:1001::peer "), "late");
     cr_assert(w.ring->closed[file]);
     world_end(&w);
 }

@@ -64,7 +64,8 @@ typedef struct rws_handler {
     void (*on_drain)(rws_conn *conn, void *user);
 
     /* `code`: what came in the peer's close frame (1005: none in it), 1006 if there was no close
-     * frame, or the code that this side closed with. `reason` likewise. */
+     * frame, or the code that this side closed with. `reason` likewise (empty with handle_close,
+     * where on_close_frame had it). */
     void (*on_close)(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user);
 
     /* Only with handle_ping / handle_pong / handle_close: the frame is given here and not answered.
