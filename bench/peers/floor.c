@@ -2,10 +2,14 @@
  * The floor: what an echo costs on io_uring when nothing is done to the data.   floor [PORT]
  *
  * The ring settings of an engine's shard: SINGLE_ISSUER | DEFER_TASKRUN, multishot accept into
- * direct descriptors, multishot receive from provided buffers, one send in flight per connection.
+ * direct descriptors, multishot receive from provided buffers, and sends that post no completion
+ * when they succeed: with MSG_WAITALL | MSG_DONTWAIT such a send is over when the enter that
+ * submitted it returns, so its buffer goes back then, and sends of one connection keep their order.
+ *
  * So that the same load generator can drive it and check the answers, it answers the upgrade (a
  * request must come in one piece) and drops the masking key out of each frame as bytes stream by.
- * No limit, timer, UTF-8 or unmasking: use `ringws load --zero-mask`.
+ * No limit, timer, UTF-8 or unmasking: use `ringws load --zero-mask`. A full socket buffer ends a
+ * connection: this is for small messages.
  */
 #include <liburing.h>
 #include <stdbool.h>
@@ -17,22 +21,20 @@
 
 #define RING_FLAGS (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE)
 enum { ACCEPT = 1, RECV, SEND, END };
-enum { CONNS = 16384, BUFFERS = 1024, BUFFER_BYTES = 4096, NONE = -1 };
+enum { CONNS = 16384, BUFFERS = 1024, BUFFER_BYTES = 4096 };
 
 typedef struct conn {
-    uint64_t payload_left;         /* of the frame that streams by */
-    int32_t send_first, send_last; /* buffers to send, in order; the first one is in flight */
+    uint64_t payload_left; /* of the frame that streams by */
     uint8_t header_at, header_len, mask_left;
-    bool open, upgraded, closing, ended; /* closing: a close frame came; ended: nothing more will */
+    bool upgraded, closing; /* closing: the peer's close frame came */
 } conn;
 
 static struct io_uring ring;
 static struct io_uring_buf_ring *pool;
 static uint8_t memory[BUFFERS][BUFFER_BYTES] __attribute__((aligned(4096)));
-static int32_t next_piece[BUFFERS];
-static uint32_t piece_len[BUFFERS];
+static int32_t sending[BUFFERS]; /* the buffers of the sends that are submitted next */
 static conn conns[CONNS];
-static int recycled, listener;
+static int sending_count, recycled, listener;
 
 static void push(uint64_t kind, uint32_t slot, struct io_uring_sqe operation)
 {
@@ -58,29 +60,20 @@ static void arm_recv(uint32_t slot)
     push(RECV, slot, sqe);
 }
 
-static void send_first(uint32_t slot)
+static void send_buffer(uint32_t slot, int32_t id, uint32_t len)
 {
     struct io_uring_sqe sqe;
-    int32_t id = conns[slot].send_first;
-    io_uring_prep_send(&sqe, (int)slot, memory[id], piece_len[id], MSG_WAITALL | MSG_NOSIGNAL);
-    sqe.flags = IOSQE_FIXED_FILE;
+    io_uring_prep_send(&sqe, (int)slot, memory[id], len, MSG_WAITALL | MSG_DONTWAIT | MSG_NOSIGNAL);
+    sqe.flags = IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
     push(SEND, slot, sqe);
+    sending[sending_count++] = id;
 }
 
-static void close_if_done(uint32_t slot)
+static void shut_down(uint32_t slot, int how)
 {
     struct io_uring_sqe sqe;
-    conn *c = &conns[slot];
-    if (!c->open || c->send_first != NONE) return;
-    if (c->closing && !c->ended) { /* our half; the rest when the peer has closed its own */
-        io_uring_prep_shutdown(&sqe, (int)slot, SHUT_WR);
-        sqe.flags = IOSQE_FIXED_FILE;
-        push(END, slot, sqe);
-    }
-    c->closing = false;
-    if (!c->ended) return;
-    c->open = false;
-    io_uring_prep_close_direct(&sqe, slot);
+    io_uring_prep_shutdown(&sqe, (int)slot, how);
+    sqe.flags = IOSQE_FIXED_FILE;
     push(END, slot, sqe);
 }
 
@@ -128,40 +121,31 @@ static void received(uint32_t slot, const struct io_uring_cqe *cqe)
         uint32_t len = cqe->res > 0 ? (uint32_t)cqe->res : 0;
         if (len) len = c->upgraded ? unframe(c, memory[id], len) : upgrade(memory[id], len);
         c->upgraded = true;
-        next_piece[id] = NONE, piece_len[id] = len;
-        if (len == 0)
-            recycle(id);
-        else if (c->send_first != NONE)
-            c->send_last = next_piece[c->send_last] = id;
+        if (len)
+            send_buffer(slot, id, len);
         else
-            c->send_first = c->send_last = id, send_first(slot);
+            recycle(id);
+        if (c->closing) shut_down(slot, SHUT_WR); /* the rest when the peer has closed its half */
+        c->closing = false;
     }
     if (cqe->flags & IORING_CQE_F_MORE) return;
-    c->ended = cqe->res <= 0 && cqe->res != -ENOBUFS;
-    if (!c->ended) arm_recv(slot);
-    close_if_done(slot);
-}
-
-static void sent(uint32_t slot, int res)
-{
-    conn *c = &conns[slot];
-    bool whole = res == (int)piece_len[c->send_first];
-    do { /* after an error the others are dropped too, and the receive ends by itself */
-        int32_t id = c->send_first;
-        c->send_first = next_piece[id];
-        recycle(id);
-    } while (!whole && c->send_first != NONE);
-    if (c->send_first != NONE) send_first(slot);
-    close_if_done(slot);
+    if (cqe->res > 0 || cqe->res == -ENOBUFS) {
+        arm_recv(slot);
+    } else {
+        struct io_uring_sqe sqe;
+        io_uring_prep_close_direct(&sqe, slot);
+        push(END, slot, sqe);
+    }
 }
 
 static void dispatch(const struct io_uring_cqe *cqe)
 {
     uint64_t kind = cqe->user_data >> 32;
-    if (kind == RECV) received((uint32_t)cqe->user_data, cqe);
-    if (kind == SEND) sent((uint32_t)cqe->user_data, cqe->res);
+    uint32_t slot = (uint32_t)cqe->user_data;
+    if (kind == RECV) received(slot, cqe);
+    if (kind == SEND) shut_down(slot, SHUT_RDWR); /* it was short or failed */
     if (kind == ACCEPT && cqe->res >= 0) {
-        conns[cqe->res] = (conn){.send_first = NONE, .open = true};
+        conns[cqe->res] = (conn){0};
         arm_recv((uint32_t)cqe->res);
     }
     if (kind == ACCEPT && !(cqe->flags & IORING_CQE_F_MORE)) arm_accept();
@@ -189,6 +173,8 @@ int main(int argc, char **argv)
     while (status >= 0) {
         io_uring_buf_ring_advance(pool, recycled), recycled = 0;
         status = io_uring_submit_and_wait(&ring, 1);
+        while (sending_count)
+            recycle(sending[--sending_count]);
         struct io_uring_cqe *cqes[256];
         unsigned count = io_uring_peek_batch_cqe(&ring, cqes, 256);
         for (unsigned i = 0; i < count; i++)

@@ -64,6 +64,26 @@ def test_sigint_drains_with_1001():
     return drain(signal.SIGINT)
 
 
+def test_a_drain_ends_with_its_last_connection():
+    """Not with the next tick of a timer."""
+    slowest = 0
+    for closes in (True, False):
+        with harness.Server() as server, Wire(server.port) as client:
+            client.upgrade()
+            client.echo()
+            start = time.monotonic()
+            server.signal(signal.SIGTERM)
+            client.read_close()
+            client.send(frame(wire.CLOSE, wire.close_payload(1001)))
+            client.expect_end()
+            if closes:
+                client.sock.close()
+            assert server.wait_exit() == 0
+            slowest = max(slowest, time.monotonic() - start)
+    assert slowest < 1, f"the process ended {slowest:.1f} s after SIGTERM"
+    return f"{slowest * 1000:.0f} ms"
+
+
 def test_a_peer_that_never_closes_is_cut_off_and_said_so():
     with harness.Server("--drain-timeout", "1s") as server:
         server.expected_rc = 1
