@@ -78,14 +78,14 @@ static bool wants_direct(const rws_conn *conn)
     return conn->decoder.state == RWS__DECODER_DATA && conn->decoder.frame_left > BULK_PEEK;
 }
 
-/* Pause when the shard's budget for partial messages is used up; but not the one connection that
- * holds most of it, or nobody would ever go on. */
+/* Pause when the shard's budget for partial messages is used up; but for one connection at a time,
+ * which goes past it, or nobody would ever end a message and give memory back. */
 static void check_budget(rws_conn *conn)
 {
-    const rws__slab *slab = &conn->shard->partial_slab;
-    if (slab->used_bytes <= conn->shard->config->partial_bytes_max) return;
-    if (conn->assembly.capacity > slab->used_bytes / 2) return;
-    rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
+    rws__shard *shard = conn->shard;
+    if (shard->partial_slab.used_bytes <= shard->config->partial_bytes_max) return;
+    if (shard->budget_holder == NULL) shard->budget_holder = conn;
+    if (shard->budget_holder != conn) rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
 }
 
 static int arm_direct(rws_conn *conn, uint64_t user_data)

@@ -412,15 +412,25 @@ static void arm_wake(rws__shard *shard)
         shard->refused = true;
 }
 
-/* Connections that wait for the budget go on when an eighth of it is free again. */
+/* Connections that wait for the budget go on when an eighth of it is free again; until then one
+ * after the other. */
 static void check_budget(rws__shard *shard)
 {
     if (shard->budget_waiters == 0) return;
     size_t max = shard->config->partial_bytes_max;
-    if (shard->partial_slab.used_bytes > max - max / 8) return;
-    for (uint32_t i = 0; i < shard->slots_touched && shard->budget_waiters > 0; i++)
-        if (shard->conns[i].state != RWS__CONN_FREE)
-            rws__conn_clear_pause(&shard->conns[i], RWS__PAUSE_BUDGET);
+    bool enough = shard->partial_slab.used_bytes <= max - max / 8;
+    const rws_conn *holder = shard->budget_holder;
+    bool held = holder != NULL && holder->state == RWS__CONN_OPEN && holder->assembly.data != NULL;
+    if (held && !enough) return;
+    shard->budget_holder = NULL;
+    for (uint32_t i = 0; i < shard->slots_touched && shard->budget_waiters > 0; i++) {
+        rws_conn *conn = &shard->conns[i];
+        if (!(conn->pauses & RWS__PAUSE_BUDGET)) continue;
+        rws__conn_clear_pause(conn, RWS__PAUSE_BUDGET);
+        if (enough) continue;
+        shard->budget_holder = conn;
+        return;
+    }
 }
 
 static void begin_drain(rws__shard *shard)
@@ -482,7 +492,9 @@ int rws__shard_run(rws__shard *shard)
         rws__listener_pump(shard);
         arm_tick(shard);
         arm_wake(shard);
-        int res = rws__ring_turn(shard->ring, shard->dirty == NULL && !shard->refused);
+        /* Pumping may have given the last slot back, and then no completion will come. */
+        bool wait = shard->dirty == NULL && !shard->refused && !is_drained(shard);
+        int res = rws__ring_turn(shard->ring, wait);
         if (res != 0) return res;
         shard->now_ms = clock_ms();
         /* Seen before completions are handled, because an accept queues operations again. */

@@ -58,6 +58,7 @@ struct rws__shard {
     uint32_t *free_slots; /* first in, first out */
     uint32_t free_first, free_count;
     uint32_t budget_waiters; /* connections paused for RWS__PAUSE_BUDGET */
+    rws_conn *budget_holder; /* the one that goes on while they wait, or NULL */
 
     rws__listener listener;
     rws__mailbox mailbox;
