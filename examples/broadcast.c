@@ -19,7 +19,8 @@ static rws_server *server;
 static void on_signal(int number)
 {
     (void)number;
-    rws_server_stop(server); /* async-signal-safe */ // NOLINT(bugprone-signal-handler,cert-sig30-c)
+    rws_server_stop(
+        server); // NOLINT(bugprone-signal-handler,cert-sig30-c): it is async-signal-safe
 }
 
 static void on_open(rws_conn *conn, void *user)

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 
 /* A fuzz target is linked with nothing but the codec. */
-#include "support/feed.c"              /* NOLINT(bugprone-suspicious-include) */
-#include "support/reference_decoder.c" /* NOLINT(bugprone-suspicious-include) */
+#include "support/feed.c" // NOLINT(bugprone-suspicious-include): fuzz targets link the codec only
+#include "support/reference_decoder.c" // NOLINT(bugprone-suspicious-include): fuzz targets link the codec only
 
 static rws__message_rules rules_from(uint8_t choice)
 {
