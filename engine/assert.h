@@ -19,4 +19,7 @@ _Noreturn void rws__assert_failed(const char *condition, const char *file, int l
         if (__builtin_expect(!(condition), 0)) rws__assert_failed(#condition, __FILE__, __LINE__); \
     } while (0)
 
+/* For a place that our own code never comes to. */
+#define RWS_UNREACHABLE(what) rws__assert_failed(what, __FILE__, __LINE__)
+
 #endif

@@ -256,7 +256,7 @@ void rws__conn_timer_fired(rws_conn *conn)
     case RWS__CONN_FREE:
     case RWS__CONN_STATE_COUNT: break;
     }
-    RWS_ASSERT(false && "a timer fired in a free slot");
+    RWS_UNREACHABLE("a timer fired in a free slot");
 }
 
 /* ---- pausing ---- */

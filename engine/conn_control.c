@@ -61,7 +61,7 @@ void rws__conn_on_control(rws_conn *conn, uint8_t opcode, const uint8_t *data, s
         if (config->handle_pong && config->handler.on_pong != NULL)
             res = config->handler.on_pong(conn, data, len, config->user);
         break;
-    default: RWS_ASSERT(false && "the decoder gives no other control frame");
+    default: RWS_UNREACHABLE("the decoder gives no other control frame");
     }
     if (res < 0 && conn->state == RWS__CONN_OPEN)
         rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);

@@ -318,7 +318,7 @@ static void dispatch_conn(rws__shard *shard, const rws__cqe *cqe)
             conn->ops--;
             rws__dial_on_connected(conn, cqe->res);
             break;
-        default: RWS_ASSERT(false && "not an operation of a connection");
+        default: RWS_UNREACHABLE("not an operation of a connection");
         }
     }
     if (conn != NULL) rws__conn_try_release(conn);

@@ -19,8 +19,7 @@ static rws_server *server;
 static void on_signal(int number)
 {
     (void)number;
-    rws_server_stop(
-        server); // NOLINT(bugprone-signal-handler,cert-sig30-c): it is async-signal-safe
+    rws_server_stop(server); // NOLINT(bugprone-signal-handler,cert-sig30-c): signal-safe
 }
 
 static void on_open(rws_conn *conn, void *user)

@@ -15,8 +15,7 @@ static int echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
 static void interrupted(int number)
 {
     (void)number;
-    rws_server_stop(
-        server); // NOLINT(bugprone-signal-handler,cert-sig30-c): it is async-signal-safe
+    rws_server_stop(server); // NOLINT(bugprone-signal-handler,cert-sig30-c): signal-safe
 }
 
 int main(int argc, char **argv)
