@@ -2,12 +2,17 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 uint32_t rws__cpus_from_quota(const char *line)
 {
-    unsigned long long quota, period;
-    if (sscanf(line, "%llu %llu", &quota, &period) != 2 || period == 0) return 0;
+    char *end;
+    unsigned long long quota = strtoull(line, &end, 10);
+    if (end == line || *end != ' ') return 0; /* "max" */
+    const char *rest = end;
+    unsigned long long period = strtoull(rest, &end, 10);
+    if (end == rest || period == 0) return 0;
     unsigned long long cpus = (quota + period - 1) / period;
     return cpus == 0 ? 1 : cpus > UINT32_MAX ? UINT32_MAX : (uint32_t)cpus;
 }

@@ -21,7 +21,7 @@ static int resolve(rws__dial *dial, const rws__url *url)
     if (url->is_unix) {
         struct sockaddr_un address = {.sun_family = AF_UNIX};
         if (strlen(url->host) >= sizeof address.sun_path) return RWS_E_ADDRESS;
-        strcpy(address.sun_path, url->host);
+        memcpy(address.sun_path, url->host, strlen(url->host) + 1);
         memcpy(&dial->address, &address, sizeof address);
         dial->address_len = sizeof address;
         return 0;

@@ -120,7 +120,7 @@ static int open_group(const rws__config *config, int *fds, uint32_t count, uint1
                              config->port, rws_strerror(fd));
         fds[i] = fd;
         if (i > 0) continue;
-        any_address bound;
+        any_address bound = {0};
         socklen_t bound_len = sizeof bound;
         if (getsockname(fd, &bound.generic, &bound_len) == 0) {
             in_port_t chosen =
@@ -170,7 +170,7 @@ static int open_unix(const rws__config *config, int *fd_out, rws_error *error)
         return rws__fail(error, RWS_E_ADDRESS, "the unix socket path is longer than %zu bytes: %s",
                          sizeof address.un.sun_path - 1, config->unix_path);
     address.un.sun_family = AF_UNIX;
-    strcpy(address.un.sun_path, config->unix_path);
+    memcpy(address.un.sun_path, config->unix_path, strlen(config->unix_path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return rws__fail(error, -errno, "can't make a unix socket: %s", strerrordesc_np(errno));
@@ -214,7 +214,7 @@ void rws__listener_init(rws__listener *listener, int fd)
     memset(listener, 0, sizeof *listener);
     listener->fd = fd;
     if (fd < 0) return;
-    any_address address;
+    any_address address = {0};
     socklen_t len = sizeof address;
     if (getsockname(fd, &address.generic, &len) == 0) listener->family = address.generic.sa_family;
 }

@@ -115,10 +115,10 @@ static long read_number(const char *path, long missing)
 {
     FILE *file = fopen(path, "re");
     if (file == NULL) return missing;
-    long value;
-    if (fscanf(file, "%ld", &value) != 1) value = missing;
+    char line[64], *end = line;
+    long value = fgets(line, sizeof line, file) != NULL ? strtol(line, &end, 10) : missing;
     fclose(file);
-    return value;
+    return end == line ? missing : value;
 }
 
 static int seccomp_mode(void)
@@ -128,7 +128,7 @@ static int seccomp_mode(void)
     char line[256];
     int mode = 0;
     while (fgets(line, sizeof line, file) != NULL)
-        if (strncmp(line, "Seccomp:", 8) == 0) mode = atoi(line + 8);
+        if (strncmp(line, "Seccomp:", 8) == 0) mode = (int)strtol(line + 8, NULL, 10);
     fclose(file);
     return mode;
 }
@@ -139,8 +139,9 @@ static void gather(rws__probe_facts *facts, rws_probe *probe)
     memset(facts, 0, sizeof *facts);
     if (uname(&name) == 0) {
         snprintf(probe->kernel, sizeof probe->kernel, "%.63s", name.release);
-        if (sscanf(name.release, "%d.%d", &facts->major, &facts->minor) != 2)
-            facts->major = facts->minor = 0;
+        char *end;
+        facts->major = (int)strtol(name.release, &end, 10);
+        if (*end == '.') facts->minor = (int)strtol(end + 1, NULL, 10);
     }
     facts->io_uring_disabled = (int)read_number("/proc/sys/kernel/io_uring_disabled", -1);
     facts->seccomp_mode = seccomp_mode();

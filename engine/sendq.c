@@ -18,7 +18,7 @@ static rws__chunk *add_chunk(rws__sendq *queue, rws__slab *slab, size_t bytes)
     chunk->next = NULL;
     chunk->begin = chunk->end = 0;
     chunk->capacity = (uint32_t)(block - sizeof(rws__chunk));
-    if (queue->head == NULL)
+    if (queue->tail == NULL)
         queue->head = chunk;
     else
         queue->tail->next = chunk;
