@@ -25,6 +25,7 @@
 TestSuite(engine_security_kernel, .timeout = 60);
 
 #define SKIPPED 77
+#define BACKLOG 60
 
 static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
 #define EACH_FEATURES(off)                                                                         \
@@ -280,7 +281,8 @@ static int hold(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
     return 0;
 }
 
-/* Stopped while ten connections, with their requests, are in the backlog: each is answered. */
+/* Stopped while more connections than accepts are armed are in the backlog, with their requests:
+ * each is answered. */
 Test(engine_security_kernel, a_drain_says_1001_and_answers_the_backlog)
 {
     EACH_FEATURES(off)
@@ -291,12 +293,12 @@ Test(engine_security_kernel, a_drain_says_1001_and_answers_the_backlog)
         options.features_off = *off;
         handler.on_message = hold;
         cr_assert_eq(engine_server_start(&server, &options, &handler), 0);
-        raw_client open[5], waiting[10];
+        raw_client open[5], waiting[BACKLOG];
         for (int i = 0; i < 5; i++)
             cr_assert(raw_open(&open[i], server.port));
         cr_assert(raw_send_frame(&open[0], RAW_TEXT, "x", 1));
         cr_assert(engine_server_await(&server.messages, 1));
-        for (int i = 0; i < 10; i++) {
+        for (int i = 0; i < BACKLOG; i++) {
             cr_assert(raw_connect(&waiting[i], "127.0.0.1", server.port, 0));
             cr_assert(raw_send_text(&waiting[i],
                                     "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
@@ -310,7 +312,7 @@ Test(engine_security_kernel, a_drain_says_1001_and_answers_the_backlog)
             cr_expect(raw_read_end(&open[i]));
             raw_close(&open[i]);
         }
-        for (int i = 0; i < 10; i++) {
+        for (int i = 0; i < BACKLOG; i++) {
             char head[1024];
             int status = raw_read_head(&waiting[i], head, sizeof head);
             cr_expect(status == 503 || status == 101, "waiting %d: %d", i, status);
