@@ -93,6 +93,7 @@ Test(engine_live, the_peers_address_is_right_for_both_families)
         {"::", "::1", "::1"},
         {"::", "127.0.0.1", "::ffff:127.0.0.1"},
     };
+    bool no_ipv6 = false;
     EACH_FEATURES(off)
     {
         for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -103,8 +104,10 @@ Test(engine_live, the_peers_address_is_right_for_both_families)
             options.address = rows[i].listen;
             handler.on_message = tell_peer;
             int res = engine_server_start(&server, &options, &handler);
-            if (res == -EADDRNOTAVAIL || res == -EAFNOSUPPORT)
-                cr_skip_test("there is no IPv6 here");
+            if (res == -EADDRNOTAVAIL || res == -EAFNOSUPPORT) {
+                no_ipv6 = true;
+                continue;
+            }
             cr_assert_eq(res, 0, "%s", server.error.text);
             /* Many at once, so that addresses could be mixed up. */
             raw_client clients[40];
@@ -121,6 +124,7 @@ Test(engine_live, the_peers_address_is_right_for_both_families)
             stop(&server);
         }
     }
+    if (no_ipv6) cr_skip_test("there is no IPv6 here; IPv4 is right");
 }
 
 Test(engine_live, the_peers_address_can_be_left_out)
