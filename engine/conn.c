@@ -50,9 +50,7 @@ static bool wants_recv(const rws_conn *conn)
     case RWS__CONN_CLOSE_SENT:
     case RWS__CONN_CLOSE_RECEIVED: return true;
     case RWS__CONN_OPEN: return conn->pauses == 0;
-    case RWS__CONN_DRAINING:
-        return conn->drain == RWS__DRAIN_FLUSH || conn->drain == RWS__DRAIN_SHUTDOWN ||
-               conn->drain == RWS__DRAIN_LINGER;
+    case RWS__CONN_DRAINING: return conn->drain < RWS__DRAIN_CANCEL;
     case RWS__CONN_FREE:
     case RWS__CONN_CONNECTING:
     case RWS__CONN_STATE_COUNT: break;
@@ -112,12 +110,12 @@ static void pump_drain(rws_conn *conn)
         if (conn->sendq.bytes > 0 || conn->send_mode != RWS__SEND_IDLE) return;
         conn->drain = conn->eof ? RWS__DRAIN_CANCEL : conn->after_flush;
     }
-    if (conn->drain == RWS__DRAIN_SHUTDOWN) {
+    if (conn->drain == RWS__DRAIN_SHUTDOWN || conn->drain == RWS__DRAIN_END) {
         if (submit_shutdown(conn) != 0) {
             rws__conn_mark_dirty(conn);
             return;
         }
-        conn->drain = RWS__DRAIN_LINGER;
+        conn->drain = conn->drain == RWS__DRAIN_END ? RWS__DRAIN_CANCEL : RWS__DRAIN_LINGER;
     }
     if (conn->drain == RWS__DRAIN_LINGER && conn->eof) conn->drain = RWS__DRAIN_CANCEL;
     if (conn->drain == RWS__DRAIN_CANCEL) {

@@ -42,6 +42,7 @@ typedef enum rws__drain {
     RWS__DRAIN_NONE = 0,
     RWS__DRAIN_FLUSH,    /* the queue is being sent; then `after_flush` */
     RWS__DRAIN_SHUTDOWN, /* shut our half down, so that the peer surely reads what we sent */
+    RWS__DRAIN_END,      /* shut our half down and go on to cancel, without lingering */
     RWS__DRAIN_LINGER,   /* discard until the peer's end of stream, or the deadline */
     RWS__DRAIN_CANCEL,   /* take back what is in flight, close the file */
     RWS__DRAIN_CLOSED,   /* wait for the completions */

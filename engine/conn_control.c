@@ -12,7 +12,12 @@
  * so that the TIME_WAIT is its own; a client waits for that. */
 static rws__drain after_close(const rws_conn *conn)
 {
-    return conn->shard->config->role == RWS_SERVER ? RWS__DRAIN_CANCEL : RWS__DRAIN_LINGER;
+    if (conn->shard->config->role == RWS_CLIENT) return RWS__DRAIN_LINGER;
+    /* Early kernels put a removed direct descriptor a second later (seen on 6.1), so the peer would
+     * wait that long for the end of stream. Those that have the socket commands (6.7) do it at
+     * once. */
+    bool closes_at_once = conn->shard->features & RWS_FEATURE_SOCKET_COMMANDS;
+    return closes_at_once ? RWS__DRAIN_CANCEL : RWS__DRAIN_END;
 }
 
 static void on_close_frame(rws_conn *conn, const uint8_t *data, size_t len)
