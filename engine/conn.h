@@ -133,8 +133,6 @@ void rws__conn_clear_pause(rws_conn *conn, uint8_t reason);
 /* conn_recv.c */
 void rws__conn_on_recv(rws_conn *conn, int32_t res, uint8_t *data, bool more);
 void rws__conn_frames(rws_conn *conn, uint8_t *data, size_t len);
-/* Keep input that can't be decoded now. */
-void rws__conn_stall(rws_conn *conn, const uint8_t *data, size_t len);
 void rws__conn_arm_recv(rws_conn *conn);
 /* The peer ended its half and everything before that was handled. */
 void rws__conn_on_eof(rws_conn *conn);

@@ -221,7 +221,7 @@ static void end_deadline(rws_conn *conn, const rws__event *event)
     if (message_ended || control_alone) rws__timer_clear(&conn->shard->wheel, &conn->timer);
 }
 
-void rws__conn_stall(rws_conn *conn, const uint8_t *data, size_t len)
+static void stall(rws_conn *conn, const uint8_t *data, size_t len)
 {
     if (len == 0) return;
     if (rws__buffer_append(&conn->stalled, &conn->shard->partial_slab, data, len) != 0)
@@ -233,10 +233,14 @@ void rws__conn_frames(rws_conn *conn, uint8_t *data, size_t len)
     const rws__message_rules *rules = &conn->shard->config->rules;
     rws__input input = {data, len};
     rws__event event;
+    if (conn->stalled.len > 0) { /* what came before goes first */
+        stall(conn, data, len);
+        return;
+    }
     for (;;) {
         if (conn->state != RWS__CONN_OPEN && conn->state != RWS__CONN_CLOSE_SENT) return;
         if (conn->state == RWS__CONN_OPEN && conn->pauses != 0) {
-            rws__conn_stall(conn, input.data, input.len);
+            stall(conn, input.data, input.len);
             break;
         }
         rws__decoder_next(&conn->decoder, rules, &input, &event);
@@ -324,12 +328,7 @@ void rws__conn_on_recv(rws_conn *conn, int32_t res, uint8_t *data, bool more)
     switch ((rws__conn_state)conn->state) {
     case RWS__CONN_UPGRADING: rws__conn_upgrade_input(conn, data, (size_t)res); break;
     case RWS__CONN_OPEN:
-    case RWS__CONN_CLOSE_SENT:
-        if (conn->stalled.len > 0)
-            rws__conn_stall(conn, data, (size_t)res); /* what came before goes first */
-        else
-            rws__conn_frames(conn, data, (size_t)res);
-        break;
+    case RWS__CONN_CLOSE_SENT: rws__conn_frames(conn, data, (size_t)res); break;
     case RWS__CONN_CLOSE_RECEIVED: /* nothing may follow a close frame */
     case RWS__CONN_DRAINING:
     case RWS__CONN_FREE:

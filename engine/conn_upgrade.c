@@ -213,11 +213,6 @@ void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
     conn->assembly = (rws__buffer){0};
     on_head(conn, head, (size_t)res);
     if (have > (size_t)res) rws__conn_frames(conn, head + res, have - (size_t)res);
-    if (carried.len > 0 && taken < len) {
-        if (conn->stalled.len > 0)
-            rws__conn_stall(conn, data + taken, len - taken);
-        else
-            rws__conn_frames(conn, data + taken, len - taken);
-    }
+    if (carried.len > 0 && taken < len) rws__conn_frames(conn, data + taken, len - taken);
     rws__buffer_release(&carried, slab);
 }

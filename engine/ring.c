@@ -9,12 +9,12 @@
 
 #include "engine/assert.h"
 #include "engine/compat.h"
+#include "engine/pages.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -74,19 +74,12 @@ static void provide(rws__ring *ring, uint32_t index)
 
 static void free_buffers(rws__ring *ring)
 {
-    if (ring->buffer_ring != NULL) munmap(ring->buffer_ring, ring->buffer_ring_bytes);
-    if (ring->buffer_memory != NULL)
-        munmap(ring->buffer_memory, ring->buffers * ring->buffer_bytes);
+    rws__pages_release(ring->buffer_ring, ring->buffer_ring_bytes);
+    rws__pages_release(ring->buffer_memory, ring->buffers * ring->buffer_bytes);
     free(ring->buffer_states);
     ring->buffer_ring = NULL;
     ring->buffer_memory = NULL;
     ring->buffer_states = NULL;
-}
-
-static void *map_pages(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
 }
 
 /* Make `count` buffers of `bytes` and hand them to the kernel. */
@@ -96,8 +89,8 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
     ring->buffer_bytes = bytes;
     ring->buffer_ring_bytes = count * sizeof(struct io_uring_buf);
     ring->buffer_states = calloc(count, sizeof(buffer_state));
-    ring->buffer_memory = map_pages(count * bytes);
-    ring->buffer_ring = map_pages(ring->buffer_ring_bytes);
+    ring->buffer_memory = rws__pages_reserve(count * bytes);
+    ring->buffer_ring = rws__pages_reserve(ring->buffer_ring_bytes);
     int res = -ENOMEM;
     if (ring->buffer_states != NULL && ring->buffer_memory != NULL && ring->buffer_ring != NULL)
         res = register_buffer_ring(ring, flags);

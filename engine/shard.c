@@ -3,11 +3,11 @@
 #include "engine/assert.h"
 #include "engine/dialer.h"
 #include "engine/op.h"
+#include "engine/pages.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,19 +29,6 @@ static uint64_t clock_ms(void)
 
 /* ---- making ---- */
 
-/* Memory that costs nothing before it is touched. */
-static void *map_array(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
-static void unmap_array(void *memory, size_t bytes)
-{
-    if (memory != NULL) munmap(memory, bytes);
-}
-
 int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *config, uint32_t index,
                     rws_error *error)
 {
@@ -50,10 +37,10 @@ int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *con
     shard->index = index;
     shard->listener.fd = -1;
     shard->slots_max = config->connections_max + RWS__RESERVE;
-    shard->conns = map_array(shard->slots_max * sizeof(rws_conn));
-    shard->free_slots = map_array(shard->slots_max * sizeof(uint32_t));
+    shard->conns = rws__pages_reserve(shard->slots_max * sizeof(rws_conn));
+    shard->free_slots = rws__pages_reserve(shard->slots_max * sizeof(uint32_t));
     shard->quiet.capacity = shard->slots_max;
-    shard->quiet.conns = map_array(shard->quiet.capacity * sizeof(rws_conn *));
+    shard->quiet.conns = rws__pages_reserve(shard->quiet.capacity * sizeof(rws_conn *));
     shard->headers = rws__alloc(config, (config->headers_max + 1) * sizeof(rws__http_header));
     /* A quarter on top of the budget is for what arrived before a connection was paused. */
     size_t partial = config->partial_bytes_max + config->partial_bytes_max / 4;
@@ -75,9 +62,9 @@ void rws__shard_deinit(rws__shard *shard)
     if (shard->listener.fd >= 0) close(shard->listener.fd);
     rws__slab_deinit(&shard->partial_slab);
     rws__slab_deinit(&shard->send_slab);
-    unmap_array(shard->conns, shard->slots_max * sizeof(rws_conn));
-    unmap_array(shard->free_slots, shard->slots_max * sizeof(uint32_t));
-    unmap_array(shard->quiet.conns, shard->quiet.capacity * sizeof(rws_conn *));
+    rws__pages_release(shard->conns, shard->slots_max * sizeof(rws_conn));
+    rws__pages_release(shard->free_slots, shard->slots_max * sizeof(uint32_t));
+    rws__pages_release(shard->quiet.conns, shard->quiet.capacity * sizeof(rws_conn *));
     rws__free(shard->config, shard->headers,
               (shard->config->headers_max + 1) * sizeof(rws__http_header));
 }

@@ -1,6 +1,7 @@
 #include "engine/slab.h"
 
 #include "engine/assert.h"
+#include "engine/pages.h"
 
 #include <errno.h>
 #include <string.h>
@@ -61,13 +62,6 @@ static unsigned order_for(size_t bytes)
     return order;
 }
 
-static void *reserve(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
 int rws__slab_init(rws__slab *slab, size_t bytes_max)
 {
     memset(slab, 0, sizeof *slab);
@@ -76,8 +70,8 @@ int rws__slab_init(rws__slab *slab, size_t bytes_max)
     slab->order_top = (uint8_t)order;
     slab->bytes = (size_t)1 << order;
     slab->tags_bytes = slab->bytes >> RWS__SLAB_ORDER_MIN;
-    slab->base = reserve(slab->bytes);
-    slab->tags = reserve(slab->tags_bytes);
+    slab->base = rws__pages_reserve(slab->bytes);
+    slab->tags = rws__pages_reserve(slab->tags_bytes);
     if (slab->base == NULL || slab->tags == NULL) {
         rws__slab_deinit(slab);
         return -ENOMEM;
@@ -89,8 +83,8 @@ int rws__slab_init(rws__slab *slab, size_t bytes_max)
 
 void rws__slab_deinit(rws__slab *slab)
 {
-    if (slab->base != NULL) munmap(slab->base, slab->bytes);
-    if (slab->tags != NULL) munmap(slab->tags, slab->tags_bytes);
+    rws__pages_release(slab->base, slab->bytes);
+    rws__pages_release(slab->tags, slab->tags_bytes);
     memset(slab, 0, sizeof *slab);
 }
 
