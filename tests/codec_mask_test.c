@@ -11,28 +11,9 @@
 #include <unistd.h>
 
 #include "codec/mask.h"
+#include "support/seed.h"
 
 enum { ALIGN_MAX = 64, LEN_MAX = 300, GUARD = 64, AREA = GUARD + ALIGN_MAX + LEN_MAX + GUARD };
-
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    /* splitmix64 */
-    uint64_t z = random_state += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
-
-/* RINGWS_TEST_SEED repeats a run. */
-static void seed_random(void)
-{
-    const char *given = getenv("RINGWS_TEST_SEED");
-    random_state = (uint64_t)time(NULL) << 20 ^ (uint64_t)getpid();
-    if (given) random_state = strtoull(given, NULL, 0);
-    fprintf(stderr, "RINGWS_TEST_SEED=%llu\n", (unsigned long long)random_state);
-}
 
 static void fill_random(uint8_t *data, size_t len)
 {

@@ -10,15 +10,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
 TestSuite(engine_live, .timeout = 60);
-
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
 
 static void start(engine_server *server, const rws_server_options *options,
                   const rws_handler *handler)

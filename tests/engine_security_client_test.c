@@ -14,15 +14,11 @@
 #include <unistd.h>
 
 #include "codec/handshake.h"
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
 TestSuite(engine_security_client, .timeout = 60);
-
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
 
 /* ---- a client that records ---- */
 

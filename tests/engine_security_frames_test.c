@@ -5,17 +5,13 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
 TestSuite(engine_security_frames, .timeout = 60);
 
 #define MESSAGE_MAX 1000u
-
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
 
 static void start(engine_server *server, uint32_t off)
 {
@@ -24,13 +20,6 @@ static void start(engine_server *server, uint32_t off)
     options.message_bytes_max = MESSAGE_MAX;
     int res = engine_server_start(server, &options, NULL);
     cr_assert_eq(res, 0, "%s", server->error.text);
-}
-
-static void stop(engine_server *server)
-{
-    cr_assert(engine_server_serves(server));
-    cr_assert(engine_server_await_connections(server, 0));
-    cr_assert_eq(engine_server_stop(server), 0);
 }
 
 typedef struct bytes {
@@ -109,7 +98,7 @@ Test(engine_security_frames, bad_frames_are_failed_with_their_code)
         cr_expect_eq(atomic_load(&server.messages), 0);
         cr_expect(engine_server_await(&server.closed, 2 * count));
         cr_expect_eq(engine_server_stats(&server).protocol_errors, 2 * count);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -144,7 +133,7 @@ Test(engine_security_frames, exactly_the_limit_is_accepted_and_one_byte_more_is_
             cr_expect_eq(raw_read_close(&client), 1009, "%zu frames", frames[i]);
             raw_close(&client);
         }
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -174,7 +163,7 @@ Test(engine_security_frames, empty_fragments_are_bounded)
             if (!raw_send_frame(&client, 0, NULL, 0)) break;
         cr_expect_eq(raw_read_close(&client), 1008);
         raw_close(&client);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -194,7 +183,7 @@ Test(engine_security_frames, fragments_are_counted)
         if (!raw_send_frame(&client, i == 0 ? 2 : 0, "x", 1)) break;
     cr_expect_eq(raw_read_close(&client), 1008);
     raw_close(&client);
-    stop(&server);
+    stop_serving(&server);
 }
 
 Test(engine_security_frames, a_message_that_does_not_end_has_a_deadline)
@@ -224,6 +213,6 @@ Test(engine_security_frames, a_message_that_does_not_end_has_a_deadline)
             raw_close(&client);
         }
         cr_expect_eq(engine_server_stats(&server).timeouts, sizeof rows / sizeof rows[0]);
-        stop(&server);
+        stop_serving(&server);
     }
 }

@@ -8,15 +8,11 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
 TestSuite(engine_security_handshake, .timeout = 60);
-
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
 
 #define START      "GET / HTTP/1.1\r\n"
 #define HOST       "Host: localhost\r\n"
@@ -26,13 +22,6 @@ static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
 #define VERSION    "Sec-WebSocket-Version: 13\r\n"
 #define FIELDS     HOST UPGRADE CONNECTION KEY VERSION
 #define REQUEST    START FIELDS "\r\n"
-
-static void stop(engine_server *server)
-{
-    cr_assert(engine_server_serves(server));
-    cr_assert(engine_server_await_connections(server, 0));
-    cr_assert_eq(engine_server_stop(server), 0);
-}
 
 static void echo_works(raw_client *client)
 {
@@ -79,7 +68,7 @@ Test(engine_security_handshake, a_request_byte_by_byte_and_cut_in_two)
             echo_works(&client);
             raw_close(&client);
         }
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -108,7 +97,7 @@ Test(engine_security_handshake, frames_that_come_with_the_request_are_delivered)
             cr_expect(echo.len == 6 && memcmp(echo.payload, "second", 6) == 0, "cut %zu", cut);
             raw_close(&client);
         }
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -160,7 +149,7 @@ Test(engine_security_handshake, a_head_is_bounded_in_bytes_and_not_in_headers)
             cr_expect_eq(ask_large(&server, 9000, many, true), 431);
             cr_expect_lt(test_now_ms() - begin, 10000);
         }
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -229,7 +218,7 @@ Test(engine_security_handshake, what_could_smuggle_is_refused_and_the_connection
         }
         cr_expect_eq(engine_server_stats(&server).refused, count);
         cr_expect_eq(atomic_load(&server.opened), 0);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -266,7 +255,7 @@ Test(engine_security_handshake, only_listed_origins_are_upgraded)
         int status = ask(&server, request, (size_t)len, head, sizeof head);
         cr_expect_eq(status, origins[i].status, "'%s': %d", origins[i].origin, status);
     }
-    stop(&server); /* whose client sends no Origin: it is no browser */
+    stop_serving(&server); /* whose client sends no Origin: it is no browser */
 }
 
 /* Whether something can still be sent after `ms`: the server has not dropped us. */
@@ -307,6 +296,6 @@ Test(engine_security_handshake, a_slow_handshake_meets_one_deadline)
         raw_close(&silent);
         raw_close(&slow);
         raw_close(&half);
-        stop(&server);
+        stop_serving(&server);
     }
 }

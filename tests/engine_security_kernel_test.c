@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
@@ -26,11 +27,6 @@ TestSuite(engine_security_kernel, .timeout = 60);
 
 #define SKIPPED 77
 #define BACKLOG 60
-
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
 
 /* Run `child(arg)` in a process of its own; its exit status, or 128 + the signal. */
 static int in_child(int (*child)(const void *arg), const void *arg)

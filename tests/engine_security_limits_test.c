@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
@@ -19,37 +20,10 @@ TestSuite(engine_security_limits, .timeout = 90);
 /* Connections beyond connections_max that are taken to be answered with 503. */
 #define RESERVE 64u
 
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
-
 static void stop(engine_server *server)
 {
     cr_assert(engine_server_await_connections(server, 0));
-    cr_assert(engine_server_serves(server));
-    cr_assert(engine_server_await_connections(server, 0));
-    cr_assert_eq(engine_server_stop(server), 0);
-}
-
-static raw_client *open_many(const engine_server *server, uint32_t count)
-{
-    raw_client *clients = calloc(count, sizeof *clients);
-    cr_assert_not_null(clients);
-    for (uint32_t i = 0; i < count; i++) {
-        cr_assert(raw_open(&clients[i], server->port), "connection %u", i);
-        free(clients[i].in);
-        clients[i].in = NULL;
-        clients[i].in_capacity = 0;
-    }
-    return clients;
-}
-
-static void close_many(raw_client *clients, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        raw_close(&clients[i]);
-    free(clients);
+    stop_serving(server);
 }
 
 Test(engine_security_limits, one_small_buffer_serves_two_hundred_connections)

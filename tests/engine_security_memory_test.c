@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
@@ -14,44 +15,11 @@ TestSuite(engine_security_memory, .timeout = 90);
 
 #define MIB 1048576u
 
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
-
-static void stop(engine_server *server)
-{
-    cr_assert(engine_server_serves(server));
-    cr_assert(engine_server_await_connections(server, 0));
-    cr_assert_eq(engine_server_stop(server), 0);
-}
-
 /* Resident now, less what it was; 0 if it fell. */
 static size_t growth(size_t before)
 {
     size_t now = test_resident_bytes();
     return now > before ? now - before : 0;
-}
-
-static raw_client *open_many(const engine_server *server, uint32_t count)
-{
-    raw_client *clients = calloc(count, sizeof *clients);
-    cr_assert_not_null(clients);
-    for (uint32_t i = 0; i < count; i++) {
-        cr_assert(raw_open(&clients[i], server->port), "connection %u", i);
-        /* Only the server's memory counts here. */
-        free(clients[i].in);
-        clients[i].in = NULL;
-        clients[i].in_capacity = 0;
-    }
-    return clients;
-}
-
-static void close_many(raw_client *clients, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        raw_close(&clients[i]);
-    free(clients);
 }
 
 /* 100 connections that declare 256 MiB each, and send 1,000 bytes of it. */
@@ -82,7 +50,7 @@ Test(engine_security_memory, a_declared_length_takes_no_memory)
             cr_expect(raw_is_silent(&clients[i], 0), "connection %d was closed", i);
         cr_expect_eq(atomic_load(&server.closed), 0);
         close_many(clients, 100);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -151,7 +119,7 @@ Test(engine_security_memory, messages_one_byte_short_stay_within_the_budget)
         cr_expect_eq(atomic_load(&server.messages), 0);
         free(out);
         close_many(clients, count);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -199,7 +167,7 @@ Test(engine_security_memory, messages_that_wait_for_the_budget_are_delivered)
         }
         free(out);
         close_many(clients, 12);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -227,7 +195,7 @@ Test(engine_security_memory, tiny_fragments_take_no_more_than_their_bytes)
     cr_assert_eq(raw_read_frame(&client, &echo), 1);
     cr_expect_eq(echo.len, 1000002);
     raw_close(&client);
-    stop(&server);
+    stop_serving(&server);
 }
 
 /* A peer that sends pings and never reads. The pongs stop at the high watermark, and so does the
@@ -273,7 +241,7 @@ Test(engine_security_memory, a_ping_flood_without_reading_is_bounded)
         }
         raw_close(&ten);
         raw_close(&client);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -346,7 +314,7 @@ Test(engine_security_memory, a_reader_with_a_closed_window_has_a_bounded_queue)
         close_many(clients, 20);
         cr_expect(engine_server_await_connections(&server, 0));
         cr_expect_eq(engine_server_stop(&server), 0);
-        stop(&echo);
+        stop_serving(&echo);
     }
 }
 
@@ -440,6 +408,6 @@ Test(engine_security_memory, resets_at_every_step_leave_nothing_behind)
         cr_expect_eq(stats.accepted, stats.upgraded + stats.refused, "%llu, %llu and %llu",
                      (unsigned long long)stats.accepted, (unsigned long long)stats.upgraded,
                      (unsigned long long)stats.refused);
-        stop(&server);
+        stop_serving(&server);
     }
 }

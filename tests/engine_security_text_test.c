@@ -4,15 +4,11 @@
  */
 #include <criterion/criterion.h>
 
+#include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
 TestSuite(engine_security_text, .timeout = 60);
-
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
-#define EACH_FEATURES(off)                                                                         \
-    for (const uint32_t *off = features_off;                                                       \
-         off < features_off + sizeof features_off / sizeof features_off[0]; off++)
 
 static void start(engine_server *server, uint32_t off)
 {
@@ -20,13 +16,6 @@ static void start(engine_server *server, uint32_t off)
     options.features_off = off;
     int res = engine_server_start(server, &options, NULL);
     cr_assert_eq(res, 0, "%s", server->error.text);
-}
-
-static void stop(engine_server *server)
-{
-    cr_assert(engine_server_serves(server));
-    cr_assert(engine_server_await_connections(server, 0));
-    cr_assert_eq(engine_server_stop(server), 0);
 }
 
 /* Text with the byte at `bad` (from 0) the first that can't be valid; the last byte if the text is
@@ -97,7 +86,7 @@ Test(engine_security_text, invalid_text_is_failed_at_the_first_bad_byte)
             }
         }
         cr_expect_eq(atomic_load(&server.messages), 0);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -125,7 +114,7 @@ Test(engine_security_text, a_character_that_is_cut_by_the_end_of_the_message_is_
         cr_expect_eq(echo.len, 4);
         raw_close(&client);
     }
-    stop(&server);
+    stop_serving(&server);
 }
 
 /* ---- close frames ---- */
@@ -191,7 +180,7 @@ Test(engine_security_text, close_frames_are_answered_by_their_rule)
             cr_expect_eq(raw_read_frame(&client, &answer), 0, "%s: nothing may follow", row->name);
             raw_close(&client);
         }
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -216,7 +205,7 @@ Test(engine_security_text, data_after_a_close_frame_is_not_delivered)
         cr_expect_eq(atomic_load(&server.messages), 0);
         cr_expect_eq(atomic_load(&server.last_code), 1000);
         cr_expect_eq(atomic_load(&server.last_closer), RWS_CLOSED_BY_PEER);
-        stop(&server);
+        stop_serving(&server);
     }
 }
 
@@ -283,6 +272,6 @@ Test(engine_security_text, a_failed_peer_that_lingers_meets_the_deadline)
         uint64_t took = test_now_ms() - begin;
         cr_expect(took >= 300 && took < 4000, "%llu ms", (unsigned long long)took);
         raw_close(&client);
-        stop(&server);
+        stop_serving(&server);
     }
 }
