@@ -40,6 +40,19 @@ void rws__conn_mark_dirty(rws_conn *conn)
     conn->shard->dirty = conn;
 }
 
+void rws__conn_defer(rws_conn *conn)
+{
+    rws__shard *shard = conn->shard;
+    if (conn->dirty) return;
+    conn->dirty = true;
+    conn->next_dirty = NULL;
+    if (shard->deferred == NULL)
+        shard->deferred = conn;
+    else
+        shard->deferred_last->next_dirty = conn;
+    shard->deferred_last = conn;
+}
+
 /* ---- what a connection wants submitted ---- */
 
 static bool wants_recv(const rws_conn *conn)
@@ -135,15 +148,15 @@ static void pump_drain(rws_conn *conn)
 void rws__conn_pump(rws_conn *conn)
 {
     if (conn->state == RWS__CONN_FREE) return;
-    if (conn->stalled.len > 0 && conn->pauses == 0) {
+    if (conn->stalled != NULL && conn->pauses == 0) {
         /* Input that came during a pause goes first. It is taken out, because it may be stalled
          * again. */
-        rws__buffer input = conn->stalled;
-        conn->stalled = (rws__buffer){0};
-        rws__conn_frames(conn, input.data, input.len);
-        rws__buffer_release(&input, &conn->shard->partial_slab);
+        rws__payload *input = conn->stalled;
+        conn->stalled = NULL;
+        rws__conn_frames(conn, input->data, input->len);
+        rws__payload_release(input);
     }
-    if (conn->eof && conn->stalled.len == 0) rws__conn_on_eof(conn);
+    if (conn->eof && conn->stalled == NULL) rws__conn_on_eof(conn);
     pump_send(conn);
     if (conn->state == RWS__CONN_DRAINING) pump_drain(conn);
     pump_recv(conn);
@@ -206,12 +219,12 @@ void rws__conn_try_release(rws_conn *conn)
 {
     if (conn->drain != RWS__DRAIN_CLOSED || conn->ops > 0 || conn->dirty) return;
     rws__shard *shard = conn->shard;
-    rws__slab *slab = &shard->partial_slab;
+    rws__pool *partial = &shard->partial;
     rws__sendq_clear(&conn->sendq, &shard->send_slab);
-    rws__buffer_release(&conn->assembly, slab);
-    rws__buffer_release(&conn->stalled, slab);
-    if (conn->decoder.stash != NULL) rws__slab_give(slab, conn->decoder.stash);
-    if (conn->subprotocol != NULL) rws__slab_give(slab, conn->subprotocol);
+    rws__payload_release(conn->assembly);
+    rws__payload_release(conn->stalled);
+    if (conn->decoder.stash != NULL) rws__pool_give(partial, conn->decoder.stash);
+    if (conn->subprotocol != NULL) rws__pool_give(partial, conn->subprotocol);
     if (conn->dial != NULL) {
         rws__dial_free(shard->config, conn->dial);
         conn->dial = NULL;

@@ -17,6 +17,7 @@
 
 #include "codec/handshake.h"
 #include "codec/message.h"
+#include "engine/payload.h"
 #include "engine/sendq.h"
 #include "engine/timer.h"
 #include "ringws/ringws.h"
@@ -66,13 +67,6 @@ typedef enum rws__recv_mode {
 #define RWS__PAUSE_QUEUE  2u /* the send queue is above its high watermark */
 #define RWS__PAUSE_BUDGET 4u /* partial_bytes_max is in use */
 
-/* Growing memory from the shard's partial slab. */
-typedef struct rws__buffer {
-    uint8_t *data;
-    size_t len;
-    size_t capacity;
-} rws__buffer;
-
 struct rws_conn {
     rws__shard *shard;
     rws_conn *next_dirty;
@@ -102,11 +96,11 @@ struct rws_conn {
     uint32_t send_len;         /* bytes in flight */
     rws__http_scanner scanner; /* UPGRADING */
     rws__decoder decoder;      /* from OPEN on */
-    rws__buffer assembly;      /* the message, or the HTTP head, as far as it came */
-    rws__buffer stalled;       /* input that came while paused */
+    rws__payload *assembly;    /* the message, or the HTTP head, as far as it came, or NULL */
+    rws__payload *stalled;     /* input that came while paused, or NULL */
     rws__timer timer;          /* the one deadline that its state has */
     rws__dial *dial;           /* clients, until the connection is open */
-    char *subprotocol;         /* from the partial slab, or NULL */
+    char *subprotocol;         /* from the partial pool, or NULL */
     union {
         struct sockaddr generic;
         struct sockaddr_in in;
@@ -117,6 +111,8 @@ struct rws_conn {
 /* conn.c: life cycle */
 void rws__conn_enter(rws_conn *conn, rws__conn_state state);
 void rws__conn_mark_dirty(rws_conn *conn);
+/* Mark it dirty for the next turn, in which it comes before all that are not deferred. */
+void rws__conn_defer(rws_conn *conn);
 void rws__conn_pump(rws_conn *conn);
 void rws__conn_try_release(rws_conn *conn);
 /* Tell the program that it is over, and start draining. */
@@ -136,9 +132,6 @@ void rws__conn_frames(rws_conn *conn, uint8_t *data, size_t len);
 void rws__conn_arm_recv(rws_conn *conn);
 /* The peer ended its half and everything before that was handled. */
 void rws__conn_on_eof(rws_conn *conn);
-/* Append to a buffer, growing by size class. 0 or -ENOMEM. */
-int rws__buffer_append(rws__buffer *buffer, rws__slab *slab, const uint8_t *data, size_t len);
-void rws__buffer_release(rws__buffer *buffer, rws__slab *slab);
 
 /* conn_send.c */
 int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len);

@@ -24,43 +24,15 @@
 #define BULK_PEEK 4096u
 /* After so many receives without a large message the connection is an ordinary one again. */
 #define BULK_RECVS 16u
-/* The assembly grows fourfold: one size class ahead of the bytes that came. */
-#define GROWTH       4u
-#define ASSEMBLY_MIN 1024u
-#define DIRECT_STEP  16384u
-
-/* ---- growing buffers ---- */
-
-static int grow(rws__buffer *buffer, rws__slab *slab, size_t capacity)
-{
-    uint8_t *data = rws__slab_take(slab, capacity);
-    if (data == NULL) return -ENOMEM;
-    if (buffer->len > 0) memcpy(data, buffer->data, buffer->len);
-    if (buffer->data != NULL) rws__slab_give(slab, buffer->data);
-    buffer->data = data;
-    buffer->capacity = rws__slab_block_bytes(slab, data);
-    return 0;
-}
-
-int rws__buffer_append(rws__buffer *buffer, rws__slab *slab, const uint8_t *data, size_t len)
-{
-    size_t need = buffer->len + len;
-    if (need > buffer->capacity) {
-        size_t want = buffer->capacity * 2;
-        if (want < ASSEMBLY_MIN) want = ASSEMBLY_MIN;
-        int res = grow(buffer, slab, need > want ? need : want);
-        if (res != 0) return res;
-    }
-    if (len > 0) memcpy(buffer->data + buffer->len, data, len);
-    buffer->len = need;
-    return 0;
-}
-
-void rws__buffer_release(rws__buffer *buffer, rws__slab *slab)
-{
-    if (buffer->data != NULL) rws__slab_give(slab, buffer->data);
-    *buffer = (rws__buffer){0};
-}
+/* When much of the budget is in use, a receive into the assembly asks for at most three times what
+ * came already, or this. */
+#define DIRECT_STEP 16384u
+/* Receives into assemblies that are submitted in one turn ask for at most this much, or are one:
+ * one message after the other is received, unmasked and sent while it is in the cache (1 MiB from
+ * 16 connections: 0.81 to 0.73 of the peer's time), and small ones in between wait less. */
+#define DIRECT_TURN 524288u
+/* Smaller messages are cheaper to copy than to lend. */
+#define LEND_MIN 4096u
 
 /* ---- arming ---- */
 
@@ -74,7 +46,7 @@ static bool is_in_large_frame(const rws_conn *conn)
 /* Whether to go on receiving the frame into the assembly, which may be at its last piece. */
 static bool wants_direct(const rws_conn *conn)
 {
-    if (!conn->bulk || conn->state != RWS__CONN_OPEN || conn->stalled.len > 0) return false;
+    if (!conn->bulk || conn->state != RWS__CONN_OPEN || conn->stalled != NULL) return false;
     return conn->decoder.state == RWS__DECODER_DATA && conn->decoder.frame_left > BULK_PEEK;
 }
 
@@ -83,27 +55,30 @@ static bool wants_direct(const rws_conn *conn)
 static void check_budget(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
-    if (shard->partial_slab.used_bytes <= shard->config->partial_bytes_max) return;
+    if (shard->partial.charged_bytes <= shard->config->partial_bytes_max) return;
     if (shard->budget_holder == NULL) shard->budget_holder = conn;
     if (shard->budget_holder != conn) rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
 }
 
+/* Receive into the assembly. Returns 0, -EAGAIN (not in this turn) or -ENOMEM. */
 static int arm_direct(rws_conn *conn, uint64_t user_data)
 {
-    rws__buffer *assembly = &conn->assembly;
-    rws__slab *slab = &conn->shard->partial_slab;
-    if (assembly->capacity == assembly->len) {
-        size_t want = assembly->len * GROWTH;
-        if (want < DIRECT_STEP) want = DIRECT_STEP;
-        uint64_t all = assembly->len + conn->decoder.frame_left;
-        if (want > all) want = (size_t)all;
-        if (grow(assembly, slab, want) != 0) return -ENOMEM;
-        check_budget(conn);
+    rws__shard *shard = conn->shard;
+    size_t came = conn->assembly != NULL ? conn->assembly->len : 0;
+    size_t left = (size_t)conn->decoder.frame_left;
+    size_t ask = left;
+    if (!rws__pool_has_plenty(&shard->partial, left)) {
+        size_t step = came < DIRECT_STEP / 3 ? DIRECT_STEP : 3 * came;
+        if (ask > step) ask = step;
     }
-    size_t room = assembly->capacity - assembly->len;
-    size_t len = room < conn->decoder.frame_left ? room : (size_t)conn->decoder.frame_left;
-    return rws__ring_recv(conn->shard->ring, (uint32_t)conn->file, assembly->data + assembly->len,
-                          len, user_data);
+    if (shard->direct_bytes > 0 && shard->direct_bytes + ask > DIRECT_TURN) return -EAGAIN;
+    int res = rws__payload_reserve(&conn->assembly, &shard->partial, came + ask, came + left);
+    if (res == 0) res = rws__payload_charge(conn->assembly, came + ask);
+    if (res != 0) return res;
+    check_budget(conn);
+    shard->direct_bytes += ask;
+    return rws__ring_recv(shard->ring, (uint32_t)conn->file, conn->assembly->data + came, ask,
+                          user_data);
 }
 
 void rws__conn_arm_recv(rws_conn *conn)
@@ -117,6 +92,10 @@ void rws__conn_arm_recv(rws_conn *conn)
         res = arm_direct(conn, user_data);
         if (res == -ENOMEM) {
             rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+            return;
+        }
+        if (res == -EAGAIN) {
+            rws__conn_defer(conn);
             return;
         }
     } else if (conn->bulk || !(shard->features & RWS_FEATURE_MULTISHOT_RECV)) {
@@ -137,35 +116,55 @@ void rws__conn_arm_recv(rws_conn *conn)
 
 /* ---- events ---- */
 
-static void deliver(rws_conn *conn, uint8_t opcode, const uint8_t *data, size_t len)
+/* Give a message to the program; `payload`: where it lies, or NULL. */
+static void deliver(rws_conn *conn, uint8_t opcode, uint8_t *data, size_t len,
+                    rws__payload *payload)
 {
-    const rws__config *config = conn->shard->config;
-    rws__count(&conn->shard->counters.messages_received, 1);
+    rws__shard *shard = conn->shard;
+    const rws__config *config = shard->config;
+    rws__count(&shard->counters.messages_received, 1);
     if (config->handler.on_message == NULL) return;
+    if (len >= LEND_MIN) {
+        shard->delivery.data = data;
+        shard->delivery.len = len;
+        shard->delivery.payload = payload;
+        shard->delivery.framed = 0;
+    }
     int res = config->handler.on_message(conn, (rws_opcode)opcode, data, len, config->user);
+    shard->delivery.data = NULL;
     /* One that closed it already has said with which code. */
     if (res < 0 && conn->state == RWS__CONN_OPEN)
         rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
 }
 
+static bool is_in_assembly(const rws_conn *conn, const uint8_t *data)
+{
+    const rws__payload *assembly = conn->assembly;
+    /* A full assembly has no room for what was received in place: what lies right behind it is
+     * another's memory, and may be what is decoded here. */
+    return assembly != NULL && assembly->len < assembly->capacity &&
+           data == assembly->data + assembly->len;
+}
+
 static void on_data(rws_conn *conn, const rws__event *event)
 {
-    rws__buffer *assembly = &conn->assembly;
-    rws__slab *slab = &conn->shard->partial_slab;
     if (conn->state != RWS__CONN_OPEN) return; /* after our close frame data is dropped */
-    /* A full assembly has no room for what was received in place: the block of the slab that lies
-     * right behind it is another's, and may be the stalled input that is decoded here. */
-    bool in_place =
-        assembly->len < assembly->capacity && event->data == assembly->data + assembly->len;
+    bool in_place = is_in_assembly(conn, event->data);
     if (event->message_first && event->message_last && !in_place) {
-        deliver(conn, event->opcode, event->data, event->len);
+        deliver(conn, event->opcode, event->data, event->len, NULL);
         return;
     }
     if (in_place) {
-        assembly->len += event->len;
-    } else if (rws__buffer_append(assembly, slab, event->data, event->len) != 0) {
-        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
-        return;
+        conn->assembly->len += (uint32_t)event->len;
+    } else {
+        size_t had = conn->assembly != NULL ? conn->assembly->len : 0;
+        size_t expected = had + event->len + (size_t)conn->decoder.frame_left;
+        if (expected < 2 * had) expected = 2 * had;
+        if (rws__payload_append(&conn->assembly, &conn->shard->partial, event->data, event->len,
+                                expected) != 0) {
+            rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+            return;
+        }
     }
     if (!event->message_last) {
         if (!conn->bulk && is_in_large_frame(conn)) {
@@ -176,24 +175,24 @@ static void on_data(rws_conn *conn, const rws__event *event)
         check_budget(conn);
         return;
     }
-    rws__buffer message = *assembly;
-    *assembly = (rws__buffer){0};
-    static const uint8_t nothing[1];
-    deliver(conn, event->opcode, message.data != NULL ? message.data : nothing, message.len);
-    rws__buffer_release(&message, slab);
+    rws__payload *message = conn->assembly;
+    conn->assembly = NULL;
+    rws__payload_complete(message);
+    deliver(conn, event->opcode, message->data, message->len, message);
+    rws__payload_release(message);
 }
 
 /* The stash exists only while a header or control frame is cut. */
 static bool give_stash(rws_conn *conn)
 {
-    conn->decoder.stash = rws__slab_take(&conn->shard->partial_slab, RWS__STASH_BYTES);
+    conn->decoder.stash = rws__pool_take(&conn->shard->partial, RWS__STASH_BYTES);
     return conn->decoder.stash != NULL;
 }
 
 static void take_stash_back(rws_conn *conn)
 {
     if (conn->decoder.stash == NULL || !rws__decoder_stash_is_free(&conn->decoder)) return;
-    rws__slab_give(&conn->shard->partial_slab, conn->decoder.stash);
+    rws__pool_give(&conn->shard->partial, conn->decoder.stash);
     conn->decoder.stash = NULL;
 }
 
@@ -224,7 +223,8 @@ static void end_deadline(rws_conn *conn, const rws__event *event)
 static void stall(rws_conn *conn, const uint8_t *data, size_t len)
 {
     if (len == 0) return;
-    if (rws__buffer_append(&conn->stalled, &conn->shard->partial_slab, data, len) != 0)
+    size_t had = conn->stalled != NULL ? conn->stalled->len : 0;
+    if (rws__payload_append(&conn->stalled, &conn->shard->partial, data, len, 2 * had) != 0)
         rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
 }
 
@@ -233,7 +233,7 @@ void rws__conn_frames(rws_conn *conn, uint8_t *data, size_t len)
     const rws__message_rules *rules = &conn->shard->config->rules;
     rws__input input = {data, len};
     rws__event event;
-    if (conn->stalled.len > 0) { /* what came before goes first */
+    if (conn->stalled != NULL) { /* what came before goes first */
         stall(conn, data, len);
         return;
     }
@@ -308,7 +308,7 @@ static void on_recv_error(rws_conn *conn, int32_t res)
 void rws__conn_on_recv(rws_conn *conn, int32_t res, uint8_t *data, bool more)
 {
     if (!more) {
-        if (conn->recv_mode == RWS__RECV_DIRECT) data = conn->assembly.data + conn->assembly.len;
+        if (conn->recv_mode == RWS__RECV_DIRECT) data = conn->assembly->data + conn->assembly->len;
         conn->recv_mode = RWS__RECV_IDLE;
         conn->recv_cancelled = false;
         conn->ops--;

@@ -17,15 +17,17 @@
 #include <string.h>
 
 /* Larger sends often meet a full socket: they are counted from the start. */
-#define QUIET_MAX 65536u
+#define QUIET_MAX 262144u
 /* Control frames may go over send_queue_bytes_max by this much; reading has stopped long before. */
 #define CONTROL_RESERVE 65536u
 /* Keeps a frame within a chunk's 32-bit counts. */
 #define FRAME_BYTES_MAX 0x7FF00000u
 
-static void check_high(rws_conn *conn)
+/* Something was queued. */
+static void queued(rws_conn *conn)
 {
     const rws__config *config = conn->shard->config;
+    if (conn->send_mode == RWS__SEND_IDLE) rws__conn_mark_dirty(conn);
     if (conn->sendq.bytes <= config->high_watermark_bytes) return;
     conn->want_drain = true;
     if (config->role == RWS_SERVER) rws__conn_set_pause(conn, RWS__PAUSE_QUEUE);
@@ -46,8 +48,7 @@ int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *
     else if (len > 0)
         memcpy(out + header, data, len);
     rws__sendq_commit(&conn->sendq, header + len);
-    if (conn->send_mode == RWS__SEND_IDLE) rws__conn_mark_dirty(conn);
-    check_high(conn);
+    queued(conn);
     return 0;
 }
 
@@ -61,6 +62,45 @@ static int admit(rws_conn *conn, size_t len)
     return RWS_E_BACKLOG;
 }
 
+/* Whoever keeps the message in on_message, for one more loan; NULL: it has to be copied. */
+static rws__lender *find_lender(rws_conn *conn, size_t header)
+{
+    const rws__delivery *delivery = &conn->shard->delivery;
+    if (delivery->payload != NULL) return rws__payload_lend(delivery->payload);
+    /* A buffer is lent for this turn only: the next send has to be this one. */
+    if (delivery->cqe == NULL || conn->sendq.bytes > 0 || conn->send_mode != RWS__SEND_IDLE ||
+        conn->send_blocked)
+        return NULL;
+    /* The header goes where the client's was, which is longer by its masking key; but part of that
+     * may have come in another buffer. */
+    if (delivery->data < delivery->buffer + header) return NULL;
+    return rws__ring_lend(conn->shard->ring, delivery->cqe);
+}
+
+/* Send the message in on_message from where it lies. False: it has to be copied. */
+static bool lend_delivery(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
+{
+    rws__shard *shard = conn->shard;
+    rws__delivery *delivery = &shard->delivery;
+    if (data != delivery->data || len != delivery->len || shard->config->role != RWS_SERVER)
+        return false;
+    if (delivery->framed != 0 && delivery->framed != opcode) return false;
+    rws__frame frame = {.payload_len = len, .opcode = (uint8_t)opcode, .fin = true};
+    size_t header = rws__frame_header_len(len, false);
+    rws__lender *lender = find_lender(conn, header);
+    if (lender == NULL) return false;
+    uint8_t *begin = delivery->data - header;
+    if (!rws__sendq_lend(&conn->sendq, &shard->send_slab, begin, header + len, lender)) {
+        lender->release(lender);
+        return false;
+    }
+    /* Those who were lent it before send the same bytes. */
+    if (delivery->framed == 0) rws__frame_write(begin, &frame);
+    delivery->framed = (uint8_t)opcode;
+    queued(conn);
+    return true;
+}
+
 int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
 {
     if (opcode != RWS_TEXT && opcode != RWS_BINARY) return RWS_E_ARGUMENT;
@@ -68,7 +108,8 @@ int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t le
     if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
     int res = admit(conn, len);
     if (res != 0) return res;
-    res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
+    if (data == NULL || !lend_delivery(conn, opcode, data, len))
+        res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
     if (res == 0) rws__count(&conn->shard->counters.messages_sent, 1);
     return res;
 }
@@ -136,6 +177,14 @@ static bool may_be_quiet(const rws_conn *conn, size_t len)
            conn->state != RWS__CONN_DRAINING && quiet->count < quiet->capacity;
 }
 
+/* What is lent for this turn is sent in it or copied. False: there is no memory for the copy. */
+static bool end_borrowing(rws_conn *conn)
+{
+    if (!rws__sendq_is_borrowed(&conn->sendq)) return true;
+    rws__sendq_keep(&conn->sendq, &conn->shard->send_slab);
+    return !rws__sendq_is_borrowed(&conn->sendq);
+}
+
 int rws__conn_submit_send(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
@@ -144,6 +193,13 @@ int rws__conn_submit_send(rws_conn *conn)
     RWS_ASSERT(len > 0);
     uint64_t user_data = rws__op_pack(RWS__OP_SEND, conn->slot, conn->generation);
     bool quiet = may_be_quiet(conn, len);
+    if (!quiet) {
+        if (!end_borrowing(conn)) {
+            rws__conn_cut(conn, RWS_CLOSED_BY_US);
+            return 0;
+        }
+        len = rws__sendq_front(&conn->sendq, &data);
+    }
     int res = quiet ? rws__ring_send_quiet(shard->ring, (uint32_t)conn->file, data, len, user_data)
                     : rws__ring_send(shard->ring, (uint32_t)conn->file, data, len, user_data);
     if (res != 0) return res;
@@ -187,13 +243,17 @@ void rws__conn_on_send(rws_conn *conn, int32_t res)
     rws__conn_mark_dirty(conn);
     if (res >= 0) {
         sent(conn, (size_t)res);
+        if (!end_borrowing(conn)) rws__conn_cut(conn, RWS_CLOSED_BY_US);
         return;
     }
     switch (-res) {
     case EAGAIN:
     case EINTR:
     case ENOBUFS:
-    case ENOMEM: conn->send_blocked = true; return;
+    case ENOMEM:
+        conn->send_blocked = true;
+        if (!end_borrowing(conn)) rws__conn_cut(conn, RWS_CLOSED_BY_US);
+        return;
     case ECANCELED: return; /* the file is being closed */
     default:
         if (conn->dial != NULL)

@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A head that comes in pieces is expected to end within this. */
+#define HEAD_USUAL 1024u
+
 static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extra_len,
                    const char *body, size_t body_len)
 {
@@ -39,7 +42,7 @@ static void refuse_text(rws_conn *conn, int status, const char *text)
 static int keep_subprotocol(rws_conn *conn, rws_span name)
 {
     if (name.len == 0) return 0;
-    conn->subprotocol = rws__slab_take(&conn->shard->partial_slab, name.len + 1);
+    conn->subprotocol = rws__pool_take(&conn->shard->partial, name.len + 1);
     if (conn->subprotocol == NULL) return -ENOMEM;
     memcpy(conn->subprotocol, name.data, name.len);
     conn->subprotocol[name.len] = '\0';
@@ -183,36 +186,37 @@ static void on_head(rws_conn *conn, uint8_t *data, size_t len)
 void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
 {
     size_t bytes_max = conn->shard->config->handshake_bytes_max;
-    rws__slab *slab = &conn->shard->partial_slab;
+    rws__pool *pool = &conn->shard->partial;
     uint8_t *head = data;
     size_t have = len, taken = 0;
-    if (conn->assembly.len > 0) {
-        taken = bytes_max - conn->assembly.len;
+    if (conn->assembly != NULL) {
+        taken = bytes_max - conn->assembly->len;
         if (taken > len) taken = len;
-        if (rws__buffer_append(&conn->assembly, slab, data, taken) != 0) {
+        if (rws__payload_append(&conn->assembly, pool, data, taken, bytes_max) != 0) {
             on_bad_head(conn, -ENOMEM);
             return;
         }
-        head = conn->assembly.data;
-        have = conn->assembly.len;
+        head = conn->assembly->data;
+        have = conn->assembly->len;
     }
     int res = rws__http_scan(&conn->scanner, head, have, bytes_max);
-    if (res == 0 && conn->assembly.len > 0 && taken < len) res = RWS_E_HTTP_TOO_BIG;
+    if (res == 0 && conn->assembly != NULL && taken < len) res = RWS_E_HTTP_TOO_BIG;
     if (res < 0) {
         on_bad_head(conn, res);
         return;
     }
     if (res == 0) {
-        if (conn->assembly.len == 0 && rws__buffer_append(&conn->assembly, slab, data, len) != 0)
+        if (conn->assembly == NULL &&
+            rws__payload_append(&conn->assembly, pool, data, len, HEAD_USUAL) != 0)
             on_bad_head(conn, -ENOMEM);
         return;
     }
     /* The assembly is the decoder's from here on; the head and what follows it are kept apart until
      * they are handled. */
-    rws__buffer carried = conn->assembly;
-    conn->assembly = (rws__buffer){0};
+    rws__payload *carried = conn->assembly;
+    conn->assembly = NULL;
     on_head(conn, head, (size_t)res);
     if (have > (size_t)res) rws__conn_frames(conn, head + res, have - (size_t)res);
-    if (carried.len > 0 && taken < len) rws__conn_frames(conn, data + taken, len - taken);
-    rws__buffer_release(&carried, slab);
+    if (carried != NULL && taken < len) rws__conn_frames(conn, data + taken, len - taken);
+    rws__payload_release(carried);
 }

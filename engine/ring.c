@@ -27,8 +27,10 @@ static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value"
 
 /* What is known of one provided buffer. */
 typedef struct buffer_state {
+    rws__lender lender;
+    rws__ring *ring;
     uint32_t head;    /* incremental: bytes that the kernel has used up */
-    uint32_t readers; /* completions that were not recycled yet */
+    uint32_t readers; /* completions that were not recycled yet, and loans */
     bool in_ring;     /* the kernel may still fill it */
 } buffer_state;
 
@@ -72,6 +74,18 @@ static void provide(rws__ring *ring, uint32_t index)
     io_uring_buf_ring_advance(ring->buffer_ring, 1);
 }
 
+static void drop_reader(buffer_state *state)
+{
+    RWS_ASSERT(state->readers > 0);
+    if (--state->readers > 0 || state->in_ring) return;
+    provide(state->ring, (uint32_t)(state - state->ring->buffer_states));
+}
+
+static void release_buffer(rws__lender *lender)
+{
+    drop_reader((buffer_state *)lender);
+}
+
 static void free_buffers(rws__ring *ring)
 {
     rws__pages_release(ring->buffer_ring, ring->buffer_ring_bytes);
@@ -99,8 +113,11 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
         return res;
     }
     io_uring_buf_ring_init(ring->buffer_ring);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        ring->buffer_states[i].lender = (rws__lender){release_buffer, .for_this_turn = true};
+        ring->buffer_states[i].ring = ring;
         provide(ring, i);
+    }
     return 0;
 }
 
@@ -279,10 +296,14 @@ uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe)
 
 void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
 {
-    uint32_t index = buffer_index(cqe);
-    buffer_state *state = &ring->buffer_states[index];
-    RWS_ASSERT(state->readers > 0);
-    if (--state->readers == 0 && !state->in_ring) provide(ring, index);
+    drop_reader(&ring->buffer_states[buffer_index(cqe)]);
+}
+
+rws__lender *rws__ring_lend(rws__ring *ring, const rws__cqe *cqe)
+{
+    buffer_state *state = &ring->buffer_states[buffer_index(cqe)];
+    state->readers++;
+    return &state->lender;
 }
 
 /* ---- operations ---- */

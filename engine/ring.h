@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "engine/lender.h"
 #include "ringws/ringws.h"
 
 typedef struct rws__ring rws__ring;
@@ -73,6 +74,9 @@ uint64_t rws__ring_enters(const rws__ring *ring);
  * by exactly one rws__ring_recycle() of it, when nobody reads the bytes any more. */
 uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe);
 void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe);
+/* Lend the buffer, which is not recycled yet, to a send queue for this turn: one more reader until
+ * the lender's release(). */
+rws__lender *rws__ring_lend(rws__ring *ring, const rws__cqe *cqe);
 
 int rws__ring_accept_multishot(rws__ring *ring, int listener, uint64_t user_data);
 /* One accept; `address` and `*len` must live until the completion. */

@@ -2,8 +2,34 @@
 
 #include "engine/assert.h"
 
+#include <string.h>
+
 #define CHUNK_ORDER_MIN 9  /* 512 bytes: a small answer and its header */
 #define CHUNK_ORDER_MAX 16 /* 64 KiB: larger ones only for a larger message */
+
+static rws__chunk *take_chunk(rws__slab *slab, size_t bytes)
+{
+    rws__chunk *chunk = rws__slab_take(slab, bytes);
+    if (chunk == NULL) return NULL;
+    size_t block = rws__slab_block_bytes(slab, chunk);
+    *chunk = (rws__chunk){.data = chunk->own, .capacity = (uint32_t)(block - sizeof(rws__chunk))};
+    return chunk;
+}
+
+static void give_chunk(rws__slab *slab, rws__chunk *chunk)
+{
+    if (chunk->lender != NULL) chunk->lender->release(chunk->lender);
+    rws__slab_give(slab, chunk);
+}
+
+static void append_chunk(rws__sendq *queue, rws__chunk *chunk)
+{
+    if (queue->tail == NULL)
+        queue->head = chunk;
+    else
+        queue->tail->next = chunk;
+    queue->tail = chunk;
+}
 
 static rws__chunk *add_chunk(rws__sendq *queue, rws__slab *slab, size_t bytes)
 {
@@ -11,29 +37,20 @@ static rws__chunk *add_chunk(rws__sendq *queue, rws__slab *slab, size_t bytes)
     if (queue->head != NULL && queue->chunk_order < CHUNK_ORDER_MAX) queue->chunk_order++;
     size_t want = sizeof(rws__chunk) + bytes;
     size_t usual = (size_t)1 << queue->chunk_order;
-    rws__chunk *chunk = rws__slab_take(slab, want > usual ? want : usual);
-    if (chunk == NULL && want < usual) chunk = rws__slab_take(slab, want);
-    if (chunk == NULL) return NULL;
-    size_t block = rws__slab_block_bytes(slab, chunk);
-    chunk->next = NULL;
-    chunk->begin = chunk->end = 0;
-    chunk->capacity = (uint32_t)(block - sizeof(rws__chunk));
-    if (queue->tail == NULL)
-        queue->head = chunk;
-    else
-        queue->tail->next = chunk;
-    queue->tail = chunk;
+    rws__chunk *chunk = take_chunk(slab, want > usual ? want : usual);
+    if (chunk == NULL && want < usual) chunk = take_chunk(slab, want);
+    if (chunk != NULL) append_chunk(queue, chunk);
     return chunk;
 }
 
 uint8_t *rws__sendq_reserve(rws__sendq *queue, rws__slab *slab, size_t bytes)
 {
     rws__chunk *chunk = queue->tail;
-    if (chunk == NULL || chunk->capacity - chunk->end < bytes) {
+    if (chunk == NULL || chunk->lender != NULL || chunk->capacity - chunk->end < bytes) {
         chunk = add_chunk(queue, slab, bytes);
         if (chunk == NULL) return NULL;
     }
-    return chunk->data + chunk->end;
+    return chunk->own + chunk->end;
 }
 
 void rws__sendq_commit(rws__sendq *queue, size_t bytes)
@@ -43,12 +60,55 @@ void rws__sendq_commit(rws__sendq *queue, size_t bytes)
     queue->burst += (uint32_t)bytes;
 }
 
-size_t rws__sendq_front(const rws__sendq *queue, const uint8_t **data)
+/* A chunk is empty if its room was reserved and then not used. */
+static const rws__chunk *first_with_bytes(const rws__sendq *queue)
 {
     const rws__chunk *chunk = queue->head;
-    /* A chunk is empty if its room was reserved and then not used. */
     while (chunk != NULL && chunk->begin == chunk->end)
         chunk = chunk->next;
+    return chunk;
+}
+
+bool rws__sendq_lend(rws__sendq *queue, rws__slab *slab, const uint8_t *data, size_t bytes,
+                     rws__lender *lender)
+{
+    rws__chunk *chunk = take_chunk(slab, sizeof(rws__chunk));
+    if (chunk == NULL) return false;
+    chunk->data = data;
+    chunk->lender = lender;
+    chunk->end = (uint32_t)bytes;
+    chunk->capacity = 0;
+    append_chunk(queue, chunk);
+    queue->bytes += bytes;
+    return true;
+}
+
+bool rws__sendq_is_borrowed(const rws__sendq *queue)
+{
+    const rws__chunk *chunk = first_with_bytes(queue);
+    return chunk != NULL && chunk->lender != NULL && chunk->lender->for_this_turn;
+}
+
+void rws__sendq_keep(rws__sendq *queue, rws__slab *slab)
+{
+    for (rws__chunk **at = &queue->head; *at != NULL; at = &(*at)->next) {
+        rws__chunk *lent = *at;
+        if (lent->lender == NULL || !lent->lender->for_this_turn) continue;
+        uint32_t bytes = lent->end - lent->begin;
+        rws__chunk *copy = take_chunk(slab, sizeof(rws__chunk) + bytes);
+        if (copy == NULL) return;
+        memcpy(copy->own, lent->data + lent->begin, bytes);
+        copy->end = bytes;
+        copy->next = lent->next;
+        *at = copy;
+        if (queue->tail == lent) queue->tail = copy;
+        give_chunk(slab, lent);
+    }
+}
+
+size_t rws__sendq_front(const rws__sendq *queue, const uint8_t **data)
+{
+    const rws__chunk *chunk = first_with_bytes(queue);
     if (chunk == NULL) return 0;
     *data = chunk->data + chunk->begin;
     return chunk->end - chunk->begin;
@@ -79,7 +139,7 @@ void rws__sendq_advance(rws__sendq *queue, rws__slab *slab, size_t bytes)
         bytes -= have;
         queue->head = chunk->next;
         if (queue->head == NULL) queue->tail = NULL;
-        rws__slab_give(slab, chunk);
+        give_chunk(slab, chunk);
     }
     if (queue->head == NULL) learn(queue);
 }
@@ -89,7 +149,7 @@ void rws__sendq_clear(rws__sendq *queue, rws__slab *slab)
     while (queue->head != NULL) {
         rws__chunk *chunk = queue->head;
         queue->head = chunk->next;
-        rws__slab_give(slab, chunk);
+        give_chunk(slab, chunk);
     }
     queue->tail = NULL;
     queue->bytes = 0;

@@ -6,10 +6,14 @@
  * The size of the first chunk follows the connection's bursts: a queue that holds one small echo at
  * a time takes 512 bytes, so that many connections share a hot cache; one that collects pipelined
  * answers takes a chunk that holds a whole burst, so that it leaves with one send.
+ *
+ * A chunk can also stand for bytes that somebody else lends (lender.h): a large message is sent
+ * from where it lies.
  */
 #ifndef RINGWS_ENGINE_SENDQ_H
 #define RINGWS_ENGINE_SENDQ_H
 
+#include "engine/lender.h"
 #include "engine/slab.h"
 
 #include <stddef.h>
@@ -17,10 +21,12 @@
 
 typedef struct rws__chunk {
     struct rws__chunk *next;
-    uint32_t begin;    /* first byte that was not sent yet */
-    uint32_t end;      /* behind the last byte */
-    uint32_t capacity; /* of `data` */
-    uint8_t data[];
+    const uint8_t *data;
+    rws__lender *lender; /* of `data`; NULL: it is `own` */
+    uint32_t begin;      /* first byte that was not sent yet */
+    uint32_t end;        /* behind the last byte */
+    uint32_t capacity;   /* of `own`; 0 with a lender: nothing is appended */
+    uint8_t own[];
 } rws__chunk;
 
 typedef struct rws__sendq {
@@ -34,6 +40,16 @@ typedef struct rws__sendq {
  * count only with rws__sendq_commit(). */
 uint8_t *rws__sendq_reserve(rws__sendq *queue, rws__slab *slab, size_t bytes);
 void rws__sendq_commit(rws__sendq *queue, size_t bytes);
+
+/* Queue `bytes` that `lender` lends: *taken* if true is returned, and given back by release() when
+ * they were sent or the queue is cleared. False: the slab is used up. */
+bool rws__sendq_lend(rws__sendq *queue, rws__slab *slab, const uint8_t *data, size_t bytes,
+                     rws__lender *lender);
+/* Copy what was lent for this turn only and could not be sent in it, as far as the slab has room.
+ */
+void rws__sendq_keep(rws__sendq *queue, rws__slab *slab);
+/* Whether the front is lent for this turn only. */
+bool rws__sendq_is_borrowed(const rws__sendq *queue);
 
 /* The bytes to send next, in one piece; 0 if the queue is empty. */
 size_t rws__sendq_front(const rws__sendq *queue, const uint8_t **data);

@@ -42,10 +42,8 @@ int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *con
     shard->quiet.capacity = shard->slots_max;
     shard->quiet.conns = rws__pages_reserve(shard->quiet.capacity * sizeof(rws_conn *));
     shard->headers = rws__alloc(config, (config->headers_max + 1) * sizeof(rws__http_header));
-    /* A quarter on top of the budget is for what arrived before a connection was paused. */
-    size_t partial = config->partial_bytes_max + config->partial_bytes_max / 4;
     if (shard->conns == NULL || shard->free_slots == NULL || shard->quiet.conns == NULL ||
-        shard->headers == NULL || rws__slab_init(&shard->partial_slab, partial) != 0 ||
+        shard->headers == NULL || rws__pool_init(&shard->partial, config->partial_bytes_max) != 0 ||
         rws__slab_init(&shard->send_slab, config->send_pool_bytes_max) != 0)
         return rws__fail(error, -ENOMEM, "no memory for the pools of shard %u", index);
     int res = rws__mailbox_init(&shard->mailbox, config);
@@ -60,7 +58,7 @@ void rws__shard_deinit(rws__shard *shard)
     if (shard->config == NULL) return;
     rws__mailbox_deinit(&shard->mailbox);
     if (shard->listener.fd >= 0) close(shard->listener.fd);
-    rws__slab_deinit(&shard->partial_slab);
+    rws__pool_deinit(&shard->partial);
     rws__slab_deinit(&shard->send_slab);
     rws__pages_release(shard->conns, shard->slots_max * sizeof(rws_conn));
     rws__pages_release(shard->free_slots, shard->slots_max * sizeof(uint32_t));
@@ -276,7 +274,10 @@ static void on_recv(rws__shard *shard, rws_conn *conn, const rws__cqe *cqe)
         return;
     }
     uint8_t *data = rws__ring_buffer(shard->ring, cqe);
+    shard->delivery.cqe = cqe;
+    shard->delivery.buffer = data;
     if (conn != NULL) rws__conn_on_recv(conn, cqe->res, data, more);
+    shard->delivery.cqe = NULL;
     rws__ring_recycle(shard->ring, cqe);
 }
 
@@ -405,9 +406,9 @@ static void check_budget(rws__shard *shard)
 {
     if (shard->budget_waiters == 0) return;
     size_t max = shard->config->partial_bytes_max;
-    bool enough = shard->partial_slab.used_bytes <= max - max / 8;
+    bool enough = shard->partial.charged_bytes <= max - max / 8;
     const rws_conn *holder = shard->budget_holder;
-    bool held = holder != NULL && holder->state == RWS__CONN_OPEN && holder->assembly.data != NULL;
+    bool held = holder != NULL && holder->state == RWS__CONN_OPEN && holder->assembly != NULL;
     if (held && !enough) return;
     shard->budget_holder = NULL;
     for (uint32_t i = 0; i < shard->slots_touched && shard->budget_waiters > 0; i++) {
@@ -440,17 +441,24 @@ static void begin_drain(rws__shard *shard)
 
 /* ---- the loop ---- */
 
-static void pump_dirty(rws__shard *shard)
+static void pump_list(rws_conn *conn)
 {
-    /* What gets dirty while this runs is for the next turn. */
-    rws_conn *conn = shard->dirty;
-    shard->dirty = NULL;
     while (conn != NULL) {
         rws_conn *next = conn->next_dirty;
         conn->dirty = false;
         rws__conn_pump(conn);
         conn = next;
     }
+}
+
+static void pump_dirty(rws__shard *shard)
+{
+    /* What gets dirty while this runs is for the next turn. */
+    rws_conn *deferred = shard->deferred, *dirty = shard->dirty;
+    shard->deferred = shard->deferred_last = shard->dirty = NULL;
+    shard->direct_bytes = 0;
+    pump_list(deferred);
+    pump_list(dirty);
 }
 
 static bool is_drained(rws__shard *shard)
@@ -480,7 +488,8 @@ int rws__shard_run(rws__shard *shard)
         arm_tick(shard);
         arm_wake(shard);
         /* Pumping may have given the last slot back, and then no completion will come. */
-        bool wait = shard->dirty == NULL && !shard->refused && !is_drained(shard);
+        bool wait = shard->dirty == NULL && shard->deferred == NULL && !shard->refused &&
+                    !is_drained(shard);
         int res = rws__ring_turn(shard->ring, wait);
         if (res != 0) return res;
         shard->now_ms = clock_ms();

@@ -14,6 +14,7 @@
 #include "engine/conn.h"
 #include "engine/listener.h"
 #include "engine/mailbox.h"
+#include "engine/payload.h"
 #include "engine/ring.h"
 #include "engine/slab.h"
 #include "engine/timer.h"
@@ -28,6 +29,17 @@ typedef struct rws__quiet_list {
     rws_conn **conns;
     uint32_t count, capacity;
 } rws__quiet_list;
+
+/* The large message that is in on_message: sent on as it is, it is lent instead of copied. */
+typedef struct rws__delivery {
+    uint8_t *data; /* NULL: none */
+    size_t len;
+    rws__payload *payload; /* where it lies; NULL: in the provided buffer */
+    uint8_t framed;        /* the opcode of the header that stands before it already, or 0 */
+    /* The provided buffer that is being read; cqe NULL: none. */
+    const rws__cqe *cqe;
+    const uint8_t *buffer;
+} rws__delivery;
 
 typedef struct rws__counters {
     _Atomic uint64_t connections, accepted, upgraded, refused, messages_received, messages_sent,
@@ -44,10 +56,13 @@ struct rws__shard {
     uint32_t index;
     uint32_t features;
     uint64_t now_ms;
-    rws_conn *dirty; /* to be pumped at the end of the turn */
+    rws_conn *dirty;                    /* to be pumped at the end of the turn */
+    rws_conn *deferred, *deferred_last; /* to be pumped before those, first come, first served */
+    size_t direct_bytes;                /* asked for by direct receives of this turn */
     rws__quiet_list quiet;
     rws__slab send_slab;
-    rws__slab partial_slab;
+    rws__pool partial; /* messages and heads that have not come whole */
+    rws__delivery delivery;
     rws__wheel wheel;
     uint64_t tick_armed_ms; /* when the earliest timeout in the ring fires; 0: none */
 

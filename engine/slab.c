@@ -7,8 +7,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Free blocks kept unmerged per size: at most this many bytes, but at least one block. */
-#define WARM_BYTES_MAX ((size_t)8 << 20)
+/* Free blocks that are kept as they are. 16 messages of 1 MiB and a header take 32 MiB of blocks,
+ * of which half is ever written; a fresh page for each message doubles what it costs. */
+#define WARM_BYTES_MAX ((size_t)64 << 20)
 /* A merged block of this order or more gives its pages back. */
 #define RETURN_ORDER 16
 
@@ -88,12 +89,6 @@ void rws__slab_deinit(rws__slab *slab)
     memset(slab, 0, sizeof *slab);
 }
 
-static uint32_t warm_count_max(unsigned order)
-{
-    size_t count = WARM_BYTES_MAX >> order;
-    return count > 1 ? (uint32_t)count : 1;
-}
-
 /* Merge a free block with its buddies as far as they are merged ones too. */
 static void merge(rws__slab *slab, rws__slab_block *block, unsigned order)
 {
@@ -139,8 +134,8 @@ static void merge_warm(rws__slab *slab)
     for (unsigned order = RWS__SLAB_ORDER_MIN; order <= slab->order_top; order++) {
         while (slab->warm[order] != NULL)
             merge(slab, pop(&slab->warm[order]), order);
-        slab->warm_count[order] = 0;
     }
+    slab->warm_bytes = 0;
 }
 
 void *rws__slab_take(rws__slab *slab, size_t bytes)
@@ -150,7 +145,7 @@ void *rws__slab_take(rws__slab *slab, size_t bytes)
     rws__slab_block *block;
     if (slab->warm[order] != NULL) {
         block = pop(&slab->warm[order]);
-        slab->warm_count[order]--;
+        slab->warm_bytes -= (size_t)1 << order;
     } else {
         block = split(slab, order);
         if (block == NULL) {
@@ -176,10 +171,10 @@ void rws__slab_give(rws__slab *slab, void *block)
     size_t bytes = rws__slab_block_bytes(slab, block);
     unsigned order = slab->tags[tag_index(slab, block)] & TAG_ORDER;
     slab->used_bytes -= bytes;
-    if (slab->warm_count[order] < warm_count_max(order)) {
+    if (slab->warm_bytes + bytes <= WARM_BYTES_MAX) {
         set_tag(slab, block, TAG_WARM, order);
         push(&slab->warm[order], block);
-        slab->warm_count[order]++;
+        slab->warm_bytes += bytes;
         return;
     }
     merge(slab, block, order);

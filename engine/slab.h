@@ -4,8 +4,8 @@
  *
  * Reserved is not used: a page costs memory only once it was written. Freed blocks are kept on a
  * list per size, last in first out, so that the next owner finds them in the cache (a kept 1 MiB
- * block costs 13 µs to fill, a fresh mapping 432); blocks beyond a bound per size are merged with
- * their buddies, and large ones give their pages back.
+ * block costs 13 µs to fill, a fresh mapping 432); blocks beyond a bound for all sizes together are
+ * merged with their buddies, and large ones give their pages back.
  *
  * Invariants: a block of 2^k bytes is aligned to its size within the range; `used_bytes` is the sum
  * of the blocks given out; nothing is ever given out beyond the range.
@@ -31,7 +31,7 @@ typedef struct rws__slab {
     size_t used_bytes;
     uint8_t order_top;
     rws__slab_block *warm[RWS__SLAB_ORDER_MAX + 1]; /* kept as they are */
-    uint32_t warm_count[RWS__SLAB_ORDER_MAX + 1];
+    size_t warm_bytes;
     rws__slab_block *merged[RWS__SLAB_ORDER_MAX + 1]; /* free, buddies are merged */
 } rws__slab;
 

@@ -50,7 +50,7 @@ Test(engine_budget, stops_reading_when_the_budget_is_used_up)
         world_turns(&w, 3);
         if (script_find_recv(w.ring, file) == NULL) paused++;
     }
-    cr_assert_leq(w.shard->partial_slab.used_bytes, w.shard->partial_slab.bytes);
+    cr_assert_leq(w.shard->partial.charged_bytes, w.shard->partial.charged_bytes_max);
     cr_assert_gt(paused, 0);
     cr_assert_eq(w.shard->budget_waiters, paused);
     w.log.len = 0;
@@ -85,16 +85,21 @@ Test(engine_budget, goes_on_when_others_are_done)
     world_end(&w);
 }
 
-/* Memory is not taken for what was merely declared. */
-Test(engine_budget, takes_memory_only_for_what_came)
+/* What was merely declared takes addresses, at most half of them and half of the budget; then as much
+ * as a step needs. That it takes no memory is shown by engine_security_memory. */
+Test(engine_budget, leaves_half_to_what_came)
 {
     rws_server_options options = world_server_options();
     options.message_bytes_max = 64u << 20;
+    options.connections_max = 64;
     world_start(&w, &options);
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < 64; n++)
         feed_cut(world_open(&w), 64u << 20, 20);
     world_turns(&w, 3);
-    cr_assert_leq(w.shard->partial_slab.used_bytes, 8 * 65536);
+    const rws__pool *pool = &w.shard->partial;
+    cr_assert_leq(pool->charged_bytes, pool->budget_bytes / 2 + 64 * (16384 + 4096));
+    cr_assert_leq(pool->slab.used_bytes, pool->slab.bytes / 2 + 64 * 32768);
+    cr_assert_eq(w.shard->budget_waiters, 0, "and the budget is not used up by it");
     world_end(&w);
 }
 
@@ -149,7 +154,7 @@ static void take_step(const step *step, bool send_slab)
     w.subprotocol = "superchat";
     uint32_t file = step->open ? world_open(&w) : world_accept(&w);
     w.log.len = 0;
-    rws__slab *slab = send_slab ? &w.shard->send_slab : &w.shard->partial_slab;
+    rws__slab *slab = send_slab ? &w.shard->send_slab : &w.shard->partial.slab;
     use_up(slab);
     feed_bytes bytes = {0};
     if (step->first != 0)
@@ -189,13 +194,13 @@ Test(engine_budget, refuses_a_subprotocol_that_it_can_not_keep)
     world_start(&w, &options);
     w.subprotocol = "superchat";
     uint32_t file = world_accept(&w);
-    use_up(&w.shard->partial_slab);
+    use_up(&w.shard->partial.slab);
     world_feed(&w, file, world_request, strlen(world_request));
     world_turns(&w, 3);
     feed_bytes_append(&w.ring->wire[file], "", 1);
     cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
     world_log_is(&w, "", "refused");
-    give_back(&w.shard->partial_slab);
+    give_back(&w.shard->partial.slab);
     world_eof(&w, file);
     world_turns(&w, 3);
     world_open(&w);

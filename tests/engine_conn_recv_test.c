@@ -228,7 +228,7 @@ Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
         }
         world_frame(&w, file, RWS_TEXT, "small");
         world_log_is(&w, "text0:small ", "after large ones");
-        cr_assert_eq(w.shard->partial_slab.used_bytes, 0);
+        cr_assert_eq(w.shard->partial.slab.used_bytes, 0);
         world_end(&w);
     }
 }

@@ -242,15 +242,24 @@ Test(engine_conn_send, counts_every_send_if_the_feature_is_off)
 
 Test(engine_conn_send, counts_a_large_send_from_the_start)
 {
-    start();
-    uint32_t file = world_open(&w);
-    static const char zeros[70000];
-    cr_assert_eq(rws_conn_send_binary(world_conn(&w, file), zeros, sizeof zeros), 0);
-    uint64_t quiet = w.ring->calls_of[SCRIPT_SEND_QUIET];
-    world_turns(&w, 3);
-    cr_assert_eq(w.ring->calls_of[SCRIPT_SEND_QUIET], quiet);
-    cr_assert_str_eq(world_sent(&w, file), "binary:70000 ");
-    world_end(&w);
+    static const struct {
+        size_t len;
+        uint64_t quiet;
+        const char *sent;
+    } rows[] = {{262134, 1, "binary:262134 "}, {262135, 0, "binary:262135 "}};
+    static const char zeros[262135];
+    for (size_t i = 0; i < 2; i++) { /* with its header of 10 bytes: 256 KiB, and one more */
+        rws_server_options options = world_server_options();
+        options.high_watermark_bytes = 1u << 20; /* above it none is quiet */
+        world_start(&w, &options);
+        uint32_t file = world_open(&w);
+        uint64_t before = w.ring->calls_of[SCRIPT_SEND_QUIET];
+        cr_assert_eq(rws_conn_send_binary(world_conn(&w, file), zeros, rows[i].len), 0);
+        world_turns(&w, 3);
+        cr_expect_eq(w.ring->calls_of[SCRIPT_SEND_QUIET] - before, rows[i].quiet);
+        cr_assert_str_eq(world_sent(&w, file), rows[i].sent);
+        world_end(&w);
+    }
 }
 
 /* ---- backpressure ---- */

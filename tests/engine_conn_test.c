@@ -160,7 +160,7 @@ static void end_from_outside(uint32_t file, ender ender)
 
 static const char *long_text(void)
 {
-    static char text[200001];
+    static char text[300001];
     memset(text, 'x', sizeof text - 1);
     return text;
 }
@@ -180,10 +180,10 @@ static void bring_to(uint32_t file, moment moment)
     case CUT_LARGE_MESSAGE: peer_sends(file, 0x81, true, long_text(), 1000); break;
     case SENDING:
     case IN_DRAIN:
-        rws_conn_send_text(conn, long_text(), 70000);
+        rws_conn_send_text(conn, long_text(), 300000);
         world_turns(&w, 2);
         if (moment == SENDING) return;
-        script_complete(w.ring, script_find(w.ring, SCRIPT_SEND, file), 70010, 0);
+        script_complete(w.ring, script_find(w.ring, SCRIPT_SEND, file), 300010, 0);
         break;
     case CLOSE_SENT: rws_conn_close(conn, 1000, "first"); break;
     case CLOSE_RECEIVED:
@@ -339,11 +339,12 @@ Test(engine_conn, gives_the_slot_back_with_the_last_completion)
 {
     for (int order = 0; order < 6; order++) {
         rws_server_options options = world_server_options();
+        options.high_watermark_bytes = 1u << 20; /* it goes on reading */
         world_start(&w, &options);
         w.ring->manual =
             SCRIPT_BIT(SCRIPT_CLOSE) | SCRIPT_BIT(SCRIPT_CANCEL_FILE) | SCRIPT_BIT(SCRIPT_SEND);
         uint32_t file = world_open(&w);
-        rws_conn_send_text(world_conn(&w, file), long_text(), 70000);
+        rws_conn_send_text(world_conn(&w, file), long_text(), 300000);
         world_turn(&w);
         rws_conn_abort(world_conn(&w, file));
         world_turns(&w, 2);

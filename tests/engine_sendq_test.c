@@ -160,6 +160,119 @@ Test(engine_sendq, takes_nothing_when_the_slab_is_used_up)
     end();
 }
 
+/* ---- lent bytes ---- */
+
+static int releases;
+
+static void count_release(rws__lender *lender)
+{
+    (void)lender;
+    releases++;
+}
+
+static rws__lender keeper = {count_release, false};
+static rws__lender hurried = {count_release, true};
+
+/* Queue `len` lent bytes of the stream. */
+static bool lend(uint64_t *written, uint8_t *memory, size_t len, rws__lender *lender)
+{
+    for (size_t i = 0; i < len; i++)
+        memory[i] = byte_at(*written + i);
+    if (!rws__sendq_lend(&queue, &slab, memory, len, lender)) return false;
+    *written += len;
+    return true;
+}
+
+Test(engine_sendq, sends_lent_bytes_from_where_they_lie)
+{
+    static uint8_t memory[2][5000];
+    for (size_t step = 1; step < 7000; step += 997) {
+        start(1u << 20);
+        releases = 0;
+        uint64_t written = 0, sent = 0;
+        cr_assert(append(&written, 100));
+        cr_assert(lend(&written, memory[0], 5000, &keeper));
+        cr_assert(append(&written, 10), "nothing is appended to lent memory");
+        cr_assert(lend(&written, memory[1], 1, &hurried));
+        cr_assert(append(&written, 300));
+        cr_assert_eq(queue.bytes, written);
+        const uint8_t *data;
+        send_some(&sent, 100);
+        cr_assert_eq(rws__sendq_front(&queue, &data), 5000);
+        cr_assert_eq(data, memory[0]);
+        while (queue.bytes > 0) {
+            send_some(&sent, step);
+            cr_assert_eq(releases, (sent >= 5100) + (sent >= 5111), "%llu sent",
+                         (unsigned long long)sent);
+        }
+        end();
+    }
+}
+
+Test(engine_sendq, gives_lent_bytes_back_when_it_is_cleared)
+{
+    static uint8_t memory[100];
+    start(1u << 20);
+    releases = 0;
+    uint64_t written = 0;
+    cr_assert(lend(&written, memory, 100, &keeper));
+    cr_assert(lend(&written, memory, 100, &hurried));
+    rws__sendq_advance(&queue, &slab, 99);
+    cr_assert_eq(releases, 0);
+    end();
+    cr_assert_eq(releases, 2);
+}
+
+/* What is lent for the turn is copied, from where it was sent to; the rest stays. */
+Test(engine_sendq, keeps_what_was_lent_for_the_turn)
+{
+    static uint8_t memory[2][5000];
+    static const size_t before[] = {0, 1, 4999};
+    for (size_t i = 0; i < sizeof before / sizeof before[0]; i++) {
+        start(1u << 20);
+        releases = 0;
+        uint64_t written = 0, sent = 0;
+        cr_assert_not(rws__sendq_is_borrowed(&queue));
+        cr_assert(lend(&written, memory[0], 5000, &hurried));
+        cr_assert(rws__sendq_is_borrowed(&queue));
+        cr_assert(lend(&written, memory[1], 5000, &keeper));
+        if (before[i] > 0) send_some(&sent, before[i]);
+        rws__sendq_keep(&queue, &slab);
+        cr_assert_not(rws__sendq_is_borrowed(&queue));
+        cr_assert_eq(releases, 1);
+        memset(memory[0], 0, sizeof memory[0]);
+        cr_assert(append(&written, 10));
+        while (queue.bytes > 0)
+            send_some(&sent, 777);
+        cr_assert_eq(sent, written);
+        cr_assert_eq(releases, 2);
+        end();
+    }
+}
+
+Test(engine_sendq, lends_and_keeps_nothing_when_the_slab_is_used_up)
+{
+    static uint8_t memory[5000];
+    start(4096);
+    releases = 0;
+    uint64_t written = 0, sent = 0;
+    cr_assert(lend(&written, memory, 5000, &hurried));
+    rws__sendq_keep(&queue, &slab);
+    cr_assert(rws__sendq_is_borrowed(&queue), "there is no room for a copy");
+    while (append(&written, 200))
+        continue;
+    uint64_t whole = written;
+    static uint8_t more[1];
+    cr_assert_not(lend(&written, more, 1, &keeper));
+    cr_assert_eq(written, whole);
+    cr_assert_eq(queue.bytes, written);
+    cr_assert_eq(releases, 0);
+    while (queue.bytes > 0)
+        send_some(&sent, SIZE_MAX);
+    cr_assert_eq(sent, written);
+    end();
+}
+
 Test(engine_sendq, keeps_the_stream_in_random_pieces)
 {
     unsigned seed = (unsigned)time(NULL);

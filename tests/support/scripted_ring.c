@@ -346,7 +346,35 @@ uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe)
     if (ring->buffers[index] == NULL || ring->buffer_seen[index])
         breach(ring, "a buffer was looked at twice, or was not given");
     ring->buffer_seen[index] = true;
+    ring->loans[index].readers = 1;
     return ring->buffers[index];
+}
+
+static void drop_reader(script_loan *loan)
+{
+    if (--loan->readers > 0) return;
+    rws__ring *ring = loan->ring;
+    free(ring->buffers[loan->index]);
+    ring->buffers[loan->index] = NULL;
+    ring->buffers_out--;
+}
+
+static void release_loan(rws__lender *lender)
+{
+    drop_reader((script_loan *)lender);
+}
+
+rws__lender *rws__ring_lend(rws__ring *ring, const rws__cqe *cqe)
+{
+    uint32_t index = cqe->flags >> RWS__CQE_BUFFER_SHIFT;
+    script_loan *loan = &ring->loans[index];
+    if (ring->buffers[index] == NULL || !ring->buffer_seen[index])
+        breach(ring, "a buffer was lent that was recycled or not looked at");
+    loan->lender = (rws__lender){release_loan, .for_this_turn = true};
+    loan->ring = ring;
+    loan->index = index;
+    loan->readers++;
+    return &loan->lender;
 }
 
 void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
@@ -356,9 +384,9 @@ void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
         breach(ring, "a buffer was recycled twice, or was not looked at");
         return;
     }
-    free(ring->buffers[index]);
-    ring->buffers[index] = NULL;
-    ring->buffers_out--;
+    ring->loans[index].ring = ring;
+    ring->loans[index].index = index;
+    drop_reader(&ring->loans[index]);
 }
 
 int rws__ring_accept_multishot(rws__ring *ring, int listener, uint64_t user_data)

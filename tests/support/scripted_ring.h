@@ -60,6 +60,14 @@ typedef struct script_op {
     struct script_op *next;
 } script_op;
 
+/* The lender of one buffer. */
+typedef struct script_loan {
+    rws__lender lender;
+    rws__ring *ring;
+    uint32_t index;
+    uint32_t readers; /* a buffer that was looked at and not recycled, and loans */
+} script_loan;
+
 struct rws__ring {
     script_op *ops; /* in the order of the calls */
     uint32_t features;
@@ -76,6 +84,7 @@ struct rws__ring {
     size_t cqes_first, cqes_count, cqes_capacity;
     uint8_t *buffers[SCRIPT_BUFFERS]; /* given to the engine and not recycled */
     bool buffer_seen[SCRIPT_BUFFERS];
+    script_loan loans[SCRIPT_BUFFERS];
     uint32_t buffers_out;
     feed_bytes wire[SCRIPT_FILES]; /* what was sent */
     bool closed[SCRIPT_FILES];

@@ -89,6 +89,9 @@ static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_
 {
     world *w = user;
     note_data(w, opcode == RWS_TEXT ? "text" : "binary", told(w, conn, "message"), data, len);
+    w->message = data;
+    w->message_len = len;
+    w->message_opcode = opcode;
     hook(w, conn, "message");
     return w->message_result;
 }
@@ -210,8 +213,10 @@ static void check_nothing_is_left(const world *w)
     cr_expect_eq(w->shard->slots_used, 0, "%u slots are in use", w->shard->slots_used);
     cr_expect_eq(w->shard->send_slab.used_bytes, 0, "%zu bytes of the send slab are in use",
                  w->shard->send_slab.used_bytes);
-    cr_expect_eq(w->shard->partial_slab.used_bytes, 0, "%zu bytes of the partial slab are in use",
-                 w->shard->partial_slab.used_bytes);
+    cr_expect_eq(w->shard->partial.slab.used_bytes, 0, "%zu bytes of the partial slab are in use",
+                 w->shard->partial.slab.used_bytes);
+    cr_expect_eq(w->shard->partial.charged_bytes, 0, "%zu bytes are charged to the budget",
+                 w->shard->partial.charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->budget_waiters, 0);
     cr_expect_eq(w->ring->slept, 0, "it waited and nobody would have woken it");

@@ -30,6 +30,9 @@ struct world {
     int control_result;
     const char *subprotocol; /* chosen in on_upgrade */
     void *hook_data;
+    const void *message; /* in the hook of "message": what came */
+    size_t message_len;
+    rws_opcode message_opcode;
     feed_bytes log;
     bool open[SCRIPT_FILES]; /* by file: between on_open and on_close */
     uint32_t closes;

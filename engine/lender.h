@@ -1,0 +1,15 @@
+/*
+ * Whoever lends bytes to a send queue: a payload, a provided buffer, a prepared message. The bytes
+ * stay as they are until release() was called, once per loan.
+ */
+#ifndef RINGWS_ENGINE_LENDER_H
+#define RINGWS_ENGINE_LENDER_H
+
+#include <stdbool.h>
+
+typedef struct rws__lender {
+    void (*release)(struct rws__lender *lender);
+    bool for_this_turn; /* wanted back soon: bytes that can't be sent in this turn are copied */
+} rws__lender;
+
+#endif

@@ -1,0 +1,324 @@
+/*
+ * On the scripted ring (ctest: scripted ring): a large message that the program sends on as it is
+ * leaves from where it lies. That no memory of a send changes before its completion, and that a
+ * provided buffer is recycled once, is checked by the ring.
+ */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/scripted_shard.h"
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static world w;
+
+/* ---- programs ---- */
+
+static void echo(world *world, rws_conn *conn, const char *what)
+{
+    if (strcmp(what, "message") != 0) return;
+    cr_expect_eq(rws_conn_send(conn, world->message_opcode, world->message, world->message_len), 0);
+}
+
+/* To every connection, the sender last. */
+static void echo_to_all(world *world, rws_conn *conn, const char *what)
+{
+    if (strcmp(what, "message") != 0) return;
+    for (uint32_t slot = 0; slot < world->shard->slots_touched; slot++) {
+        rws_conn *other = &world->shard->conns[slot];
+        if (other == conn || other->state != RWS__CONN_OPEN) continue;
+        cr_expect_eq(
+            rws_conn_send(other, world->message_opcode, world->message, world->message_len), 0);
+    }
+    echo(world, conn, what);
+}
+
+static void echo_as_text_and_binary(world *world, rws_conn *conn, const char *what)
+{
+    if (strcmp(what, "message") != 0) return;
+    cr_expect_eq(rws_conn_send_text(conn, world->message, world->message_len), 0);
+    cr_expect_eq(rws_conn_send_binary(conn, world->message, world->message_len), 0);
+}
+
+static void echo_a_part(world *world, rws_conn *conn, const char *what)
+{
+    if (strcmp(what, "message") != 0) return;
+    const char *data = world->message;
+    cr_expect_eq(rws_conn_send_binary(conn, data + 1, world->message_len - 1), 0);
+    cr_expect_eq(rws_conn_send_binary(conn, data, world->message_len - 1), 0);
+}
+
+/* ---- helpers ---- */
+
+static void start(uint32_t features_off)
+{
+    rws_server_options options = world_server_options();
+    options.features_off = features_off;
+    options.message_bytes_max = 2u << 20;
+    world_start(&w, &options);
+    w.hook = echo;
+}
+
+static feed_bytes masked_frame(size_t len)
+{
+    feed_bytes frame = {0};
+    uint8_t *payload = malloc(len);
+    cr_assert_not_null(payload);
+    for (size_t i = 0; i < len; i++)
+        payload[i] = (uint8_t)(i * 7 + i / 256);
+    feed_append_frame(&frame, 0x82, true, payload, len);
+    free(payload);
+    return frame;
+}
+
+static void feed_all(uint32_t file, const feed_bytes *bytes, size_t step)
+{
+    size_t at = 0;
+    for (int idle = 0; at < bytes->len && idle < 5;) {
+        size_t len = bytes->len - at < step ? bytes->len - at : step;
+        size_t taken = script_recv(w.ring, file, bytes->data + at, len, false);
+        at += taken;
+        idle = taken == 0 ? idle + 1 : 0;
+        world_turn(&w);
+    }
+    cr_assert_eq(at, bytes->len, "what is left is not received");
+}
+
+/* The wire of `file` holds `count` frames of `opcode` with the payload of masked_frame(). */
+static void echoes_are_sent(uint32_t file, uint8_t opcode, size_t len, size_t count,
+                            const char *name)
+{
+    uint8_t head[RWS__FRAME_HEADER_MAX];
+    rws__frame frame = {.payload_len = len, .opcode = opcode, .fin = true};
+    size_t header = rws__frame_write(head, &frame);
+    const feed_bytes *wire = &w.ring->wire[file];
+    cr_assert_eq(wire->len, count * (header + len), "%s, %zu bytes: %zu were sent", name, len,
+                 wire->len);
+    for (size_t n = 0; n < count; n++) {
+        const uint8_t *at = wire->data + n * (header + len);
+        cr_assert_arr_eq(at, head, header);
+        for (size_t i = 0; i < len; i++)
+            cr_assert_eq(at[header + i], (uint8_t)(i * 7 + i / 256), "%s, %zu bytes: byte %zu",
+                         name, len, i);
+    }
+}
+
+static void nothing_is_held(void)
+{
+    cr_expect_eq(w.ring->buffers_out, 0);
+    cr_expect_eq(w.shard->partial.slab.used_bytes, 0);
+    cr_expect_eq(w.shard->send_slab.used_bytes, 0);
+}
+
+/* ---- tests ---- */
+
+/* Around every limit, in whatever pieces it comes, with and without the features. */
+Test(engine_lend, echoes_every_size_in_every_piece)
+{
+    static const size_t sizes[] = {4095, 4096, 4097, 65535, 65536, 65537, 262134, 262135, 1u << 20};
+    static const size_t steps[] = {3, 7, 9, 13, 14, 15, 4096, 16384, 70000, 2u << 20};
+    static const uint32_t features_off[] = {0, RWS_FEATURE_DIRECT_LARGE, RWS_FEATURE_SKIP_SUCCESS,
+                                            RWS_FEATURE_ALL};
+    for (size_t i = 0; i < COUNT(sizes) * COUNT(steps) * COUNT(features_off); i++) {
+        size_t step = steps[i % COUNT(steps)];
+        size_t size = sizes[i / COUNT(steps) % COUNT(sizes)];
+        if (step < 4096 && size > 4097) step += 4096; /* only the header needs the small cuts */
+        char name[64];
+        snprintf(name, sizeof name, "pieces of %zu, features %zu", step,
+                 i / COUNT(steps) / COUNT(sizes));
+        start(features_off[i / COUNT(steps) / COUNT(sizes)]);
+        uint32_t file = world_open(&w);
+        for (size_t n = 1; n <= 3; n++) {
+            feed_bytes frame = masked_frame(size);
+            feed_all(file, &frame, step);
+            feed_bytes_free(&frame);
+            world_turns(&w, 4);
+            echoes_are_sent(file, RWS_BINARY, size, n, name);
+            nothing_is_held();
+        }
+        world_end(&w);
+    }
+}
+
+Test(engine_lend, sends_a_message_from_the_provided_buffer)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    feed_bytes frame = masked_frame(4096);
+    cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
+    world_turn(&w); /* the send is queued and not submitted yet */
+    cr_assert_eq(w.ring->buffers_out, 1);
+    const script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
+    cr_assert_not_null(op);
+    cr_assert_eq(op->len, 4100, "header and payload in one piece");
+    world_turn(&w);
+    nothing_is_held();
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
+/* Messages that came together: the first is lent, the others are copied. */
+Test(engine_lend, sends_pipelined_messages_in_order)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    feed_bytes frame = masked_frame(5000), frames = {0};
+    for (int i = 0; i < 5; i++)
+        feed_bytes_append(&frames, frame.data, frame.len);
+    feed_all(file, &frames, frames.len);
+    world_turns(&w, 5);
+    echoes_are_sent(file, RWS_BINARY, 5000, 5, "pipelined");
+    nothing_is_held();
+    feed_bytes_free(&frame);
+    feed_bytes_free(&frames);
+    world_end(&w);
+}
+
+/* The socket takes a part, or nothing: the rest is copied, and the buffer goes back at once. */
+Test(engine_lend, gives_the_buffer_back_when_the_socket_is_full)
+{
+    static const int32_t results[] = {-EAGAIN, 1, 4095, 20003};
+    for (size_t i = 0; i < COUNT(results); i++) {
+        start(0);
+        uint32_t file = world_open(&w);
+        w.ring->manual = SCRIPT_BIT(SCRIPT_SEND_QUIET) | SCRIPT_BIT(SCRIPT_SEND);
+        feed_bytes frame = masked_frame(20000);
+        cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
+        world_turn(&w);
+        script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
+        cr_assert_not_null(op);
+        cr_assert_eq(w.ring->buffers_out, 1);
+        script_complete(w.ring, op, results[i], 0);
+        world_turn(&w);
+        cr_assert_eq(w.ring->buffers_out, 0, "after %d", (int)results[i]);
+        w.ring->manual = 0;
+        script_op *rest = script_find(w.ring, SCRIPT_SEND, file);
+        cr_assert_not_null(rest);
+        script_complete(w.ring, rest, (int32_t)rest->len, 0);
+        world_turns(&w, 3);
+        echoes_are_sent(file, RWS_BINARY, 20000, 1, "after a full socket");
+        /* The next one starts from a socket that was full: it is copied. */
+        feed_all(file, &frame, frame.len);
+        world_turns(&w, 3);
+        echoes_are_sent(file, RWS_BINARY, 20000, 2, "and the next");
+        nothing_is_held();
+        feed_bytes_free(&frame);
+        world_end(&w);
+    }
+}
+
+/* No memory for the copy: the connection is cut, and the buffer is not kept for long. */
+Test(engine_lend, cuts_a_connection_whose_message_can_not_be_kept)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SEND_QUIET);
+    feed_bytes frame = masked_frame(20000);
+    cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
+    world_turn(&w);
+    static void *held[64];
+    size_t count = 0;
+    for (size_t bytes = w.shard->send_slab.bytes; bytes >= 256; bytes /= 2) {
+        void *block;
+        while (count < COUNT(held) && (block = rws__slab_take(&w.shard->send_slab, bytes)) != NULL)
+            held[count++] = block;
+    }
+    script_complete(w.ring, script_find(w.ring, SCRIPT_SEND_QUIET, file), -EAGAIN, 0);
+    world_turns(&w, 4);
+    cr_assert_not_null(strstr(world_log(&w), "close0:1006:"), "%s", world_log(&w));
+    while (count > 0)
+        rws__slab_give(&w.shard->send_slab, held[--count]);
+    nothing_is_held();
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
+Test(engine_lend, lends_one_message_to_many_connections)
+{
+    static const size_t sizes[] = {4096, 70000, 300000};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        start(0);
+        w.hook = echo_to_all;
+        uint32_t files[4];
+        for (int n = 0; n < 4; n++)
+            files[n] = world_open(&w);
+        feed_bytes frame = masked_frame(sizes[i]);
+        feed_all(files[1], &frame, 16384);
+        world_turns(&w, 5);
+        for (int n = 0; n < 4; n++)
+            echoes_are_sent(files[n], RWS_BINARY, sizes[i], 1, "to all");
+        nothing_is_held();
+        feed_bytes_free(&frame);
+        world_end(&w);
+    }
+}
+
+/* A receiver goes away while it holds a loan. */
+Test(engine_lend, takes_the_loan_back_from_a_receiver_that_is_cut_off)
+{
+    start(0);
+    w.hook = echo_to_all;
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SEND) | SCRIPT_BIT(SCRIPT_SEND_QUIET);
+    uint32_t first = world_accept(&w), second;
+    w.ring->manual = 0;
+    world_feed(&w, first, world_request, strlen(world_request));
+    world_turns(&w, 2);
+    second = world_open(&w);
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
+    feed_bytes frame = masked_frame(300000);
+    feed_all(second, &frame, 100000);
+    world_turns(&w, 2);
+    cr_assert_gt(w.shard->partial.slab.used_bytes, 0);
+    cr_assert_eq(w.shard->partial.charged_bytes, 0, "it is whole");
+    rws_conn_abort(world_conn(&w, first));
+    w.ring->manual = 0;
+    script_op *op = script_find(w.ring, SCRIPT_SEND, second);
+    cr_assert_not_null(op);
+    script_complete(w.ring, op, (int32_t)op->len, 0);
+    world_turns(&w, 4);
+    echoes_are_sent(second, RWS_BINARY, 300000, 1, "the one that stays");
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
+/* Two headers can't stand at one place. */
+Test(engine_lend, sends_one_message_as_text_and_as_binary)
+{
+    static const size_t sizes[] = {5000, 70000};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        start(0);
+        w.hook = echo_as_text_and_binary;
+        uint32_t file = world_open(&w);
+        feed_bytes frame = masked_frame(sizes[i]);
+        feed_all(file, &frame, 20000);
+        world_turns(&w, 5);
+        size_t header = sizes[i] < 65536 ? 4 : 10;
+        const feed_bytes *wire = &w.ring->wire[file];
+        cr_assert_eq(wire->len, 2 * (header + sizes[i]));
+        cr_expect_eq(wire->data[0], 0x81);
+        cr_expect_eq(wire->data[header + sizes[i]], 0x82);
+        cr_expect_arr_eq(wire->data + header, wire->data + 2 * header + sizes[i], sizes[i]);
+        feed_bytes_free(&frame);
+        world_end(&w);
+    }
+}
+
+Test(engine_lend, copies_a_part_of_a_message)
+{
+    start(0);
+    w.hook = echo_a_part;
+    uint32_t file = world_open(&w);
+    feed_bytes frame = masked_frame(5000);
+    feed_all(file, &frame, frame.len);
+    world_turns(&w, 3);
+    const feed_bytes *wire = &w.ring->wire[file];
+    cr_assert_eq(wire->len, 2 * (4 + 4999));
+    cr_expect_eq(wire->data[4], 7, "from its second byte");
+    cr_expect_eq(wire->data[4 + 4999 + 4], 0, "from its first");
+    feed_bytes_free(&frame);
+    world_end(&w);
+}

@@ -1,0 +1,161 @@
+/* Payloads: what is charged, what grows, and who holds them. */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "engine/payload.h"
+
+#define BUDGET ((size_t)1 << 20)
+#define HEAD   sizeof(rws__payload)
+
+static rws__pool pool;
+
+static void start(void)
+{
+    cr_assert_eq(rws__pool_init(&pool, BUDGET), 0);
+}
+
+static void end(void)
+{
+    cr_assert_eq(pool.charged_bytes, 0);
+    cr_assert_eq(pool.slab.used_bytes, 0);
+    rws__pool_deinit(&pool);
+}
+
+static int append(rws__payload **payload, size_t len, size_t expected)
+{
+    static uint8_t bytes[1 << 16];
+    cr_assert_leq(len, sizeof bytes);
+    size_t at = *payload != NULL ? (*payload)->len : 0;
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (uint8_t)((at + i) * 31 + (at + i) / 256);
+    return rws__payload_append(payload, &pool, bytes, len, expected);
+}
+
+static void holds_the_stream(const rws__payload *payload)
+{
+    for (size_t i = 0; i < payload->len; i++)
+        cr_assert_eq(payload->data[i], (uint8_t)(i * 31 + i / 256), "byte %zu", i);
+}
+
+Test(engine_payload, grows_with_what_comes)
+{
+    static const size_t pieces[] = {1, 191, 192, 193, 4032, 4096, 65536};
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        start();
+        rws__payload *payload = NULL;
+        size_t len = 0;
+        while (len < 200000 && len < 500 * pieces[i]) {
+            cr_assert_eq(append(&payload, pieces[i], 0), 0);
+            len += pieces[i];
+            cr_assert_eq(payload->len, len);
+            cr_assert_geq(payload->capacity, len);
+            cr_assert_leq(payload->charged, HEAD + len + 4096, "at most a page more than came");
+            cr_assert_eq(pool.charged_bytes, payload->charged);
+        }
+        holds_the_stream(payload);
+        rws__payload_release(payload);
+        end();
+    }
+}
+
+/* The block is as large as what was announced, so that it is not copied; the charge is not. */
+Test(engine_payload, has_room_for_what_is_expected)
+{
+    start();
+    rws__payload *payload = NULL;
+    cr_assert_eq(append(&payload, 100, 200000), 0);
+    cr_assert_geq(payload->capacity, 200000);
+    cr_assert_leq(payload->charged, 4096);
+    rws__payload *before = payload;
+    cr_assert_eq(append(&payload, 60000, 0), 0);
+    cr_assert_eq(payload, before);
+    cr_assert_eq(rws__payload_charge(payload, 200000), 0);
+    cr_assert_geq(pool.charged_bytes, 200000);
+    cr_assert_eq(rws__payload_charge(payload, 100), 0, "a charge is never taken back");
+    cr_assert_geq(pool.charged_bytes, 200000);
+    holds_the_stream(payload);
+    rws__payload_release(payload);
+    end();
+}
+
+Test(engine_payload, is_not_charged_when_it_is_complete)
+{
+    start();
+    rws__payload *payload = NULL;
+    cr_assert_eq(append(&payload, 60000, 0), 0);
+    rws__payload_complete(payload);
+    cr_assert_eq(pool.charged_bytes, 0);
+    cr_assert_gt(pool.slab.used_bytes, 0);
+    holds_the_stream(payload);
+    rws__payload_release(payload);
+    end();
+}
+
+Test(engine_payload, stops_at_the_budget_and_a_burst)
+{
+    start();
+    rws__payload *held[64];
+    size_t count = 0;
+    for (;; count++) {
+        cr_assert_lt(count, 64);
+        held[count] = NULL;
+        if (append(&held[count], 65536 - HEAD, 0) != 0) break;
+        cr_assert_leq(pool.charged_bytes, pool.charged_bytes_max);
+    }
+    cr_assert_eq(pool.charged_bytes_max, 2 * BUDGET, "a small budget's burst is 1 MiB");
+    cr_assert_eq(pool.charged_bytes, pool.charged_bytes_max, "to the last byte");
+    void *block = rws__pool_take(&pool, 256);
+    if (block != NULL) rws__pool_give(&pool, block);
+    for (size_t i = 0; i <= count; i++)
+        rws__payload_release(held[i]);
+    end();
+}
+
+Test(engine_payload, lives_until_its_last_holder)
+{
+    start();
+    rws__payload *payload = NULL;
+    cr_assert_eq(append(&payload, 1000, 0), 0);
+    rws__payload_complete(payload);
+    rws__lender *first = rws__payload_lend(payload), *second = rws__payload_lend(payload);
+    cr_assert_not_null(first);
+    cr_assert_not(first->for_this_turn);
+    rws__payload_release(payload);
+    first->release(first);
+    cr_assert_gt(pool.slab.used_bytes, 0);
+    holds_the_stream(payload);
+    second->release(second);
+    end();
+}
+
+/* Lent blocks and announced ones take half of the addresses; what comes has the rest. */
+Test(engine_payload, leaves_half_of_the_addresses_to_what_comes)
+{
+    start();
+    rws__payload *held[256];
+    size_t count = 0;
+    for (;; count++) {
+        cr_assert_lt(count, 256);
+        held[count] = NULL;
+        cr_assert_eq(append(&held[count], 1, 100000), 0);
+        if (held[count]->capacity < 100000) break;
+    }
+    cr_assert_leq(pool.slab.used_bytes, pool.slab.bytes / 2 + 256);
+    cr_assert_geq(pool.slab.used_bytes, pool.slab.bytes / 4);
+    /* Fill it up to the half: then nothing is lent. */
+    void *block[64];
+    size_t blocks = 0;
+    while (blocks < 64 && pool.slab.used_bytes <= pool.slab.bytes / 2)
+        cr_assert_not_null(block[blocks++] = rws__slab_take(&pool.slab, 65536));
+    cr_assert_null(rws__payload_lend(held[0]));
+    cr_assert_eq(held[0]->refs, 1);
+    cr_assert_eq(append(&held[0], 1000, 0), 0);
+    while (blocks > 0)
+        rws__slab_give(&pool.slab, block[--blocks]);
+    for (size_t i = 0; i <= count; i++)
+        rws__payload_release(held[i]);
+    rws__payload_release(NULL);
+    end();
+}
