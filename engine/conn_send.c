@@ -9,6 +9,7 @@
 #include "engine/conn.h"
 #include "engine/dialer.h"
 #include "engine/op.h"
+#include "engine/prepared.h"
 #include "engine/shard.h"
 #include "codec/frame.h"
 #include "codec/mask.h"
@@ -20,6 +21,8 @@
 #define QUIET_MAX 262144u
 /* Control frames may go over send_queue_bytes_max by this much; reading has stopped long before. */
 #define CONTROL_RESERVE 65536u
+/* Smaller prepared messages are copied: that touches no more cache lines than a loan. */
+#define LEND_PREPARED_MIN 256u
 /* Keeps a frame within a chunk's 32-bit counts. */
 #define FRAME_BYTES_MAX 0x7FF00000u
 
@@ -101,10 +104,15 @@ static bool lend_delivery(rws_conn *conn, rws_opcode opcode, const void *data, s
     return true;
 }
 
+bool rws__may_send(rws_opcode opcode, const void *data, size_t len)
+{
+    return (opcode == RWS_TEXT || opcode == RWS_BINARY) && (data != NULL || len == 0) &&
+           len <= FRAME_BYTES_MAX;
+}
+
 int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
 {
-    if (opcode != RWS_TEXT && opcode != RWS_BINARY) return RWS_E_ARGUMENT;
-    if ((data == NULL && len > 0) || len > FRAME_BYTES_MAX) return RWS_E_ARGUMENT;
+    if (!rws__may_send(opcode, data, len)) return RWS_E_ARGUMENT;
     if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
     int res = admit(conn, len);
     if (res != 0) return res;
@@ -112,6 +120,26 @@ int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t le
         res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
     if (res == 0) rws__count(&conn->shard->counters.messages_sent, 1);
     return res;
+}
+
+int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared)
+{
+    rws__shard *shard = conn->shard;
+    size_t bytes = prepared->header + prepared->len;
+    if (bytes < LEND_PREPARED_MIN || shard->config->role != RWS_SERVER)
+        return rws_conn_send(conn, (rws_opcode)prepared->opcode, prepared->frame + prepared->header,
+                             prepared->len);
+    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
+    int res = admit(conn, prepared->len);
+    if (res != 0) return res;
+    rws__lender *lender = rws__prepared_lend(prepared);
+    if (!rws__sendq_lend(&conn->sendq, &shard->send_slab, prepared->frame, bytes, lender)) {
+        lender->release(lender);
+        return -ENOMEM;
+    }
+    queued(conn);
+    rws__count(&shard->counters.messages_sent, 1);
+    return 0;
 }
 
 int rws_conn_send_text(rws_conn *conn, const char *text, size_t len)

@@ -25,7 +25,8 @@ typedef struct serve_shard {
     _Alignas(64) rws_conn **conns; /* broadcast: the open ones; conn_user is the index */
     uint32_t conns_count;
     uint32_t conns_capacity;
-    uint8_t *other; /* SERVE_OTHER: `other_len` bytes */
+    rws_prepared *other; /* SERVE_OTHER: the last answer, or NULL */
+    rws_opcode other_opcode;
     size_t other_len;
 } serve_shard;
 

@@ -2,8 +2,8 @@
  * The callbacks of `ringws serve`.
  *
  * Echo needs no memory of its own. Broadcast keeps, per shard, an array of the open connections;
- * a message goes to the own shard's at once and to the others by one post each, all of which share
- * one copy of it. A receiver whose queue is full is closed with 1013 and counted: nothing is
+ * a message is prepared once, and goes to the own shard's at once and to the others by one post
+ * each. A receiver whose queue is full is closed with 1013 and counted: nothing is
  * dropped in silence.
  */
 #include "tools/serve.h"
@@ -14,22 +14,12 @@
 
 enum { CONNS_FIRST = 64 };
 
-/* A message on its way to the other shards. */
-typedef struct broadcast broadcast;
-
+/* A message on its way to another shard. */
 typedef struct delivery {
-    broadcast *message;
+    serve_context *context;
+    rws_prepared *message;
     uint32_t shard;
 } delivery;
-
-struct broadcast {
-    serve_context *context;
-    atomic_uint holders;
-    rws_opcode opcode;
-    size_t len;
-    uint8_t *data;         /* behind the deliveries, in the same allocation */
-    delivery deliveries[]; /* one per shard: the argument of its post */
-};
 
 int serve_context_init(serve_context *context, rws_server *server)
 {
@@ -46,7 +36,7 @@ void serve_context_free(serve_context *context)
 {
     for (uint32_t i = 0; context->shards && i < context->shards_count; i++) {
         free(context->shards[i].conns);
-        free(context->shards[i].other);
+        rws_prepared_release(context->shards[i].other);
     }
     free(context->shards);
 }
@@ -70,20 +60,31 @@ static int on_message_echo(rws_conn *conn, rws_opcode opcode, const void *data, 
     return 0;
 }
 
+static int prepare_other(serve_shard *shard, rws_opcode opcode, size_t len)
+{
+    rws_prepared_release(shard->other);
+    shard->other = NULL;
+    char *bytes = malloc(len + 1);
+    if (!bytes) return -ENOMEM;
+    memset(bytes, SERVE_OTHER_BYTE, len);
+    int status = rws_prepared_create(&shard->other, NULL, opcode, bytes, len);
+    free(bytes);
+    shard->other_opcode = opcode;
+    shard->other_len = len;
+    return status;
+}
+
 static int on_message_other(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
                             void *user)
 {
     (void)data;
     serve_context *context = user;
     serve_shard *shard = &context->shards[rws_conn_shard(conn)];
-    if (len > shard->other_len) {
-        uint8_t *other = realloc(shard->other, len);
-        if (!other) return -ENOMEM;
-        memset(other, SERVE_OTHER_BYTE, len);
-        shard->other = other;
-        shard->other_len = len;
-    }
-    int status = rws_conn_send(conn, opcode, shard->other, len);
+    int status = 0;
+    if (!shard->other || len != shard->other_len || opcode != shard->other_opcode)
+        status = prepare_other(shard, opcode, len);
+    if (status < 0) return status;
+    status = rws_conn_send_prepared(conn, shard->other);
     if (status < 0) refuse(context, conn, status);
     return 0;
 }
@@ -121,62 +122,37 @@ static void on_close_broadcast(rws_conn *conn, uint16_t code, rws_span reason, r
     rws_conn_set_user(last, (void *)index);
 }
 
-static void send_to_shard(serve_context *context, uint32_t index, rws_opcode opcode,
-                          const void *data, size_t len)
+static void send_to_shard(serve_context *context, uint32_t index, rws_prepared *message)
 {
     serve_shard *shard = &context->shards[index];
     /* From the end: should a connection leave the array, the one that takes its place was served.
      */
     for (uint32_t i = shard->conns_count; i-- > 0;) {
-        int status = rws_conn_send(shard->conns[i], opcode, data, len);
+        int status = rws_conn_send_prepared(shard->conns[i], message);
         if (status < 0) refuse(context, shard->conns[i], status);
     }
 }
 
-static void broadcast_release(broadcast *message, uint32_t holders)
-{
-    /* Release, then acquire by the last holder: its free() comes after everybody's reads. */
-    if (atomic_fetch_sub_explicit(&message->holders, holders, memory_order_acq_rel) == holders)
-        free(message);
-}
-
 static void deliver(void *arg, bool cancelled)
 {
-    const delivery *to = arg;
-    broadcast *message = to->message;
-    if (!cancelled)
-        send_to_shard(message->context, to->shard, message->opcode, message->data, message->len);
-    broadcast_release(message, 1);
+    delivery *to = arg;
+    if (!cancelled) send_to_shard(to->context, to->shard, to->message);
+    rws_prepared_release(to->message);
+    free(to);
 }
 
-static int post_to_others(serve_context *context, uint32_t own, rws_opcode opcode, const void *data,
-                          size_t len)
+static int post_to(serve_context *context, uint32_t shard, rws_prepared *message)
 {
-    size_t head = sizeof(broadcast) + context->shards_count * sizeof(delivery);
-    broadcast *message = malloc(head + len);
-    if (!message) return -ENOMEM;
-
-    message->context = context;
-    message->opcode = opcode;
-    message->len = len;
-    message->data = (uint8_t *)message + head;
-    memcpy(message->data, data, len);
-    atomic_init(&message->holders, context->shards_count);
-
-    int worst = 0;
-    uint32_t done_here = 1; /* holders that no post will release: this shard, and failed posts */
-    for (uint32_t i = 0; i < context->shards_count; i++) {
-        if (i == own) continue;
-        message->deliveries[i] = (delivery){message, i};
-        int status = rws_server_post(context->server, i, deliver, &message->deliveries[i]);
-        if (status < 0) {
-            done_here++;
-            /* A shard that has drained has nobody left to miss the message. */
-            if (status != RWS_E_STATE) worst = status;
-        }
+    delivery *to = malloc(sizeof *to);
+    if (!to) return -ENOMEM;
+    *to = (delivery){context, rws_prepared_retain(message), shard};
+    int status = rws_server_post(context->server, shard, deliver, to);
+    if (status < 0) {
+        rws_prepared_release(message);
+        free(to);
     }
-    broadcast_release(message, done_here);
-    return worst;
+    /* A shard that has drained has nobody left to miss the message. */
+    return status == RWS_E_STATE ? 0 : status;
 }
 
 static int on_message_broadcast(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
@@ -184,11 +160,16 @@ static int on_message_broadcast(rws_conn *conn, rws_opcode opcode, const void *d
 {
     serve_context *context = user;
     uint32_t own = rws_conn_shard(conn);
-    int status = 0;
-    if (context->shards_count > 1) status = post_to_others(context, own, opcode, data, len);
-    send_to_shard(context, own, opcode, data, len);
-    /* A whole shard missed the message: the sender must hear of it. */
-    if (status < 0) refuse(context, conn, status == -ENOMEM ? status : RWS_E_BACKLOG);
+    rws_prepared *message;
+    int worst = rws_prepared_create(&message, NULL, opcode, data, len);
+    for (uint32_t i = 0; message && i < context->shards_count; i++) {
+        int status = i == own ? 0 : post_to(context, i, message);
+        if (status < 0) worst = status;
+    }
+    if (message) send_to_shard(context, own, message);
+    rws_prepared_release(message);
+    /* Somebody missed the message: the sender must hear of it. */
+    if (worst < 0) refuse(context, conn, worst == -ENOMEM ? worst : RWS_E_BACKLOG);
     return 0;
 }
 

@@ -33,6 +33,7 @@ typedef struct rws_server rws_server;
 typedef struct rws_client rws_client;
 typedef struct rws_conn rws_conn;
 typedef struct rws_request rws_request;
+typedef struct rws_prepared rws_prepared;
 
 /* Who ended a connection, for on_close. */
 typedef enum rws_closer {
@@ -322,6 +323,32 @@ RWS_API void rws_request_set_user(rws_request *request, void *conn_user);
  *   -ENOMEM          send_pool_bytes_max is in use.
  */
 RWS_API int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len);
+
+/**
+ * Frame a message once, for any number of connections and shards, which then send it from one place
+ * in memory.
+ *
+ * `out` receives it (*given*: rws_prepared_release()), or NULL. `allocator` (NULL: malloc) and
+ * `data` (`len` bytes; NULL only if 0) are *copied*. `opcode` is RWS_TEXT or RWS_BINARY. Text is
+ * not checked for UTF-8. Thread: any. Returns 0, RWS_E_ARGUMENT (as rws_conn_send()) or -ENOMEM.
+ */
+RWS_API int rws_prepared_create(rws_prepared **out, const rws_allocator *allocator,
+                                rws_opcode opcode, const void *data, size_t len);
+
+/** One holder more; returns `prepared`. Thread: any. */
+RWS_API rws_prepared *rws_prepared_retain(rws_prepared *prepared);
+
+/** One holder less; the last one frees it, on its thread. `prepared` may be NULL. Connections that
+ * still have it queued are holders of their own. Thread: any. */
+RWS_API void rws_prepared_release(rws_prepared *prepared);
+
+/**
+ * rws_conn_send() of a prepared message, which is not copied: it lives until it was sent. (A client
+ * masks every frame by itself, so there it is copied.)
+ *
+ * `prepared` is *borrowed*. Thread and errors as rws_conn_send().
+ */
+RWS_API int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared);
 
 /** rws_conn_send() with RWS_TEXT: ownership, thread and errors as there. */
 RWS_API int rws_conn_send_text(rws_conn *conn, const char *text, size_t len);
