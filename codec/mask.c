@@ -57,6 +57,11 @@ size_t rws__unmask_utf8(rws__utf8 *utf8, uint8_t *data, size_t len, uint32_t *ke
     return rws__mask_best.unmask_utf8(utf8, data, len, key);
 }
 
+bool rws__unmask_text(uint8_t *data, size_t len, uint32_t key)
+{
+    return rws__mask_best.unmask_text(data, len, key);
+}
+
 const rws__mask_impl *const *rws__mask_impls(size_t *count)
 {
     *count = mask_impl_count;

@@ -10,6 +10,7 @@
 #ifndef RINGWS_CODEC_MASK_H
 #define RINGWS_CODEC_MASK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,11 +32,18 @@ uint32_t rws__mask(uint8_t *dst, const uint8_t *src, size_t len, uint32_t key);
  */
 size_t rws__unmask_utf8(rws__utf8 *utf8, uint8_t *data, size_t len, uint32_t *key);
 
+/*
+ * Unmask `data`, a whole text, in place. Returns whether it is valid UTF-8; if it is not, what is
+ * unmasked of it is unspecified. Made for short texts, whose cost is what surrounds the work.
+ */
+bool rws__unmask_text(uint8_t *data, size_t len, uint32_t key);
+
 /* One implementation; the table below lists the ones that this machine can run. */
 typedef struct rws__mask_impl {
     const char *name; /* "avx512", "avx2", "ssse3", "sse2", "neon", "scalar64", "bytewise" */
     uint32_t (*mask)(uint8_t *dst, const uint8_t *src, size_t len, uint32_t key);
     size_t (*unmask_utf8)(rws__utf8 *utf8, uint8_t *data, size_t len, uint32_t *key);
+    bool (*unmask_text)(uint8_t *data, size_t len, uint32_t key);
     size_t (*utf8)(rws__utf8 *utf8, const uint8_t *data, size_t len);
 } rws__mask_impl;
 

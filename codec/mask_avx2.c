@@ -88,6 +88,7 @@ const rws__mask_impl rws__mask_avx2 = {
     .name = "avx2",
     .mask = mask_vectors,
     .unmask_utf8 = simd_unmask_utf8,
+    .unmask_text = simd_unmask_text,
     .utf8 = simd_utf8,
 };
 

@@ -88,7 +88,11 @@ FN utf8_block block_part_unmask(uint8_t *data, size_t len, uint32_t key)
 {
     const __m512i keys = _mm512_maskz_mov_epi8(first_bytes(len), utf8_keys_of(key));
     const __m512i block = _mm512_xor_si512(block_part(data, len), keys);
-    _mm512_mask_storeu_epi8(data, first_bytes(len), block);
+    /* Not a masked store: the next header lies in its 64 bytes, and a load there waits for it. */
+    if (len == 64)
+        _mm512_storeu_si512(data, block);
+    else
+        rws__mask_small(data, data, len, key);
     return block;
 }
 
@@ -143,6 +147,7 @@ const rws__mask_impl rws__mask_avx512 = {
     .name = "avx512",
     .mask = mask_vectors,
     .unmask_utf8 = simd_unmask_utf8,
+    .unmask_text = simd_unmask_text,
     .utf8 = simd_utf8,
 };
 

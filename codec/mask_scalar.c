@@ -21,10 +21,18 @@ static size_t bytewise_unmask_utf8(rws__utf8 *utf8, uint8_t *data, size_t len, u
     return rws__utf8_bytewise(utf8, data, len);
 }
 
+static bool bytewise_unmask_text(uint8_t *data, size_t len, uint32_t key)
+{
+    rws__utf8 utf8 = {0};
+    bytewise_unmask_utf8(&utf8, data, len, &key);
+    return rws__utf8_is_complete(&utf8);
+}
+
 const rws__mask_impl rws__mask_bytewise = {
     .name = "bytewise",
     .mask = bytewise_mask,
     .unmask_utf8 = bytewise_unmask_utf8,
+    .unmask_text = bytewise_unmask_text,
     .utf8 = rws__utf8_bytewise,
 };
 
@@ -49,9 +57,17 @@ static size_t scalar64_unmask_utf8(rws__utf8 *utf8, uint8_t *data, size_t len, u
     return rws__utf8_scalar64(utf8, data, len);
 }
 
+static bool scalar64_unmask_text(uint8_t *data, size_t len, uint32_t key)
+{
+    rws__utf8 utf8 = {0};
+    scalar64_unmask_utf8(&utf8, data, len, &key);
+    return rws__utf8_is_complete(&utf8);
+}
+
 const rws__mask_impl rws__mask_scalar64 = {
     .name = "scalar64",
     .mask = scalar64_mask,
     .unmask_utf8 = scalar64_unmask_utf8,
+    .unmask_text = scalar64_unmask_text,
     .utf8 = rws__utf8_scalar64,
 };

@@ -21,10 +21,18 @@ static size_t sse2_unmask_utf8(rws__utf8 *utf8, uint8_t *data, size_t len, uint3
     return rws__utf8_scalar64(utf8, data, len);
 }
 
+static bool sse2_unmask_text(uint8_t *data, size_t len, uint32_t key)
+{
+    rws__utf8 utf8 = {0};
+    sse2_unmask_utf8(&utf8, data, len, &key);
+    return rws__utf8_is_complete(&utf8);
+}
+
 const rws__mask_impl rws__mask_sse2 = {
     .name = "sse2",
     .mask = mask_vectors,
     .unmask_utf8 = sse2_unmask_utf8,
+    .unmask_text = sse2_unmask_text,
     .utf8 = rws__utf8_scalar64,
 };
 
@@ -99,6 +107,7 @@ const rws__mask_impl rws__mask_ssse3 = {
     .name = "ssse3",
     .mask = mask_vectors,
     .unmask_utf8 = simd_unmask_utf8,
+    .unmask_text = simd_unmask_text,
     .utf8 = simd_utf8,
 };
 

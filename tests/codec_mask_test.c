@@ -149,8 +149,10 @@ Test(mask, test_mask_touches_nothing_beyond_a_page)
                 impls[i]->mask(places[j], copy, len, key);
                 cr_assert_eq(impls[i]->utf8(&utf8, places[j], len), len);
                 cr_assert_eq(impls[i]->unmask_utf8(&utf8, places[j], len, &key), len);
+                cr_assert(impls[i]->unmask_text(places[j], len, key));
                 /* The slow paths: a cut character, and an error. */
                 if (len > 0) places[j][len - 1] = 0xC3;
+                cr_assert_eq(impls[i]->unmask_text(places[j], len, key), len == 0);
                 cr_assert_eq(impls[i]->utf8(&utf8, places[j], len), len);
                 cr_assert_eq(impls[i]->unmask_utf8(&utf8, places[j], len, &key), 0);
             }

@@ -110,6 +110,24 @@ static void check_pieces(const rws__mask_impl *impl, const uint8_t *data, const 
     if (memcmp(copy, data, len) != 0) fail(impl, "not all unmasked", data, len, 0, 0);
 }
 
+/* As a whole text; what lies around it stays. */
+static void check_whole(const rws__mask_impl *impl, const uint8_t *data, size_t len, bool valid)
+{
+    enum { AROUND = 64 };
+    static uint8_t copy[AROUND + TEXT_MAX + AROUND];
+    const uint32_t key = 0x8F3C71E5;
+    memset(copy, 0x5A, AROUND);
+    memset(copy + AROUND + len, 0x5A, AROUND);
+    rws__mask(copy + AROUND, data, len, key);
+    if (impl->unmask_text(copy + AROUND, len, key) != valid)
+        fail(impl, "whole", data, len, !valid, valid);
+    if (valid && memcmp(copy + AROUND, data, len) != 0)
+        fail(impl, "whole, not all unmasked", data, len, 0, 0);
+    for (size_t i = 0; i < AROUND; i++)
+        if (copy[i] != 0x5A || copy[AROUND + len + i] != 0x5A)
+            fail(impl, "whole, wrote beyond", data, len, i, 0);
+}
+
 /* The reference against the oracle, then every implementation, in one piece, against the reference.
  * Returns the index. */
 static size_t check_all(const uint8_t *data, size_t len, uint8_t *state)
@@ -123,8 +141,10 @@ static size_t check_all(const uint8_t *data, size_t len, uint8_t *state)
     if (rws__utf8_is_complete(&utf8) != complete)
         fail(reference, "complete", data, len, utf8.state, complete);
     const size_t cuts[] = {len, 0};
-    for (size_t i = 0; i < impl_count; i++)
+    for (size_t i = 0; i < impl_count; i++) {
         check_pieces(impls[i], data, cuts, expected, utf8.state);
+        check_whole(impls[i], data, len, expected == len && complete);
+    }
     if (state) *state = utf8.state;
     return expected;
 }
@@ -389,6 +409,7 @@ Test(utf8, test_utf8_nothing_may_be_null)
             uint32_t key = 7;
             cr_assert_eq(impls[i]->utf8(&utf8, NULL, 0), 0);
             cr_assert_eq(impls[i]->unmask_utf8(&utf8, NULL, 0, &key), 0);
+            cr_assert(impls[i]->unmask_text(NULL, 0, key));
             cr_assert_eq(impls[i]->mask(NULL, NULL, 0, key), 7);
             cr_assert_eq(key, 7);
             cr_assert_eq(utf8.state, state, "%s, %zu", impls[i]->name, good);
@@ -410,4 +431,9 @@ Test(utf8, test_utf8_entry_points_are_the_best_implementation)
     rws__mask(text, text, len, key);
     cr_assert_eq(rws__unmask_utf8(&utf8, text, len, &key), len);
     cr_assert_str_eq((const char *)text, "gr\xC3\xBC\xC3\x9F dich");
+    rws__mask(text, text, len, 0x01020304);
+    cr_assert(rws__unmask_text(text, len, 0x01020304));
+    cr_assert_str_eq((const char *)text, "gr\xC3\xBC\xC3\x9F dich");
+    rws__mask(text, text, 3, 0x01020304);
+    cr_assert_not(rws__unmask_text(text, 3, 0x01020304));
 }
