@@ -315,43 +315,70 @@ static void next_frame(rws__decoder *decoder, const rws__message_rules *rules, r
 }
 
 /*
- * An idle decoder and a whole, unfragmented, uncompressed message at the front of the input: one
- * parse, one pass over the payload, no write to the decoder. False: it is not that simple, and
- * nothing was touched.
+ * The header of a whole, unfragmented, uncompressed message at the front of the input, masked as it
+ * has to be. Returns the header's length and sets `*len` to the payload's, or 0: it is not that
+ * simple. Short lengths are read here; the others cost more than the call anyway.
+ */
+static inline size_t whole_header(const rws__message_rules *rules, const rws__input *input,
+                                  size_t *len)
+{
+    const uint8_t mask = rules->role == RWS_SERVER ? MASK : 0; /* section 5.1 */
+    const size_t key_bytes = mask != 0 ? sizeof(uint32_t) : 0;
+    const uint8_t *bytes = input->data;
+    if (input->len < 2 + key_bytes) return 0;
+
+    if (bytes[0] != (FIN | RWS_TEXT) && bytes[0] != (FIN | RWS_BINARY)) return 0;
+
+    size_t header_len = 2 + key_bytes;
+    uint64_t payload_len = bytes[1] ^ mask; /* above LEN if the mask bit is the wrong one */
+    if (payload_len >= LEN_LONG) {
+        rws__frame frame;
+        const int parsed = rws__frame_parse(&frame, bytes, input->len);
+        if (payload_len > LEN || parsed <= 0) return 0;
+        header_len = (size_t)parsed;
+        payload_len = frame.payload_len;
+    }
+    if (payload_len > input->len - header_len || payload_len > rules->message_bytes_max) return 0;
+    *len = (size_t)payload_len;
+    return header_len;
+}
+
+/* Unmask a whole payload and, if it has to be text, check it. False: it is not text. */
+static inline bool open_whole(const rws__message_rules *rules, const uint8_t *header,
+                              uint8_t *payload, size_t len)
+{
+    const bool is_text = header[0] == (FIN | RWS_TEXT) && rules->validate_utf8;
+    if (rules->role == RWS_CLIENT) return !is_text || rws__utf8_is_valid(payload, len);
+
+    uint32_t key;
+    memcpy(&key, payload - sizeof key, sizeof key);
+    if (is_text) return rws__unmask_text(payload, len, key);
+    rws__mask(payload, payload, len, key);
+    return true;
+}
+
+/*
+ * An idle decoder and a whole message at the front of the input: one parse, one pass over the
+ * payload, no write to the decoder. False: it is not that simple, and nothing was touched.
  */
 static bool take_whole(rws__decoder *decoder, const rws__message_rules *rules, rws__input *input,
                        rws__event *event)
 {
-    rws__frame frame;
-    const int header_len = rws__frame_parse(&frame, input->data, input->len);
-    if (header_len <= 0) return false;
-
-    const bool is_message = frame.opcode == RWS_TEXT || frame.opcode == RWS_BINARY;
-    const bool is_plain = frame.fin && frame.rsv == 0 && masking_is_right(rules, frame.masked);
-    if (!is_message || !is_plain || frame.payload_len > rules->message_bytes_max ||
-        frame.payload_len > input->len - (size_t)header_len)
-        return false;
+    const uint8_t *header = input->data;
+    size_t len = 0;
+    const size_t header_len = whole_header(rules, input, &len);
+    if (header_len == 0) return false;
 
     uint8_t *payload = input->data + header_len;
-    const size_t len = (size_t)frame.payload_len;
-    if (frame.opcode == RWS_TEXT && rules->validate_utf8) {
-        rws__utf8 utf8 = {0};
-        if (frame.masked)
-            rws__unmask_utf8(&utf8, payload, len, &frame.mask_key);
-        else
-            rws__utf8_check(&utf8, payload, len);
-        if (UNLIKELY(!rws__utf8_is_complete(&utf8))) { /* an invalid byte or a cut character */
-            fail(decoder, RWS_E_UTF8, event);
-            return true;
-        }
-    } else if (frame.masked) {
-        rws__mask(payload, payload, len, frame.mask_key);
+    if (UNLIKELY(!open_whole(rules, header, payload, len))) {
+        fail(decoder, RWS_E_UTF8, event);
+        return true;
     }
 
-    advance(input, (size_t)header_len + len);
+    advance(input, header_len + len);
     *event = (rws__event){
         .kind = RWS__EVENT_DATA,
-        .opcode = frame.opcode,
+        .opcode = header[0] & OPCODE,
         .frame_first = true,
         .frame_last = true,
         .message_first = true,

@@ -50,7 +50,13 @@ typedef struct shot {
     {                                                                                              \
         .kind = SHOT_WRONG_ROLE, .first = (byte), .data = "", .len = 0                             \
     }
+#define WRONG_ROLE_LEN(byte, n)                                                                    \
+    {                                                                                              \
+        .kind = SHOT_WRONG_ROLE, .first = (byte), .len = (n)                                       \
+    }
 #define STREAM(...) .stream = {__VA_ARGS__}
+
+#define SIXTY "012345678901234567890123456789012345678901234567890123456789"
 
 /* The first byte of a header. */
 #define TEXT        0x81
@@ -98,6 +104,11 @@ static const rule_case rule_cases[] = {
      "B1:1 T2:ab B1:2"},
     {"empty fragments", STREAM(FRAME(BINARY_PART, ""), FRAME(MORE, ""), FRAME(END, "")), "B3:"},
     {"a 16-bit length", STREAM(FILLED(TEXT, 126)), "T1:<126>"},
+    {"every form of a header, one behind the other",
+     STREAM(FILLED(TEXT, 63), FILLED(BINARY, 64), FILLED(TEXT, 65), FILLED(BINARY, 125),
+            FILLED(TEXT, 125), FILLED(BINARY, 126), FRAME(TEXT, ""), FILLED(TEXT, 64),
+            FRAME(BINARY, "")),
+     "T1:<63> B1:<64> T1:<65> B1:<125> T1:<125> B1:<126> T1: T1:<64> B1:"},
     {"a message that is not complete", STREAM(FRAME(TEXT_PART, "a"), FRAME(MORE, "b")), ""},
 
     /* Control frames, section 5.5. */
@@ -129,6 +140,10 @@ static const rule_case rule_cases[] = {
 
     /* Masking, section 5.1. */
     {"masked by the wrong role", STREAM(WRONG_ROLE(TEXT)), "!protocol", 0, 2},
+    {"masked by the wrong role behind a message",
+     STREAM(FRAME(TEXT, "a"), WRONG_ROLE_LEN(BINARY, 125)), "T1:a !protocol", 1, 3},
+    {"masked by the wrong role, a 16-bit length", STREAM(WRONG_ROLE_LEN(TEXT, 126)), "!protocol", 0,
+     2},
     {"a ping masked by the wrong role", STREAM(FRAME(TEXT, "a"), WRONG_ROLE(PING)),
      "T1:a !protocol", 1, 3},
     {"a fragment masked by the wrong role", STREAM(FRAME(TEXT_PART, "a"), WRONG_ROLE(END)),
@@ -177,6 +192,10 @@ static const rule_case rule_cases[] = {
      "!utf8", 1, 4},
     {"an invalid byte behind a valid message", STREAM(FRAME(TEXT, "ok"), FRAME(TEXT, "\x80")),
      "T1:ok !utf8", 2, 3},
+    {"a cut character at the end of 64 bytes",
+     STREAM(FRAME(TEXT, SIXTY "abc\xC3"), FRAME(TEXT, "\xA4")), "!utf8", 1, 64},
+    {"a character that ends 64 bytes",
+     STREAM(FRAME(TEXT, SIXTY "\xF0\x9F\x98\x80"), FRAME(TEXT, "\x80")), "T1:<64> !utf8", 2, 65},
     {"a cut character at the end", STREAM(FRAME(TEXT, "a\xE2\x82")), "!utf8", 1, 3},
     {"a cut character, then an empty last fragment",
      STREAM(FRAME(TEXT_PART, "\xE2\x82"), FRAME(END, "")), "!utf8", 2, 2},
