@@ -89,10 +89,7 @@ FN utf8_block block_part_unmask(uint8_t *data, size_t len, uint32_t key)
     const __m512i keys = _mm512_maskz_mov_epi8(first_bytes(len), utf8_keys_of(key));
     const __m512i block = _mm512_xor_si512(block_part(data, len), keys);
     /* Not a masked store: the next header lies in its 64 bytes, and a load there waits for it. */
-    if (len == 64)
-        _mm512_storeu_si512(data, block);
-    else
-        rws__mask_small(data, data, len, key);
+    rws__mask_small(data, data, len, key);
     return block;
 }
 
