@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/args.h"
 #include "tools/commands.h"
 #include "tools/host.h"
 #include "tools/serve.h"
@@ -28,6 +27,8 @@ enum {
     FRAME_BYTES = 64,
     TICK_NS = 50 * 1000 * 1000, /* how often the main thread looks */
     DESCRIPTORS_OWN = 128,      /* what the library keeps for itself */
+    RECONNECT_SLOTS = 8,        /* per connection: the one that opens, and some that end */
+    RECONNECT_SLOTS_MORE = 256,
 };
 
 /* A run in which nothing at all arrives for this long is over. */
@@ -49,85 +50,6 @@ static void write_log(rws_log_level level, const char *line, void *user)
     if (level <= RWS_LOG_WARNING) args_complain(command_name, "%s", line);
 }
 
-static bool check(load_arguments *a, bool duration_given)
-{
-    if (a->text && a->binary) {
-        args_complain(command_name, "--text and --binary exclude each other");
-        return false;
-    }
-    if (a->messages && duration_given) {
-        args_complain(command_name, "--messages and --duration exclude each other");
-        return false;
-    }
-    if (a->messages && a->pipeline == 0) {
-        args_complain(command_name, "--messages needs a --pipeline of 1 or more");
-        return false;
-    }
-    if (a->pipeline * a->size > GIB) {
-        args_complain(command_name, "--pipeline times --size is more than the 1 GiB per connection "
-                                    "that may be in flight");
-        return false;
-    }
-    if (a->threads > a->connections) a->threads = a->connections;
-    return true;
-}
-
-static args_outcome parse(int argc, char **argv, load_arguments *a)
-{
-    const uint64_t day = 86400 * SECOND_NS;
-    uint64_t duration = 0, warmup = UINT64_MAX;
-    const args_option options[] = {
-        {"connections", 'c', ARGS_NUMBER, &a->connections, 1, 1u << 20, "N",
-         "kept open, 1 by default"},
-        {"pipeline", 'p', ARGS_NUMBER, &a->pipeline, 0, 65536, "N",
-         "messages in flight per connection, 1 by default;\n0: connections that stay idle"},
-        {"size", 's', ARGS_BYTES, &a->size, 0, GIB, "BYTES",
-         "of each message, 64 by default; 16K, 1M and so on"},
-        {"text", 0, ARGS_FLAG, &a->text, 0, 0, NULL,
-         "text messages: 90 % ASCII, 10 % multi-byte characters"},
-        {"binary", 0, ARGS_FLAG, &a->binary, 0, 0, NULL, "binary messages, the default"},
-        {"duration", 'd', ARGS_DURATION, &duration, 1000000, day, "TIME",
-         "to measure, 5s by default"},
-        {"warmup", 'w', ARGS_DURATION, &warmup, 0, day, "TIME",
-         "before it, 500ms by default (none with --messages)"},
-        {"messages", 'n', ARGS_NUMBER, &a->messages, 1, UINT32_MAX, "N",
-         "stop after N messages in all instead"},
-        {"threads", 't', ARGS_NUMBER, &a->threads, 1, 64, "N", "of the load tester, 1 by default"},
-        {"server-pid", 0, ARGS_NUMBER, &a->server_pid, 1, INT32_MAX, "PID",
-         "add the CPU time per message of that process"},
-        {"seed", 0, ARGS_NUMBER, &a->seed, 0, UINT64_MAX, "N",
-         "of the message bytes, 1 by default"},
-        {"json", 'j', ARGS_FLAG, &a->json, 0, 0, NULL, "print one JSON object"},
-        {"quiet", 'q', ARGS_FLAG, &a->quiet, 0, 0, NULL, "no progress on the terminal"},
-        {"features-off", 0, ARGS_FEATURES, &a->features_off, 0, 0, "LIST",
-         "kernel features not to use ('ringws doctor' lists\nthem), or 'all'"},
-        {"zero-mask", 0, ARGS_FLAG, &a->zero_mask, 0, 0, NULL,
-         "mask with zeros instead of random keys:\ncheaper, and for measuring only"},
-        {"expect-other", 0, ARGS_FLAG, &a->expect_other, 0, 0, NULL, NULL},
-    };
-    const args_command command = {
-        .name = command_name,
-        .operand = "URL",
-        .summary =
-            "Send messages to a server that echoes them and compare every reply in full.\n"
-            "Each connection keeps --pipeline messages in flight and sends the next one when a\n"
-            "reply came. Exit status: 0 if every message came back right, 1 if anything was\n"
-            "lost, wrong or could not connect, 2 for a mistake on the command line.",
-        .examples =
-            "  ringws load ws://127.0.0.1:9223\n"
-            "  ringws load ws://127.0.0.1:9223 -c 64 -p 16 -d 5 --server-pid $(pidof ringws)\n"
-            "  ringws load ws+unix:///run/echo.sock -c 16 -s 1M --json\n",
-        .options = options,
-        .options_count = sizeof(options) / sizeof(options[0]),
-    };
-    args_outcome outcome = args_parse(&command, argc, argv, &a->url);
-    if (outcome != ARGS_RUN) return outcome;
-
-    a->duration_ns = duration ? duration : 5 * SECOND_NS;
-    a->warmup_ns = warmup != UINT64_MAX ? warmup : a->messages ? 0 : SECOND_NS / 2;
-    return check(a, duration > 0) ? ARGS_RUN : ARGS_BAD;
-}
-
 static int run_init(load_run *run)
 {
     load_arguments *a = &run->arguments;
@@ -139,8 +61,12 @@ static int run_init(load_run *run)
     size_t slots = (a->pipeline + 7) / 8 * 8;
     run->conns = aligned_alloc(_Alignof(load_conn), a->connections * sizeof(load_conn));
     run->threads = aligned_alloc(_Alignof(load_thread), a->threads * sizeof(load_thread));
-    if (slots) run->sent_at = aligned_alloc(64, a->connections * slots * sizeof(uint64_t));
-    if (!run->conns || !run->threads || (slots && !run->sent_at)) return -ENOMEM;
+    uint64_t senders = a->mode == LOAD_BROADCAST ? 1 : a->connections;
+    if (slots) run->sent_at = aligned_alloc(64, senders * slots * sizeof(uint64_t));
+    if (a->mode == LOAD_BROADCAST) run->broadcast.missing = calloc(slots, sizeof(uint32_t));
+    if (!run->conns || !run->threads || (slots && !run->sent_at) ||
+        (a->mode == LOAD_BROADCAST && !run->broadcast.missing))
+        return -ENOMEM;
 
     memset(run->threads, 0, a->threads * sizeof(load_thread));
     for (uint64_t i = 0; i < a->threads; i++) {
@@ -153,13 +79,13 @@ static int run_init(load_run *run)
         load_thread *thread = &run->threads[turn];
         thread->share++;
         turn = turn + 1 < a->threads ? turn + 1 : 0;
-        uint64_t quota = a->messages / a->connections + (i < a->messages % a->connections);
+        uint64_t quota = a->messages / senders + (i < a->messages % senders);
         run->conns[i] = (load_conn){
             .thread = thread,
             .index = (uint32_t)i,
             .endless = a->messages == 0,
             .quota = (uint32_t)quota,
-            .sent_at = slots ? run->sent_at + i * slots : NULL,
+            .sent_at = slots && i < senders ? run->sent_at + i * slots : NULL,
         };
     }
     if (!a->expect_other) return 0;
@@ -176,6 +102,7 @@ static void run_free(load_run *run)
     free(run->threads);
     free(run->conns);
     free(run->sent_at);
+    free(run->broadcast.missing);
     free(run->other);
     sem_destroy(&run->dial_slots);
     pthread_mutex_destroy(&run->errors_lock);
@@ -186,15 +113,31 @@ static uint64_t larger(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+static uint64_t connections_per_thread(const load_arguments *a)
+{
+    return (a->connections + a->threads - 1) / a->threads;
+}
+
+/* Slots per thread. A connection is dialled again as soon as the server's close frame came, and the
+ * old one keeps its slot until the server has closed the transport too. */
+static uint64_t slots_per_thread(const load_run *run)
+{
+    uint64_t connections = connections_per_thread(&run->arguments);
+    if (run->arguments.mode != LOAD_RECONNECT) return connections;
+    uint64_t wanted = RECONNECT_SLOTS * connections + RECONNECT_SLOTS_MORE;
+    uint64_t room = run->descriptors - DESCRIPTORS_OWN;
+    return wanted < room ? wanted : room;
+}
+
 static rws_client_options client_options(load_run *run)
 {
     const load_arguments *a = &run->arguments;
-    uint64_t per_thread = (a->connections + a->threads - 1) / a->threads;
+    uint64_t per_thread = connections_per_thread(a);
     uint64_t in_flight = a->pipeline * (a->size + FRAME_BYTES);
 
     rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
     options.shards = (uint32_t)a->threads;
-    options.connections_max = (uint32_t)per_thread;
+    options.connections_max = (uint32_t)slots_per_thread(run);
     options.message_bytes_max = larger(a->size, 64 * KIB);
     /* The loop is closed, so no more than this is ever queued: what is in flight, and as much again
      * whose replies came before the queue heard that it was sent. */
@@ -246,6 +189,7 @@ static uint32_t dial_all(load_run *run, rws_client *client, uint64_t started, in
         if (!slot || dialled % DIALS_MAX == 0) load_progress(run, host_now_ns() - started, false);
         if (!slot) continue;
 
+        run->conns[dialled].dialled_ns = host_now_ns();
         *status = rws_client_dial(client, run->arguments.url, NULL, &run->conns[dialled]);
         if (*status < 0) break;
         dialled++;
@@ -335,10 +279,18 @@ static int64_t run_traffic(load_run *run, rws_client *client)
     return dialled;
 }
 
+/* Whether each connection closes by itself when what is in flight has come; idle ones don't. */
+static bool ends_by_itself(const load_run *run)
+{
+    if (run->arguments.mode == LOAD_RECONNECT) return true;
+    return run->arguments.pipeline > 0 &&
+           atomic_load(&run->threads_started) == run->arguments.threads;
+}
+
 static int run_client(load_run *run)
 {
     rws_client_options options = client_options(run);
-    rws_handler handler = load_handler();
+    rws_handler handler = load_handler(run->arguments.mode);
     rws_client *client = NULL;
     rws_error error = {0};
     if (rws_client_create(&client, &options, &handler, &error) < 0 ||
@@ -348,6 +300,7 @@ static int run_client(load_run *run)
         return EXIT_USAGE;
     }
 
+    run->client = client;
     uint64_t started = host_now_ns();
     int64_t dialled = run_traffic(run, client);
     if (dialled < 0) {
@@ -355,9 +308,7 @@ static int run_client(load_run *run)
         rws_client_destroy(client);
         return dialled == RWS_E_ADDRESS ? EXIT_WRONG : EXIT_USAGE;
     }
-    /* What is in flight comes in, and each connection then closes by itself; idle ones don't. */
-    if (run->arguments.pipeline > 0 && atomic_load(&run->threads_started) == run->arguments.threads)
-        wait_for_traffic(run, (uint32_t)dialled, started, 0);
+    if (ends_by_itself(run)) wait_for_traffic(run, (uint32_t)dialled, started, 0);
     atomic_store(&run->giving_up, true);
     rws_client_stop(client);
     rws_client_wait(client);
@@ -371,21 +322,19 @@ static int run_client(load_run *run)
 int load_main(int argc, char **argv)
 {
     static load_run run; /* static: too large for a stack */
-    run.arguments =
-        (load_arguments){.connections = 1, .threads = 1, .pipeline = 1, .size = 64, .seed = 1};
-    args_outcome outcome = parse(argc, argv, &run.arguments);
+    args_outcome outcome = load_parse(argc, argv, &run.arguments);
     if (outcome != ARGS_RUN) return outcome == ARGS_DONE ? EXIT_SUCCESS : EXIT_USAGE;
 
-    uint64_t descriptors = host_raise_descriptors();
+    run.descriptors = host_raise_descriptors();
+    uint64_t connections = connections_per_thread(&run.arguments);
     uint64_t wanted =
-        (run.arguments.connections + run.arguments.threads - 1) / run.arguments.threads +
-        DESCRIPTORS_OWN;
-    if (descriptors < wanted) {
+        connections * (run.arguments.mode == LOAD_RECONNECT ? 2 : 1) + DESCRIPTORS_OWN;
+    if (run.descriptors < wanted) {
         args_complain(command_name,
                       "%" PRIu64 " connections per thread need %" PRIu64
                       " descriptors and the limit is %" PRIu64 ": raise it with 'ulimit -n', or "
                       "use fewer connections or more --threads",
-                      wanted - DESCRIPTORS_OWN, wanted, descriptors);
+                      connections, wanted, run.descriptors);
         return EXIT_USAGE;
     }
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};

@@ -1,5 +1,6 @@
 /*
- * The callbacks of `ringws load`: send, verify, take the time, send the next.
+ * The callbacks of `ringws load`: send, verify, take the time, send the next. Those of the other
+ * modes are in load_broadcast.c and load_reconnect.c.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,13 +8,6 @@
 
 #include "tools/host.h"
 #include "tools/load.h"
-
-/* Single writer: a plain add that other threads may read, without a locked instruction. */
-static void bump(_Atomic uint64_t *counter, uint64_t by)
-{
-    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, value + by, memory_order_relaxed);
-}
 
 void load_note_error(load_run *run, load_stage stage, const char *kind, const char *format, ...)
 {
@@ -36,23 +30,7 @@ void load_note_error(load_run *run, load_stage stage, const char *kind, const ch
     pthread_mutex_unlock(&run->errors_lock);
 }
 
-static load_phase phase_of(const load_run *run)
-{
-    return atomic_load_explicit(&run->phase, memory_order_relaxed);
-}
-
-static uint32_t next_slot(const load_run *run, uint32_t slot)
-{
-    return slot + 1 == run->arguments.pipeline ? 0 : slot + 1;
-}
-
-static bool may_send(const load_conn *c)
-{
-    return c->endless || c->sent < c->quota;
-}
-
-/* False if the connection is of no more use; the error is noted. */
-static bool send_next(load_run *run, load_conn *c, uint64_t now)
+bool load_send_next(load_run *run, load_conn *c, uint64_t now)
 {
     load_thread *thread = c->thread;
     const uint8_t *message = payload_begin(&thread->payload, c->index, c->sent);
@@ -65,27 +43,39 @@ static bool send_next(load_run *run, load_conn *c, uint64_t now)
         return false;
     }
     c->sent_at[c->send_slot] = now;
-    c->send_slot = next_slot(run, c->send_slot);
+    c->send_slot = load_next_slot(run, c->send_slot);
     c->sent++;
-    bump(&thread->sent, 1);
     return true;
 }
 
-static void finish(load_conn *c)
+void load_finish(load_conn *c)
 {
     c->closing = true;
     rws_conn_close(c->conn, RWS_CLOSE_NORMAL, NULL);
 }
 
+static bool send_next(load_run *run, load_conn *c, uint64_t now)
+{
+    if (!load_send_next(run, c, now)) return false;
+    load_bump(&c->thread->sent, 1);
+    return true;
+}
+
 static void start_traffic(load_run *run, load_conn *c)
 {
-    if (phase_of(run) == LOAD_STOP || !may_send(c)) {
-        finish(c);
+    if (load_phase_of(run) == LOAD_STOP || !load_may_send(c)) {
+        load_finish(c);
         return;
     }
     uint64_t now = host_now_ns();
-    for (uint64_t i = 0; i < run->arguments.pipeline && may_send(c); i++)
+    for (uint64_t i = 0; i < run->arguments.pipeline && load_may_send(c); i++)
         if (!send_next(run, c, now)) return;
+}
+
+static void start_thread(load_run *run, const load_thread *thread)
+{
+    for (uint64_t i = thread->index; i < run->arguments.connections; i += run->arguments.threads)
+        if (run->conns[i].conn) start_traffic(run, &run->conns[i]);
 }
 
 /* One more connection of this thread is open or has failed: after the last one, all start. */
@@ -93,8 +83,10 @@ static void resolve(load_run *run, load_thread *thread)
 {
     if (++thread->resolved < thread->share) return;
     atomic_store(&thread->resolved_ns, host_now_ns());
-    for (uint64_t i = thread->index; i < run->arguments.connections; i += run->arguments.threads)
-        if (run->conns[i].conn) start_traffic(run, &run->conns[i]);
+    if (run->arguments.mode == LOAD_BROADCAST)
+        load_broadcast_start(run);
+    else
+        start_thread(run, thread);
     atomic_fetch_add(&run->threads_started, 1);
 }
 
@@ -103,13 +95,14 @@ static void on_open(rws_conn *conn, void *user)
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
     c->conn = conn;
+    if (run->arguments.mode == LOAD_BROADCAST) run->broadcast.receivers++;
     atomic_fetch_add(&run->opened, 1);
     sem_post(&run->dial_slots);
     resolve(run, c->thread);
 }
 
-static void note_wrong(load_run *run, const load_conn *c, rws_opcode opcode, const void *data,
-                       size_t len)
+void load_note_wrong(load_run *run, const load_conn *c, uint32_t from, rws_opcode opcode,
+                     const void *data, size_t len)
 {
     if (opcode != run->opcode)
         load_note_error(run, LOAD_MESSAGE, "opcode",
@@ -123,8 +116,7 @@ static void note_wrong(load_run *run, const load_conn *c, rws_opcode opcode, con
         load_note_error(
             run, LOAD_MESSAGE, "bytes", "connection %u, reply %u: byte %zu of %zu is wrong",
             c->index, c->answered,
-            run->other ? 0
-                       : payload_mismatch(&c->thread->payload, c->index, c->answered, data, len),
+            run->other ? 0 : payload_mismatch(&c->thread->payload, from, c->answered, data, len),
             len);
 }
 
@@ -142,7 +134,7 @@ static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_
     load_conn *c = rws_conn_user(conn);
     load_thread *thread = c->thread;
     if (c->answered == c->sent) {
-        bump(&thread->wrong, 1);
+        load_bump(&thread->wrong, 1);
         load_note_error(run, LOAD_MESSAGE, "extra",
                         "connection %u: a message of %zu bytes that answers nothing", c->index,
                         len);
@@ -150,56 +142,68 @@ static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_
     }
 
     uint64_t now = host_now_ns();
-    load_phase phase = phase_of(run);
+    load_phase phase = load_phase_of(run);
     if (reply_is_right(run, c, opcode, data, len)) {
-        bump(&thread->verified, 1);
+        load_bump(&thread->verified, 1);
         if (phase == LOAD_MEASURE) {
-            bump(&thread->measured, 1);
+            load_bump(&thread->measured, 1);
             histogram_record(&thread->latency, now - c->sent_at[c->answer_slot]);
         }
     } else {
-        bump(&thread->wrong, 1);
-        note_wrong(run, c, opcode, data, len);
+        load_bump(&thread->wrong, 1);
+        load_note_wrong(run, c, c->index, opcode, data, len);
     }
     atomic_store_explicit(&thread->last_reply_ns, now, memory_order_relaxed);
     c->answered++;
-    c->answer_slot = next_slot(run, c->answer_slot);
+    c->answer_slot = load_next_slot(run, c->answer_slot);
 
-    if (phase != LOAD_STOP && may_send(c))
+    if (phase != LOAD_STOP && load_may_send(c))
         send_next(run, c, now);
     else if (c->answered == c->sent)
-        finish(c);
+        load_finish(c);
     return 0;
+}
+
+void load_note_end(load_run *run, const load_conn *c, uint32_t unanswered, uint16_t code,
+                   rws_span reason, rws_closer closer)
+{
+    bool expected = c->closing && code == RWS_CLOSE_NORMAL;
+    /* Idle connections (--pipeline 0) are closed by the client's own drain. */
+    if (atomic_load(&run->giving_up) && closer == RWS_CLOSED_BY_US && unanswered == 0)
+        expected = code != RWS_CLOSE_ABNORMAL;
+    if (expected) return;
+
+    const char *who = closer == RWS_CLOSED_BY_PEER ? "the server" : "this side";
+    load_stage stage = unanswered ? LOAD_MESSAGE : LOAD_CLOSE;
+    const char *kind = code == RWS_CLOSE_ABNORMAL ? "cut" : unanswered ? "left" : "code";
+    if (code == RWS_CLOSE_ABNORMAL)
+        load_note_error(run, stage, kind,
+                        "connection %u: cut off without a close frame, messages in flight: %u",
+                        c->index, unanswered);
+    else
+        load_note_error(run, stage, kind,
+                        "connection %u: closed by %s with %u%s%.*s, messages in flight: %u",
+                        c->index, who, code, reason.len ? " " : "", (int)reason.len,
+                        reason.len ? reason.data : "", unanswered);
 }
 
 static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
-    load_thread *thread = c->thread;
     uint32_t unanswered = c->sent - c->answered;
     c->conn = NULL;
-    bump(&thread->lost, unanswered);
-
-    bool expected = c->closing && code == RWS_CLOSE_NORMAL;
-    /* Idle connections (--pipeline 0) are closed by the client's own drain. */
-    if (atomic_load(&run->giving_up) && closer == RWS_CLOSED_BY_US && unanswered == 0)
-        expected = code != RWS_CLOSE_ABNORMAL;
-    if (!expected) {
-        const char *who = closer == RWS_CLOSED_BY_PEER ? "the server" : "this side";
-        load_stage stage = unanswered ? LOAD_MESSAGE : LOAD_CLOSE;
-        const char *kind = code == RWS_CLOSE_ABNORMAL ? "cut" : unanswered ? "left" : "code";
-        if (code == RWS_CLOSE_ABNORMAL)
-            load_note_error(run, stage, kind,
-                            "connection %u: cut off without a close frame, messages in flight: %u",
-                            c->index, unanswered);
-        else
-            load_note_error(run, stage, kind,
-                            "connection %u: closed by %s with %u%s%.*s, messages in flight: %u",
-                            c->index, who, code, reason.len ? " " : "", (int)reason.len,
-                            reason.len ? reason.data : "", unanswered);
-    }
+    load_bump(&c->thread->lost, unanswered);
+    load_note_end(run, c, unanswered, code, reason, closer);
     atomic_fetch_add(&run->closed, 1); /* last: the main thread may go on now */
+}
+
+void load_note_dial_error(load_run *run, const load_conn *c, const rws_error *error)
+{
+    /* The connection itself fails with an errno; whatever comes after it is the handshake. */
+    bool connecting = error->status > -4096 || error->status == RWS_E_ADDRESS;
+    load_note_error(run, connecting ? LOAD_CONNECT : LOAD_UPGRADE, rws_strerror(error->status),
+                    "connection %u: %s", c->index, error->text);
 }
 
 static void on_dial_error(rws_client *client, const rws_error *error, void *dial_user, void *user)
@@ -207,21 +211,20 @@ static void on_dial_error(rws_client *client, const rws_error *error, void *dial
     (void)client;
     load_run *run = user;
     load_conn *c = dial_user;
-    /* The connection itself fails with an errno; whatever comes after it is the handshake. */
-    bool connecting = error->status > -4096 || error->status == RWS_E_ADDRESS;
-    load_note_error(run, connecting ? LOAD_CONNECT : LOAD_UPGRADE, rws_strerror(error->status),
-                    "connection %u: %s", c->index, error->text);
+    load_note_dial_error(run, c, error);
     atomic_fetch_add(&run->dial_failed, 1);
     sem_post(&run->dial_slots);
     resolve(run, c->thread);
 }
 
-rws_handler load_handler(void)
+rws_handler load_handler(load_mode mode)
 {
+    if (mode == LOAD_RECONNECT) return load_reconnect_handler();
+
     rws_handler handler = RWS_HANDLER_DEFAULT;
     handler.on_open = on_open;
-    handler.on_message = on_message;
-    handler.on_close = on_close;
+    handler.on_message = mode == LOAD_BROADCAST ? load_broadcast_on_message : on_message;
+    handler.on_close = mode == LOAD_BROADCAST ? load_broadcast_on_close : on_close;
     handler.on_dial_error = on_dial_error;
     return handler;
 }

@@ -12,7 +12,8 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"serve", serve_main, "echo or broadcast server"},
-    {"load", load_main, "load test of a server that echoes: rate, latency, lost or wrong replies"},
+    {"load", load_main,
+     "load test of an echo or broadcast server: rate, latency, what is lost or wrong"},
     {"doctor", doctor_main, "what this machine offers: kernel, io_uring, features, limits"},
 };
 
