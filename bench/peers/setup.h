@@ -18,9 +18,11 @@ static int listen_loopback(const char *port)
                                   .sin_port = htons((uint16_t)atoi(port)),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(address);
-    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    int one = 1, room = 4 << 20, listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* inherited */
+    /* Connections inherit these. A send is never short while there is room. */
+    setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     if (bind(listener, (struct sockaddr *)&address, len) || listen(listener, 4096)) return -errno;
     getsockname(listener, (struct sockaddr *)&address, &len);
     printf("listening on ws://127.0.0.1:%u\n", ntohs(address.sin_port));
@@ -28,15 +30,24 @@ static int listen_loopback(const char *port)
     return listener;
 }
 
-/* Write the answer to an upgrade over the request. Returns its length, 0 if it is none. */
-static uint32_t upgrade(uint8_t *data, uint32_t len)
+enum { CONNS = 16384, HEAD_MAX = 1024 };
+
+/* By the slot of the connection: what came of the request, then the answer to it. */
+static struct handshake {
+    uint32_t len;
+    uint8_t text[HEAD_MAX + 1];
+} handshakes[CONNS];
+
+/* One more piece of the request. Returns the length of the answer when it is whole, else 0. */
+static uint32_t upgrade(struct handshake *h, const uint8_t *data, uint32_t len)
 {
-    enum { HEAD_MAX = 1024 };
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char head[HEAD_MAX + 1] = {0}, accept[29] = {0}, text[64];
-    if (len > HEAD_MAX) return 0;
-    char *key = strcasestr(memcpy(head, data, len), "sec-websocket-key: ");
-    if (!key) return 0;
+    char accept[29] = {0}, text[64];
+    if (len > HEAD_MAX - h->len) return 0;
+    memcpy(h->text + h->len, data, len);
+    h->text[h->len += len] = '\0';
+    const char *key = strcasestr((char *)h->text, "sec-websocket-key: ");
+    if (!key || !strstr((char *)h->text, "\r\n\r\n")) return 0;
     snprintf(text, sizeof(text), "%.24s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key + 19);
     uint8_t digest[21] = {0};
     SHA1_CTX sha;
@@ -48,7 +59,7 @@ static uint32_t upgrade(uint8_t *data, uint32_t len)
                                     digest[i / 4 * 3 + 2]);
         accept[i] = i == 27 ? '=' : digits[three >> (18 - 6 * (i % 4)) & 63];
     }
-    return (uint32_t)sprintf((char *)data,
+    return (uint32_t)sprintf((char *)h->text,
                              "HTTP/1.1 101 Switching Protocols\r\n"
                              "Upgrade: websocket\r\nConnection: Upgrade\r\n"
                              "Sec-WebSocket-Accept: %s\r\n\r\n",
