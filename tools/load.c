@@ -27,6 +27,7 @@ enum {
     FRAME_BYTES = 64,
     TICK_NS = 50 * 1000 * 1000, /* how often the main thread looks */
     DESCRIPTORS_OWN = 128,      /* what the library keeps for itself */
+    CLOSE_TIMEOUT_MS = 5000,    /* and a millisecond more for every connection */
     RECONNECT_SLOTS = 8,        /* per connection: the one that opens, and some that end */
     RECONNECT_SLOTS_MORE = 256,
 };
@@ -145,6 +146,9 @@ static rws_client_options client_options(load_run *run)
     options.high_watermark_bytes = larger(2 * in_flight, 256 * KIB);
     options.send_pool_bytes_max = larger(2 * per_thread * in_flight, GIB);
     options.partial_bytes_max = larger(2 * per_thread * a->size, 64 * (uint64_t)MIB);
+    /* All close at once at the end, and a server may need a while for that. */
+    options.close_timeout_ms = CLOSE_TIMEOUT_MS + (uint32_t)per_thread;
+    options.drain_timeout_ms = CLOSE_TIMEOUT_MS + (uint32_t)per_thread;
     options.fixed_mask_key = a->zero_mask;
     options.features_off = a->features_off;
     options.log = write_log;
