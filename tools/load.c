@@ -60,13 +60,14 @@ static int run_init(load_run *run)
 
     /* Whole cache lines per connection: neighbours live on different threads. */
     size_t slots = (a->pipeline + 7) / 8 * 8;
+    bool broadcast = a->mode == LOAD_BROADCAST;
+    uint64_t senders = broadcast ? 1 : a->connections;
     run->conns = aligned_alloc(_Alignof(load_conn), a->connections * sizeof(load_conn));
     run->threads = aligned_alloc(_Alignof(load_thread), a->threads * sizeof(load_thread));
-    uint64_t senders = a->mode == LOAD_BROADCAST ? 1 : a->connections;
     if (slots) run->sent_at = aligned_alloc(64, senders * slots * sizeof(uint64_t));
-    if (a->mode == LOAD_BROADCAST) run->broadcast.missing = calloc(slots, sizeof(uint32_t));
+    if (slots && broadcast) run->broadcast.missing = calloc(slots, sizeof(uint32_t));
     if (!run->conns || !run->threads || (slots && !run->sent_at) ||
-        (a->mode == LOAD_BROADCAST && !run->broadcast.missing))
+        (slots && broadcast && !run->broadcast.missing))
         return -ENOMEM;
 
     memset(run->threads, 0, a->threads * sizeof(load_thread));
