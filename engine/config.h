@@ -29,6 +29,7 @@ typedef struct rws__config {
     uint32_t message_timeout_ms;
     uint32_t close_timeout_ms;
     uint32_t drain_timeout_ms;
+    uint64_t busy_wait_us;
     bool handle_ping, handle_pong, handle_close;
     bool peer_address;
     bool fixed_mask_key;

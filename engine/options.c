@@ -256,6 +256,7 @@ static int set_send_buffer(rws__config *config, int bytes, rws_error *error)
         NUMBER(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS);                                      \
         NUMBER(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
         NUMBER(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
+        config->busy_wait_us = options->busy_wait_us;                                              \
         config->handle_ping = options->handle_ping;                                                \
         config->handle_pong = options->handle_pong;                                                \
         config->handle_close = options->handle_close;                                              \

@@ -45,6 +45,7 @@ typedef struct rws__ring_options {
     uint32_t plain_buffers;
     size_t plain_bytes;
     uint32_t features_off;
+    uint64_t busy_wait_us; /* a turn that waits polls for so long before it sleeps */
 } rws__ring_options;
 
 /* Make a ring with its file table and its provided buffers. Errors: -ENOMEM, -EPERM, -ENOSYS,

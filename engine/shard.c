@@ -79,6 +79,7 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
         .plain_buffers = config->plain_buffers,
         .plain_bytes = config->plain_buffer_bytes,
         .features_off = config->features_off,
+        .busy_wait_us = config->busy_wait_us,
     };
     const char *what;
     int res = rws__ring_create(&shard->ring, &options, &what);

@@ -82,6 +82,7 @@ static const bound_case bound_cases[] = {
     ROW(message_timeout_ms, 1, DAY_MS),
     ROW(close_timeout_ms, 1, DAY_MS),
     ROW(drain_timeout_ms, 1, DAY_MS),
+    ROW(busy_wait_us, 0, UINT64_MAX),
     ROW(connections_max, 1, 2000 - 128), /* with 2,000 open files */
 };
 
@@ -135,8 +136,9 @@ Test(engine_options, checks_every_bound_and_names_the_field)
         check_value(row, row->min, true);
         if (row->min > 1) check_value(row, row->min - 1, false);
         check_value(row, row->max, true);
-        if (row->max != UINT32_MAX) check_value(row, row->max + 1, false);
-        if (row->max != UINT32_MAX) check_value(row, UINT32_MAX, row->max > UINT32_MAX);
+        if (row->max == UINT32_MAX || row->max == UINT64_MAX) continue;
+        check_value(row, row->max + 1, false);
+        check_value(row, UINT32_MAX, row->max > UINT32_MAX);
         if (row->server.width == 8) check_value(row, UINT64_MAX, false);
     }
 }
@@ -173,6 +175,7 @@ Test(engine_options, has_defaults_that_agree_with_themselves)
         cr_expect_not(config.fixed_mask_key);
         cr_expect_eq(config.peer_address, !client);
         cr_expect_eq(config.headers_max, 64);
+        cr_expect_eq(config.busy_wait_us, 0);
         if (!client) cr_expect_str_eq(config.address, "127.0.0.1");
         if (!client) cr_expect_eq(config.port, 9223);
         rws__config_free(&config);
@@ -246,6 +249,15 @@ Test(engine_options, takes_shorter_structs_and_refuses_longer_ones)
                      RWS_E_OPTION, "%zu", bad[i]);
         cr_expect_not_null(strstr(error.text, "options.size"), "%zu: %s", bad[i], error.text);
     }
+    options.server.size = offsetof(rws_server_options, busy_wait_us);
+    options.server.busy_wait_us = 1;
+    cr_assert_eq(rws__config_for_server(&config, &options.server, &handler, &error), 0);
+    cr_expect_eq(config.busy_wait_us, 0);
+    rws__config_free(&config);
+    options.server.size = sizeof options.server;
+    cr_assert_eq(rws__config_for_server(&config, &options.server, &handler, &error), 0);
+    cr_expect_eq(config.busy_wait_us, 1);
+    rws__config_free(&config);
     options.server.size = offsetof(rws_server_options, user);
     cr_assert_eq(rws__config_for_server(&config, &options.server, &handler, &error), 0);
     cr_expect_eq(config.backlog, 77);

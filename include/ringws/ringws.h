@@ -141,6 +141,10 @@ typedef struct rws_server_options {
     rws_log_fn log;                 /* NULL: no log */
     void *log_user;
     void *user; /* given to every callback */
+    /* 0: a shard with nothing to do sleeps at once. Otherwise it polls for so long first, so that
+     * nothing that comes meanwhile waits for a thread to wake up; it keeps its CPU 100 % busy while
+     * it polls, so there should be one for each shard. UINT64_MAX: it never sleeps. */
+    uint64_t busy_wait_us;
 } rws_server_options;
 
 #define RWS_SERVER_OPTIONS_DEFAULT                                                                 \
@@ -445,6 +449,7 @@ typedef struct rws_client_options {
     rws_log_fn log;
     void *log_user;
     void *user;
+    uint64_t busy_wait_us; /* as a server's */
 } rws_client_options;
 
 #define RWS_CLIENT_OPTIONS_DEFAULT                                                                 \
