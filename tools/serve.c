@@ -30,7 +30,7 @@ enum {
 static const char command_name[] = "ringws serve";
 
 typedef struct serve_arguments {
-    bool broadcast, autobahn, stats, reply_other, verbose;
+    bool broadcast, autobahn, stats, reply_other, verbose, busy_wait;
     const char *address, *unix_path;
     args_list origins;
     uint32_t features_off;
@@ -92,6 +92,9 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
         {"drain-timeout", 0, ARGS_DURATION, &a->drain_timeout_ns, 1000000, UINT64_C(3600000000000),
          "TIME",
          "for open connections after SIGINT or SIGTERM,\n5s by default; then they are cut off"},
+        {"busy-wait", 0, ARGS_FLAG, &a->busy_wait, 0, 0, NULL,
+         "poll instead of sleeping: answers come a few µs\nearlier, and each shard keeps a CPU 100 "
+         "% busy"},
         {"features-off", 0, ARGS_FEATURES, &a->features_off, 0, 0, "LIST",
          "kernel features not to use ('ringws doctor' lists\nthem), or 'all'"},
         {"recv-buffers", 0, ARGS_NUMBER, &a->recv_buffers, 1, 32768, "N",
@@ -147,6 +150,7 @@ static rws_server_options server_options(serve_arguments *a, serve_context *cont
     options.recv_buffer_bytes = a->recv_buffer_bytes;
     options.socket_send_buffer_bytes = (int)a->send_buffer;
     options.features_off = a->features_off;
+    options.busy_wait_us = a->busy_wait ? UINT64_MAX : 0;
     options.drain_timeout_ms = (uint32_t)(a->drain_timeout_ns / 1000000);
     if (a->origins.count) {
         options.origins = a->origins.items;

@@ -100,6 +100,36 @@ def test_a_peer_that_never_closes_is_cut_off_and_said_so():
     return f"after {took:.1f} s: {server.lines[-1]}"
 
 
+def cpu_s(pid):
+    with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+        own = int(file.read().split()[0])
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
+            own += int(file.read().split()[0]) if int(task) != pid else 0
+    return own / 1e9
+
+
+def test_busy_wait_polls_serves_and_drains():
+    share = {}
+    for args in ((), ("--busy-wait",)):
+        with harness.Server("--shards", "1", *args) as server, Wire(server.port) as client:
+            client.upgrade()
+            client.echo()
+            start, before = time.monotonic(), cpu_s(server.pid)
+            time.sleep(0.5)
+            share[args] = (cpu_s(server.pid) - before) / (time.monotonic() - start)
+            client.echo()
+            server.signal(signal.SIGTERM)
+            code, _ = client.read_close()
+            assert code == 1001, code
+            client.send(frame(wire.CLOSE, wire.close_payload(1001)))
+            client.expect_end()
+            assert server.wait_exit() == 0
+    # Others may want the CPU too, and the scheduler then gives each its share.
+    assert share[()] < 0.05 and share[("--busy-wait",)] > 0.2, share
+    return f"idle, it uses {share[()]:.0%} of a CPU, and {share[('--busy-wait',)]:.0%} with --busy-wait"
+
+
 def test_messages_on_their_way_are_echoed_before_the_close():
     with harness.Server("--message-bytes-max", str(4 * MIB)) as server:
         payload = b"m" * 2 * MIB
