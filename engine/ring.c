@@ -25,6 +25,9 @@ static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value"
 
 #define BUFFER_GROUP   0
 #define SUBMIT_RETRIES 3
+/* The kernel goes round all incremental buffers that it has, and so touches all of their memory and
+ * cache: it gets the others only when it found none (-ENOBUFS), each time as many again. */
+#define INCREMENTAL_START 2
 /* A busy wait reads the clock after so many looks, about a microsecond. */
 #define LOOKS_PER_CLOCK 64
 
@@ -42,6 +45,8 @@ struct rws__ring {
     uint32_t features;
     uint64_t busy_wait_us;
     uint32_t buffers;
+    uint32_t buffers_in_use; /* the first so many were given to the kernel */
+    bool ran_dry;            /* since the last turn */
     size_t buffer_bytes;
     uint8_t *buffer_memory;
     struct io_uring_buf_ring *buffer_ring;
@@ -90,6 +95,12 @@ static void release_buffer(rws__lender *lender)
     drop_reader((buffer_state *)lender);
 }
 
+static void use_buffers(rws__ring *ring, uint32_t count)
+{
+    while (ring->buffers_in_use < count && ring->buffers_in_use < ring->buffers)
+        provide(ring, ring->buffers_in_use++);
+}
+
 static void free_buffers(rws__ring *ring)
 {
     rws__pages_release(ring->buffer_ring, ring->buffer_ring_bytes);
@@ -120,8 +131,8 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
     for (uint32_t i = 0; i < count; i++) {
         ring->buffer_states[i].lender = (rws__lender){release_buffer, .for_this_turn = true};
         ring->buffer_states[i].ring = ring;
-        provide(ring, i);
     }
+    use_buffers(ring, flags & RWS__PBUF_RING_INC ? INCREMENTAL_START : count);
     return 0;
 }
 
@@ -299,6 +310,8 @@ static bool poll_completions(rws__ring *ring)
 
 int rws__ring_turn(rws__ring *ring, bool wait)
 {
+    if (ring->ran_dry) use_buffers(ring, ring->buffers_in_use * 2);
+    ring->ran_dry = false;
     if (wait && ring->busy_wait_us > 0) {
         if (io_uring_sq_ready(&ring->uring) > 0) {
             int res = rws__ring_turn(ring, false);
@@ -326,6 +339,7 @@ uint32_t rws__ring_reap(rws__ring *ring, rws__cqe *out, uint32_t max)
         {
             if (count == max) break;
             out[count++] = (rws__cqe){cqe->user_data, cqe->res, cqe->flags};
+            if (cqe->res == -ENOBUFS) ring->ran_dry = true;
         }
         io_uring_cq_advance(&ring->uring, count);
         if (count > 0 || !io_uring_cq_has_overflow(&ring->uring)) return count;
