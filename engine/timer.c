@@ -3,12 +3,12 @@
 #include <stddef.h>
 #include <string.h>
 
-#define DUE_TICK   UINT64_MAX
+#define DUE_TICK   UINT32_MAX
 #define DUE_BUCKET RWS__WHEEL_BUCKETS
 
-static unsigned bucket_of(uint64_t tick)
+static unsigned bucket_of(uint32_t tick)
 {
-    return tick == DUE_TICK ? DUE_BUCKET : (unsigned)(tick % RWS__WHEEL_BUCKETS);
+    return tick == DUE_TICK ? DUE_BUCKET : tick % RWS__WHEEL_BUCKETS;
 }
 
 void rws__wheel_init(rws__wheel *wheel, uint64_t now_ms)
@@ -32,7 +32,7 @@ void rws__timer_clear(rws__wheel *wheel, rws__timer *timer)
     wheel->count--;
 }
 
-static void insert(rws__wheel *wheel, rws__timer *timer, uint64_t tick)
+static void insert(rws__wheel *wheel, rws__timer *timer, uint32_t tick)
 {
     unsigned bucket = bucket_of(tick);
     timer->tick = tick;
@@ -50,16 +50,19 @@ void rws__timer_set(rws__wheel *wheel, rws__timer *timer, uint64_t now_ms, uint6
     /* Rounded up, so that it is never early; never a bucket that was visited already. */
     uint64_t tick = (now_ms + delay_ms + RWS__TICK_MS - 1) / RWS__TICK_MS;
     if (tick <= wheel->now_tick) tick = wheel->now_tick + 1;
-    insert(wheel, timer, tick);
+    while ((uint32_t)tick == 0 || (uint32_t)tick == DUE_TICK)
+        tick++;
+    insert(wheel, timer, (uint32_t)tick);
 }
 
 /* Move the due timers of a bucket to the bucket of what is being fired: a callback may set and
  * clear any timer, also one that is due itself, and no timer is looked at twice. */
-static void collect(rws__wheel *wheel, unsigned bucket, uint64_t end)
+static void collect(rws__wheel *wheel, unsigned bucket, uint32_t end)
 {
     for (rws__timer *timer = wheel->buckets[bucket], *next; timer != NULL; timer = next) {
         next = timer->next;
-        if (timer->tick > end) continue;
+        /* No deadline is half the range (a year) away: a difference tells the order. */
+        if ((int32_t)(timer->tick - end) > 0) continue;
         rws__timer_clear(wheel, timer);
         insert(wheel, timer, DUE_TICK);
     }
@@ -75,8 +78,8 @@ void rws__wheel_advance(rws__wheel *wheel, uint64_t now_ms, rws__timer_fn fire, 
     wheel->now_tick = end;
     if (wheel->count == 0) return;
     for (uint64_t tick = begin; tick <= end; tick++) {
-        unsigned bucket = bucket_of(tick);
-        if (wheel->occupied[bucket / 64] >> bucket % 64 & 1) collect(wheel, bucket, end);
+        unsigned bucket = (unsigned)(tick % RWS__WHEEL_BUCKETS);
+        if (wheel->occupied[bucket / 64] >> bucket % 64 & 1) collect(wheel, bucket, (uint32_t)end);
     }
     while (wheel->buckets[DUE_BUCKET] != NULL) {
         rws__timer *timer = wheel->buckets[DUE_BUCKET];
@@ -88,7 +91,7 @@ void rws__wheel_advance(rws__wheel *wheel, uint64_t now_ms, rws__timer_fn fire, 
 uint64_t rws__wheel_next_ms(const rws__wheel *wheel)
 {
     if (wheel->count == 0) return UINT64_MAX;
-    unsigned bucket = bucket_of(wheel->now_tick + 1);
+    unsigned bucket = (unsigned)((wheel->now_tick + 1) % RWS__WHEEL_BUCKETS);
     for (unsigned step = 0; step < RWS__WHEEL_BUCKETS; step++) {
         unsigned at = (bucket + step) % RWS__WHEEL_BUCKETS;
         if (wheel->occupied[at / 64] >> at % 64 & 1)

@@ -4,7 +4,8 @@
  * clearing are O(1) and take no memory; the ring holds one timeout, for the next bucket that is not
  * empty.
  *
- * A timer fires once, never early, and at most one tick plus one loop turn late.
+ * A timer fires once, never early, and at most one tick plus one loop turn late (three ticks where
+ * the lower half of the tick count, which timers keep, is a value that is reserved).
  */
 #ifndef RINGWS_ENGINE_TIMER_H
 #define RINGWS_ENGINE_TIMER_H
@@ -15,10 +16,11 @@
 #define RWS__WHEEL_BUCKETS 512u
 #define RWS__TICK_MS       16u
 
-/* Embedded in what it belongs to; zero-initialised memory is a timer that is not set. */
-typedef struct rws__timer {
+/* Embedded in what it belongs to, as there are many: without a hole of 4 bytes. Zero-initialised
+ * memory is a timer that is not set. */
+typedef struct __attribute__((packed, aligned(4))) rws__timer {
+    uint32_t tick; /* the deadline, its lower 32 bits; 0: not set */
     struct rws__timer *next, *prev;
-    uint64_t tick; /* the deadline; 0: not set */
 } rws__timer;
 
 typedef struct rws__wheel {

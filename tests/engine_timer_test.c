@@ -11,8 +11,8 @@
 #define START_MS 5000003u
 
 typedef struct alarm_clock {
-    rws__timer timer;
     uint64_t due_ms; /* 0: not set */
+    rws__timer timer;
     unsigned fired;
 } alarm_clock;
 
@@ -39,7 +39,7 @@ static void clear(bench *bench, alarm_clock *clock)
 static void fire(rws__timer *timer, void *context)
 {
     bench *bench = context;
-    alarm_clock *clock = (alarm_clock *)((char *)timer - offsetof(alarm_clock, timer));
+    alarm_clock *clock = (void *)((char *)timer - offsetof(alarm_clock, timer));
     cr_assert_neq(clock->due_ms, 0, "it fired although it was not set");
     cr_assert_geq(bench->now_ms, clock->due_ms, "early");
     cr_assert_not(rws__timer_is_set(timer));
@@ -55,10 +55,15 @@ static void advance(bench *bench, uint64_t ms)
     rws__wheel_advance(&bench->wheel, bench->now_ms, fire, bench);
 }
 
+static void start_at(bench *bench, uint64_t now_ms)
+{
+    *bench = (struct bench){.now_ms = now_ms};
+    rws__wheel_init(&bench->wheel, now_ms);
+}
+
 static void start(bench *bench)
 {
-    *bench = (struct bench){.now_ms = START_MS};
-    rws__wheel_init(&bench->wheel, START_MS);
+    start_at(bench, START_MS);
 }
 
 Test(engine_timer, fires_in_time_for_every_delay)
@@ -194,5 +199,28 @@ Test(engine_timer, agrees_with_a_list_of_deadlines)
         if (count > 0)
             cr_assert_leq(rws__wheel_next_ms(&bench.wheel), earliest + 2 * RWS__TICK_MS,
                           "it would wake up late, seed %u", seed);
+    }
+}
+
+/* After 795 days the lower half of the tick count, which is what a timer keeps, starts again. */
+Test(engine_timer, goes_on_where_its_count_starts_again)
+{
+    static const uint64_t delays[] = {16, 1600, TURN_MS, 3 * TURN_MS, 60000, 86400000};
+    const uint64_t wrap_ms = ((uint64_t)1 << 32) * RWS__TICK_MS;
+    for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
+        for (uint64_t before = 0; before <= delays[i] + 64;
+             before += before < 64 ? 16 : delays[i]) {
+            bench bench;
+            alarm_clock clock = {0};
+            start_at(&bench, wrap_ms - before);
+            set(&bench, &clock, delays[i]);
+            uint64_t limit = clock.due_ms + 4 * RWS__TICK_MS;
+            while (clock.fired == 0) {
+                uint64_t next = rws__wheel_next_ms(&bench.wheel);
+                cr_assert_leq(next, limit, "delay %llu, %llu before", (unsigned long long)delays[i],
+                              (unsigned long long)before);
+                advance(&bench, next - bench.now_ms);
+            }
+        }
     }
 }
