@@ -4,6 +4,7 @@
 #include "engine/pages.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -12,6 +13,10 @@
 #define WARM_BYTES_MAX ((size_t)64 << 20)
 /* A merged block of this order or more gives its pages back. */
 #define RETURN_ORDER 16
+
+/* The first so many bytes are used before the rest is: each half of a split holds links in its
+ * first page, and for a small slab those of the whole range would be most of its memory. */
+#define FIRST_ORDER 20
 
 /* Tags: the order, and the state of the block that starts there; 0 in the middle of a block. */
 #define TAG_USED   0x40u
@@ -77,8 +82,9 @@ int rws__slab_init(rws__slab *slab, size_t bytes_max)
         rws__slab_deinit(slab);
         return -ENOMEM;
     }
-    set_tag(slab, slab->base, TAG_MERGED, order);
-    push(&slab->merged[order], (rws__slab_block *)slab->base);
+    slab->order_first = order < FIRST_ORDER ? (uint8_t)order : FIRST_ORDER;
+    set_tag(slab, slab->base, TAG_MERGED, slab->order_first);
+    push(&slab->merged[slab->order_first], (rws__slab_block *)slab->base);
     return 0;
 }
 
@@ -111,12 +117,38 @@ static void merge(rws__slab *slab, rws__slab_block *block, unsigned order)
     push(&slab->merged[order], block);
 }
 
+/* Make the rest of the range free too; false if it is already. */
+static bool add_rest(rws__slab *slab)
+{
+    if (slab->order_first == slab->order_top) return false;
+    for (unsigned order = slab->order_first; order < slab->order_top; order++) {
+        rws__slab_block *half = (rws__slab_block *)(slab->base + ((size_t)1 << order));
+        set_tag(slab, half, TAG_MERGED, order);
+        push(&slab->merged[order], half);
+    }
+    unsigned first = slab->order_first;
+    slab->order_first = slab->order_top;
+    if (slab->tags[0] == (TAG_MERGED | first)) {
+        rws__slab_block *block = (rws__slab_block *)slab->base;
+        unlink_block(&slab->merged[first], block);
+        merge(slab, block, first);
+    }
+    return true;
+}
+
+/* The smallest order of a merged block that holds one of `order`; above order_top: none. */
+static unsigned order_merged(const rws__slab *slab, unsigned order)
+{
+    while (order <= slab->order_top && slab->merged[order] == NULL)
+        order++;
+    return order;
+}
+
 /* Cut a block of `order` out of the smallest merged one that holds it. */
 static rws__slab_block *split(rws__slab *slab, unsigned order)
 {
-    unsigned from = order;
-    while (from <= slab->order_top && slab->merged[from] == NULL)
-        from++;
+    unsigned from = order_merged(slab, order);
+    if (from > slab->order_top && add_rest(slab)) from = order_merged(slab, order);
     if (from > slab->order_top) return NULL;
     rws__slab_block *block = pop(&slab->merged[from]);
     while (from > order) {

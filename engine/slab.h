@@ -30,6 +30,7 @@ typedef struct rws__slab {
     size_t tags_bytes;
     size_t used_bytes;
     uint8_t order_top;
+    uint8_t order_first; /* of the part at the start that is in use; at last the whole range */
     rws__slab_block *warm[RWS__SLAB_ORDER_MAX + 1]; /* kept as they are */
     size_t warm_bytes;
     rws__slab_block *merged[RWS__SLAB_ORDER_MAX + 1]; /* free, buddies are merged */
