@@ -25,8 +25,9 @@ static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value"
 
 #define BUFFER_GROUP   0
 #define SUBMIT_RETRIES 3
-/* The kernel goes round all incremental buffers that it has, and so touches all of their memory and
- * cache: it gets the others only when it found none (-ENOBUFS), each time as many again. */
+/* The kernel goes round all incremental buffers that it has and touches all of their memory and
+ * cache. So it has the halves of two at first, and only when it found none (-ENOBUFS) all of them
+ * and others, each time as many again. */
 #define INCREMENTAL_START 2
 /* A busy wait reads the clock after so many looks, about a microsecond. */
 #define LOOKS_PER_CLOCK 64
@@ -45,6 +46,7 @@ struct rws__ring {
     uint32_t features;
     uint64_t busy_wait_us;
     uint32_t buffers;
+    uint32_t buffers_start;  /* so many are given by half while there are no more */
     uint32_t buffers_in_use; /* the first so many were given to the kernel */
     bool ran_dry;            /* since the last turn */
     size_t buffer_bytes;
@@ -77,8 +79,10 @@ static void provide(rws__ring *ring, uint32_t index)
     buffer_state *state = &ring->buffer_states[index];
     state->head = 0;
     state->in_ring = true;
+    size_t bytes = ring->buffer_bytes;
+    if (ring->buffers_in_use <= ring->buffers_start) bytes /= 2;
     io_uring_buf_ring_add(ring->buffer_ring, ring->buffer_memory + index * ring->buffer_bytes,
-                          (unsigned)ring->buffer_bytes, (unsigned short)index,
+                          (unsigned)bytes, (unsigned short)index,
                           io_uring_buf_ring_mask(ring->buffers), 0);
     io_uring_buf_ring_advance(ring->buffer_ring, 1);
 }
@@ -132,7 +136,9 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
         ring->buffer_states[i].lender = (rws__lender){release_buffer, .for_this_turn = true};
         ring->buffer_states[i].ring = ring;
     }
-    use_buffers(ring, flags & RWS__PBUF_RING_INC ? INCREMENTAL_START : count);
+    bool grows = (flags & RWS__PBUF_RING_INC) && count > INCREMENTAL_START;
+    ring->buffers_start = grows ? INCREMENTAL_START : 0;
+    use_buffers(ring, grows ? INCREMENTAL_START : count);
     return 0;
 }
 
