@@ -37,7 +37,18 @@ void rws__conn_mark_dirty(rws_conn *conn)
     if (conn->dirty) return;
     conn->dirty = true;
     conn->next_dirty = conn->shard->dirty;
-    conn->shard->dirty = conn;
+    conn->shard->dirty = conn->slot + 1;
+}
+
+rws__rare *rws__conn_rare(rws_conn *conn)
+{
+    conn->has_rare = true;
+    return &conn->shard->rare[conn->slot];
+}
+
+rws__dial *rws__conn_dial(const rws_conn *conn)
+{
+    return conn->has_rare ? conn->shard->rare[conn->slot].dial : NULL;
 }
 
 void rws__conn_defer(rws_conn *conn)
@@ -45,12 +56,12 @@ void rws__conn_defer(rws_conn *conn)
     rws__shard *shard = conn->shard;
     if (conn->dirty) return;
     conn->dirty = true;
-    conn->next_dirty = NULL;
-    if (shard->deferred == NULL)
-        shard->deferred = conn;
+    conn->next_dirty = 0;
+    if (shard->deferred == 0)
+        shard->deferred = conn->slot + 1;
     else
-        shard->deferred_last->next_dirty = conn;
-    shard->deferred_last = conn;
+        shard->conns[shard->deferred_last - 1].next_dirty = conn->slot + 1;
+    shard->deferred_last = conn->slot + 1;
 }
 
 /* ---- what a connection wants submitted ---- */
@@ -215,6 +226,16 @@ void rws__conn_fail(rws_conn *conn, int status, uint16_t code)
     rws__conn_finish(conn, code, reason, RWS_CLOSED_BY_US, RWS__DRAIN_SHUTDOWN);
 }
 
+static void release_rare(rws_conn *conn)
+{
+    rws__shard *shard = conn->shard;
+    rws__rare *rare = &shard->rare[conn->slot];
+    if (rare->subprotocol != NULL) rws__slab_give(&shard->partial_slab, rare->subprotocol);
+    if (rare->dial != NULL) rws__dial_free(shard->config, rare->dial);
+    memset(rare, 0, sizeof *rare);
+    conn->has_rare = false;
+}
+
 void rws__conn_try_release(rws_conn *conn)
 {
     if (conn->drain != RWS__DRAIN_CLOSED || conn->ops > 0 || conn->dirty) return;
@@ -223,12 +244,8 @@ void rws__conn_try_release(rws_conn *conn)
     rws__sendq_clear(&conn->sendq, &shard->send_slab);
     rws__payload_release(conn->assembly);
     rws__payload_release(conn->stalled);
-    if (conn->decoder.stash != NULL) rws__pool_give(partial, conn->decoder.stash);
-    if (conn->subprotocol != NULL) rws__pool_give(partial, conn->subprotocol);
-    if (conn->dial != NULL) {
-        rws__dial_free(shard->config, conn->dial);
-        conn->dial = NULL;
-    }
+    if (conn->decoder.stash != NULL) rws__pool_give(&shard->partial, conn->decoder.stash);
+    if (conn->has_rare) release_rare(conn);
     rws__timer_clear(&shard->wheel, &conn->timer);
     rws__conn_enter(conn, RWS__CONN_FREE);
     rws__shard_give_conn(shard, conn);
@@ -249,7 +266,7 @@ void rws__conn_timer_fired(rws_conn *conn)
     case RWS__CONN_CONNECTING:
     case RWS__CONN_UPGRADING: /* the handshake's */
         rws__count(&conn->shard->counters.timeouts, 1);
-        if (conn->dial != NULL)
+        if (rws__conn_dial(conn) != NULL)
             rws__dial_failed(conn, RWS_E_TIMEOUT, "the handshake did not end in time");
         else
             rws__count(&conn->shard->counters.refused, 1);
@@ -307,16 +324,36 @@ void rws_conn_abort(rws_conn *conn)
     rws__conn_cut(conn, RWS_CLOSED_BY_US);
 }
 
+/* Ask for the peer of an accepted connection when the program does: most never do. */
+static void ask_peer(rws_conn *conn)
+{
+    rws__shard *shard = conn->shard;
+    const rws__config *config = shard->config;
+    if (config->role != RWS_SERVER || !config->peer_address || conn->file < 0) return;
+    if (config->unix_path != NULL) {
+        rws__conn_rare(conn)->peer.generic.sa_family = AF_UNIX;
+    } else if (shard->features & RWS_FEATURE_SOCKET_COMMANDS) {
+        rws__rare *rare = rws__conn_rare(conn);
+        /* SO_PEERNAME wants the family's exact size. */
+        socklen_t len =
+            shard->listener.family == AF_INET ? sizeof rare->peer.in : sizeof rare->peer.in6;
+        (void)rws__ring_peer(shard->ring, (uint32_t)conn->file, &rare->peer, len);
+    }
+}
+
 int rws_conn_peer(const rws_conn *conn, struct sockaddr_storage *address, socklen_t *len)
 {
+    const rws__rare *rare = &conn->shard->rare[conn->slot];
+    if (!conn->has_rare || rare->peer.generic.sa_family == AF_UNSPEC)
+        ask_peer(&conn->shard->conns[conn->slot]);
     socklen_t have;
-    switch (conn->peer.generic.sa_family) {
-    case AF_INET: have = sizeof conn->peer.in; break;
-    case AF_INET6: have = sizeof conn->peer.in6; break;
+    switch (rare->peer.generic.sa_family) {
+    case AF_INET: have = sizeof rare->peer.in; break;
+    case AF_INET6: have = sizeof rare->peer.in6; break;
     case AF_UNIX: have = sizeof(sa_family_t); break;
     default: return RWS_E_STATE;
     }
-    memcpy(address, &conn->peer, have < *len ? have : *len);
+    memcpy(address, &rare->peer, have < *len ? have : *len);
     *len = have;
     return 0;
 }
@@ -338,6 +375,7 @@ uint32_t rws_conn_shard(const rws_conn *conn)
 
 rws_span rws_conn_subprotocol(const rws_conn *conn)
 {
-    rws_span span = {conn->subprotocol, conn->subprotocol != NULL ? strlen(conn->subprotocol) : 0};
+    const char *name = conn->has_rare ? conn->shard->rare[conn->slot].subprotocol : NULL;
+    rws_span span = {name, name != NULL ? strlen(name) : 0};
     return span;
 }

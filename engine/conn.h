@@ -22,7 +22,9 @@
 #include "engine/timer.h"
 #include "ringws/ringws.h"
 
+#include <assert.h>
 #include <netinet/in.h>
+#include <stddef.h>
 
 typedef struct rws__shard rws__shard;
 typedef struct rws__dial rws__dial;
@@ -67,21 +69,37 @@ typedef enum rws__recv_mode {
 #define RWS__PAUSE_QUEUE  2u /* the send queue is above its high watermark */
 #define RWS__PAUSE_BUDGET 4u /* partial_bytes_max is in use */
 
+/* What few connections have. It is in an array of its own, whose pages cost nothing before they are
+ * used. */
+typedef struct rws__rare {
+    rws__dial *dial;   /* clients, until the connection is open */
+    char *subprotocol; /* from the partial pool, or NULL */
+    union {
+        struct sockaddr generic;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } peer; /* AF_UNSPEC: not known, or not asked for yet */
+} rws__rare;
+
+/* The bulk of what an idle connection costs. What every message touches comes first. */
 struct rws_conn {
     rws__shard *shard;
-    rws_conn *next_dirty;
     void *user;
     uint32_t slot;
     uint32_t generation;
-    int32_t file;       /* index in the ring's table; -1: none */
-    int32_t install_fd; /* the descriptor that is on its way into the table; -1: none */
+    uint32_t next_dirty; /* its slot + 1; 0: none */
+    int32_t file;        /* index in the ring's table; -1: none */
+    int32_t install_fd;  /* the descriptor that is on its way into the table; -1: none */
+    uint32_t send_len;   /* bytes in flight */
     uint16_t ops;
+    uint16_t close_code; /* CLOSE_RECEIVED: what the peer's frame said */
     uint8_t state;
     uint8_t drain;
     uint8_t after_flush; /* a rws__drain */
     uint8_t recv_mode;
     uint8_t send_mode;
     uint8_t pauses;
+    uint8_t small_recvs; /* receives in a row without a large message */
     bool dirty;
     bool recv_cancelled; /* the cancel of the receive in flight was submitted */
     bool shutting_down;  /* the shutdown was submitted and has not completed */
@@ -89,24 +107,28 @@ struct rws_conn {
     bool send_blocked;   /* the last quiet send met a full socket */
     bool want_drain;     /* on_drain is owed */
     bool send_open;      /* a message is being sent in frames */
-    uint16_t close_code; /* CLOSE_RECEIVED: what the peer's frame said */
-    uint8_t small_recvs; /* receives in a row without a large message */
     bool bulk;           /* large messages come here: one receive at a time */
+    bool has_rare;       /* it has an entry in the array of rws__rare */
+    rws__timer timer;    /* the one deadline that its state has */
     rws__sendq sendq;
-    uint32_t send_len;         /* bytes in flight */
-    rws__http_scanner scanner; /* UPGRADING */
-    rws__decoder decoder;      /* from OPEN on */
-    rws__payload *assembly;    /* the message, or the HTTP head, as far as it came, or NULL */
-    rws__payload *stalled;     /* input that came while paused, or NULL */
-    rws__timer timer;          /* the one deadline that its state has */
-    rws__dial *dial;           /* clients, until the connection is open */
-    char *subprotocol;         /* from the partial pool, or NULL */
+    rws__payload *assembly; /* the message, or the HTTP head, as far as it came, or NULL */
+    rws__payload *stalled;  /* input that came while paused, or NULL */
     union {
-        struct sockaddr generic;
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-    } peer; /* AF_UNSPEC: not known */
+        struct {
+            void *no_stash; /* NULL, where the decoder has its stash */
+            rws__http_scanner scanner;
+        } upgrade;            /* UPGRADING */
+        rws__decoder decoder; /* from OPEN on */
+    };
 };
+
+static_assert(offsetof(rws__decoder, stash) == 0, "no_stash lies on it");
+static_assert(sizeof(rws_conn) <= 200, "an idle connection is to cost at most 256 bytes");
+
+/* Its entry, which it has from now on. */
+rws__rare *rws__conn_rare(rws_conn *conn);
+/* The dial that it comes from, until it is open; or NULL. */
+rws__dial *rws__conn_dial(const rws_conn *conn);
 
 /* conn.c: life cycle */
 void rws__conn_enter(rws_conn *conn, rws__conn_state state);

@@ -268,7 +268,7 @@ void rws__conn_on_eof(rws_conn *conn)
 {
     switch ((rws__conn_state)conn->state) {
     case RWS__CONN_UPGRADING:
-        if (conn->dial != NULL)
+        if (rws__conn_dial(conn) != NULL)
             rws__dial_failed(conn, RWS_E_CLOSED,
                              "the server closed the connection before it answered");
         else
@@ -297,7 +297,7 @@ static void on_recv_error(rws_conn *conn, int32_t res)
     case EAGAIN: return; /* armed again if it is still wanted */
     default: break;
     }
-    if (conn->state == RWS__CONN_UPGRADING && conn->dial != NULL)
+    if (conn->state == RWS__CONN_UPGRADING && rws__conn_dial(conn) != NULL)
         rws__dial_failed(conn, res, "the connection broke during the handshake");
     else if (conn->state == RWS__CONN_UPGRADING)
         rws__count(&conn->shard->counters.refused, 1);

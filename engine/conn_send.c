@@ -284,7 +284,7 @@ void rws__conn_on_send(rws_conn *conn, int32_t res)
         return;
     case ECANCELED: return; /* the file is being closed */
     default:
-        if (conn->dial != NULL)
+        if (rws__conn_dial(conn) != NULL)
             rws__dial_failed(conn, res, "the connection broke during the handshake");
         conn->eof = true;
         rws__conn_cut(conn, RWS_CLOSED_BY_PEER);

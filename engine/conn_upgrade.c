@@ -42,10 +42,11 @@ static void refuse_text(rws_conn *conn, int status, const char *text)
 static int keep_subprotocol(rws_conn *conn, rws_span name)
 {
     if (name.len == 0) return 0;
-    conn->subprotocol = rws__pool_take(&conn->shard->partial, name.len + 1);
-    if (conn->subprotocol == NULL) return -ENOMEM;
-    memcpy(conn->subprotocol, name.data, name.len);
-    conn->subprotocol[name.len] = '\0';
+    char *copy = rws__pool_take(&conn->shard->partial, name.len + 1);
+    if (copy == NULL) return -ENOMEM;
+    memcpy(copy, name.data, name.len);
+    copy[name.len] = '\0';
+    rws__conn_rare(conn)->subprotocol = copy;
     return 0;
 }
 
@@ -53,6 +54,7 @@ static void open_conn(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
     rws__conn_enter(conn, RWS__CONN_OPEN);
+    memset(&conn->decoder, 0, sizeof conn->decoder);
     rws__timer_clear(&shard->wheel, &conn->timer);
     rws__count(&shard->counters.upgraded, 1);
     if (shard->config->handler.on_open != NULL)
@@ -125,7 +127,7 @@ static void on_request(rws_conn *conn, const rws__http_head *head)
 
 static void on_response(rws_conn *conn, const rws__http_head *head)
 {
-    rws__dial *dial = conn->dial;
+    rws__dial *dial = rws__conn_dial(conn);
     rws_span none = {NULL, 0}, subprotocol = none;
     const char *why = "";
     if (head->status != 101) {
@@ -139,7 +141,7 @@ static void on_response(rws_conn *conn, const rws__http_head *head)
         rws__dial_failed(conn, -ENOMEM, "no memory for the connection");
     } else {
         rws__dial_free(conn->shard->config, dial);
-        conn->dial = NULL;
+        rws__conn_rare(conn)->dial = NULL;
         open_conn(conn);
         return;
     }
@@ -149,7 +151,7 @@ static void on_response(rws_conn *conn, const rws__http_head *head)
 static void on_bad_head(rws_conn *conn, int status)
 {
     rws_span none = {NULL, 0};
-    if (conn->dial != NULL) {
+    if (rws__conn_dial(conn) != NULL) {
         rws__dial_failed(conn, status,
                          status == RWS_E_HTTP_TOO_BIG
                              ? "the server's answer is larger than handshake_bytes_max"
@@ -173,11 +175,12 @@ static void on_head(rws_conn *conn, uint8_t *data, size_t len)
     memset(&head, 0, sizeof head);
     head.headers = shard->headers;
     head.headers_capacity = shard->config->headers_max;
-    int res = conn->dial != NULL ? rws__http_parse_response(&head, data, len)
-                                 : rws__http_parse_request(&head, data, len);
+    bool dialled = rws__conn_dial(conn) != NULL;
+    int res = dialled ? rws__http_parse_response(&head, data, len)
+                      : rws__http_parse_request(&head, data, len);
     if (res != 0)
         on_bad_head(conn, res);
-    else if (conn->dial != NULL)
+    else if (dialled)
         on_response(conn, &head);
     else
         on_request(conn, &head);
@@ -199,7 +202,7 @@ void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
         head = conn->assembly->data;
         have = conn->assembly->len;
     }
-    int res = rws__http_scan(&conn->scanner, head, have, bytes_max);
+    int res = rws__http_scan(&conn->upgrade.scanner, head, have, bytes_max);
     if (res == 0 && conn->assembly != NULL && taken < len) res = RWS_E_HTTP_TOO_BIG;
     if (res < 0) {
         on_bad_head(conn, res);

@@ -105,7 +105,7 @@ static void report(rws__shard *shard, rws__dial *dial, int status, const char *t
 
 void rws__dial_failed(rws_conn *conn, int status, const char *text)
 {
-    report(conn->shard, conn->dial, status, text);
+    report(conn->shard, rws__conn_dial(conn), status, text);
 }
 
 /* Make the socket and send it on its way into the table. */
@@ -135,7 +135,7 @@ void rws__dial_post(void *arg, bool cancelled)
         why = "connections_max connections are open already";
         goto fail;
     }
-    conn->dial = dial;
+    rws__conn_rare(conn)->dial = dial;
     conn->user = dial->user;
     rws__shard_install(shard, conn, fd);
     return;
@@ -148,7 +148,7 @@ fail:
 void rws__dial_on_installed(rws_conn *conn, int32_t res)
 {
     rws__shard *shard = conn->shard;
-    rws__dial *dial = conn->dial;
+    rws__dial *dial = rws__conn_dial(conn);
     if (res >= 0)
         res = rws__ring_connect(shard->ring, (uint32_t)conn->file,
                                 (const struct sockaddr *)&dial->address, dial->address_len,
@@ -174,7 +174,7 @@ static const char *connect_error(int32_t res)
 void rws__dial_on_connected(rws_conn *conn, int32_t res)
 {
     rws__shard *shard = conn->shard;
-    rws__dial *dial = conn->dial;
+    rws__dial *dial = rws__conn_dial(conn);
     if (conn->state != RWS__CONN_CONNECTING) return;
     if (res < 0) {
         rws__dial_failed(conn, res, connect_error(res));
@@ -183,9 +183,9 @@ void rws__dial_on_connected(rws_conn *conn, int32_t res)
     }
     rws__count(&shard->counters.accepted, 1);
     if (dial->address.ss_family != AF_UNIX)
-        memcpy(&conn->peer, &dial->address, sizeof conn->peer);
+        memcpy(&rws__conn_rare(conn)->peer, &dial->address, sizeof(struct sockaddr_in6));
     else
-        conn->peer.generic.sa_family = AF_UNIX;
+        rws__conn_rare(conn)->peer.generic.sa_family = AF_UNIX;
     rws__handshake_request request = {
         .host = {dial->authority, strlen(dial->authority)},
         .target = {dial->target, strlen(dial->target)},

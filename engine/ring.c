@@ -431,7 +431,9 @@ int rws__ring_peer(rws__ring *ring, uint32_t file, void *address, socklen_t len)
     if (sqe == NULL) return -EAGAIN;
     prepare_peer(sqe, (int)file, address, len);
     sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
-    return 0;
+    ring->enters++;
+    io_uring_submit(&ring->uring);
+    return io_uring_sq_ready(&ring->uring) == 0 ? 0 : -EAGAIN;
 }
 
 static int recv_selected(rws__ring *ring, uint32_t file, size_t len, uint16_t ioprio,

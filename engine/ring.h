@@ -90,8 +90,9 @@ int rws__ring_accept_fd(rws__ring *ring, int listener, uint64_t user_data);
  * IORING_FILE_INDEX_ALLOC). */
 int rws__ring_install(rws__ring *ring, int32_t *fd, uint64_t user_data);
 
-/* Write the peer's address of `file` to `address` (`len` bytes, the family's own size) before any
- * later operation on it; no completion on success. Needs RWS_FEATURE_SOCKET_COMMANDS. */
+/* Write the peer's address of `file` to `address` (`len` bytes, the family's own size) and submit,
+ * so that it is there when the call returns 0 — if the kernel knows it. If it took no more, it is
+ * written by the next turn. Needs RWS_FEATURE_SOCKET_COMMANDS. */
 int rws__ring_peer(rws__ring *ring, uint32_t file, void *address, socklen_t len);
 
 int rws__ring_recv_multishot(rws__ring *ring, uint32_t file, uint64_t user_data);

@@ -38,12 +38,14 @@ int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *con
     shard->listener.fd = -1;
     shard->slots_max = config->connections_max + RWS__RESERVE;
     shard->conns = rws__pages_reserve(shard->slots_max * sizeof(rws_conn));
+    shard->rare = rws__pages_reserve(shard->slots_max * sizeof(rws__rare));
     shard->free_slots = rws__pages_reserve(shard->slots_max * sizeof(uint32_t));
     shard->quiet.capacity = shard->slots_max;
     shard->quiet.conns = rws__pages_reserve(shard->quiet.capacity * sizeof(rws_conn *));
     shard->headers = rws__alloc(config, (config->headers_max + 1) * sizeof(rws__http_header));
-    if (shard->conns == NULL || shard->free_slots == NULL || shard->quiet.conns == NULL ||
-        shard->headers == NULL || rws__pool_init(&shard->partial, config->partial_bytes_max) != 0 ||
+    if (shard->conns == NULL || shard->rare == NULL || shard->free_slots == NULL ||
+        shard->quiet.conns == NULL || shard->headers == NULL ||
+        rws__pool_init(&shard->partial, config->partial_bytes_max) != 0 ||
         rws__slab_init(&shard->send_slab, config->send_pool_bytes_max) != 0)
         return rws__fail(error, -ENOMEM, "no memory for the pools of shard %u", index);
     int res = rws__mailbox_init(&shard->mailbox, config);
@@ -61,6 +63,7 @@ void rws__shard_deinit(rws__shard *shard)
     rws__pool_deinit(&shard->partial);
     rws__slab_deinit(&shard->send_slab);
     rws__pages_release(shard->conns, shard->slots_max * sizeof(rws_conn));
+    rws__pages_release(shard->rare, shard->slots_max * sizeof(rws__rare));
     rws__pages_release(shard->free_slots, shard->slots_max * sizeof(uint32_t));
     rws__pages_release(shard->quiet.conns, shard->quiet.capacity * sizeof(rws_conn *));
     rws__free(shard->config, shard->headers,
@@ -104,9 +107,10 @@ static void abandon_conns(rws__shard *shard)
     for (uint32_t i = 0; i < shard->slots_touched; i++) {
         rws_conn *conn = &shard->conns[i];
         if (conn->state == RWS__CONN_FREE) continue;
-        if (conn->dial != NULL) {
+        if (rws__conn_dial(conn) != NULL) {
             rws__dial_failed(conn, RWS_E_STATE, "the client stopped");
-            rws__dial_free(shard->config, conn->dial);
+            rws__dial_free(shard->config, rws__conn_dial(conn));
+            rws__conn_rare(conn)->dial = NULL;
         }
         rws__conn_finish(conn, RWS_CLOSE_ABNORMAL, none, RWS_CLOSED_BY_US, RWS__DRAIN_CANCEL);
         if (conn->install_fd >= 0) close(conn->install_fd);
@@ -201,7 +205,8 @@ void rws__shard_install(rws__shard *shard, rws_conn *conn, int fd)
     conn->ops--;
     close(fd);
     conn->file = conn->install_fd = -1;
-    if (conn->dial != NULL) rws__dial_failed(conn, res, "the kernel takes no more submissions");
+    if (rws__conn_dial(conn) != NULL)
+        rws__dial_failed(conn, res, "the kernel takes no more submissions");
     rws__conn_cut(conn, RWS_CLOSED_BY_US);
 }
 
@@ -217,19 +222,6 @@ void rws__shard_adopt_fd(rws__shard *shard, int fd)
     rws__shard_install(shard, conn, fd);
 }
 
-static void find_peer(rws__shard *shard, rws_conn *conn, const struct sockaddr_storage *address)
-{
-    sa_family_t family = shard->listener.family;
-    if (!shard->config->peer_address) return;
-    if (address != NULL) {
-        memcpy(&conn->peer, address, sizeof conn->peer);
-    } else if (shard->features & RWS_FEATURE_SOCKET_COMMANDS) {
-        /* SO_PEERNAME wants the family's exact size. */
-        socklen_t len = family == AF_INET ? sizeof conn->peer.in : sizeof conn->peer.in6;
-        (void)rws__ring_peer(shard->ring, (uint32_t)conn->file, &conn->peer, len);
-    }
-}
-
 void rws__shard_accepted(rws__shard *shard, int32_t file, const struct sockaddr_storage *address)
 {
     rws_conn *conn = rws__shard_take_conn(shard);
@@ -240,7 +232,10 @@ void rws__shard_accepted(rws__shard *shard, int32_t file, const struct sockaddr_
     rws__count(&shard->counters.accepted, 1);
     conn->file = file;
     rws__conn_enter(conn, RWS__CONN_UPGRADING);
-    find_peer(shard, conn, address);
+    /* Where it can be asked for later it is not kept for all. */
+    if (address != NULL && shard->config->peer_address &&
+        !(shard->features & RWS_FEATURE_SOCKET_COMMANDS))
+        memcpy(&rws__conn_rare(conn)->peer, address, sizeof(struct sockaddr_in6));
     rws__conn_mark_dirty(conn);
 }
 
@@ -255,14 +250,12 @@ static void on_installed(rws_conn *conn, int32_t res)
     if (res < 1) conn->file = -1;
     rws__conn_mark_dirty(conn);
     if (conn->state != RWS__CONN_CONNECTING) return;
-    if (conn->dial != NULL) {
+    if (rws__conn_dial(conn) != NULL) {
         rws__dial_on_installed(conn, res < 1 ? (res == 0 ? -ENFILE : res) : 0);
     } else if (res < 1) {
         rws__conn_cut(conn, RWS_CLOSED_BY_US);
     } else {
         rws__count(&shard->counters.accepted, 1);
-        if (shard->config->peer_address && shard->config->unix_path != NULL)
-            conn->peer.generic.sa_family = AF_UNIX;
         rws__conn_enter(conn, RWS__CONN_UPGRADING);
     }
 }
@@ -361,7 +354,8 @@ static void cut_everything(rws__shard *shard)
             rws__count(&shard->counters.cut_off, 1);
             shard->drain_expired = true;
         }
-        if (conn->dial != NULL) rws__dial_failed(conn, RWS_E_STATE, "the client is stopping");
+        if (rws__conn_dial(conn) != NULL)
+            rws__dial_failed(conn, RWS_E_STATE, "the client is stopping");
         rws__conn_cut(conn, RWS_CLOSED_BY_US);
     }
 }
@@ -374,7 +368,7 @@ static void fire(rws__timer *timer, void *context)
     } else if (timer == &shard->accept_timer) {
         shard->listener.failing = false;
     } else {
-        rws_conn *conn = (rws_conn *)((char *)timer - offsetof(rws_conn, timer));
+        rws_conn *conn = (void *)((char *)timer - offsetof(rws_conn, timer));
         rws__conn_timer_fired(conn);
     }
 }
@@ -429,7 +423,7 @@ static void begin_drain(rws__shard *shard)
                    shard->config->drain_timeout_ms);
     for (uint32_t i = 0; i < shard->slots_touched; i++) {
         rws_conn *conn = &shard->conns[i];
-        if (conn->dial != NULL) {
+        if (rws__conn_dial(conn) != NULL) {
             rws__dial_failed(conn, RWS_E_STATE, "the client is stopping");
             rws__conn_cut(conn, RWS_CLOSED_BY_US);
         } else if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_RECEIVED) {
@@ -442,24 +436,24 @@ static void begin_drain(rws__shard *shard)
 
 /* ---- the loop ---- */
 
-static void pump_list(rws_conn *conn)
+static void pump_list(rws__shard *shard, uint32_t next)
 {
-    while (conn != NULL) {
-        rws_conn *next = conn->next_dirty;
+    while (next != 0) {
+        rws_conn *conn = &shard->conns[next - 1];
+        next = conn->next_dirty;
         conn->dirty = false;
         rws__conn_pump(conn);
-        conn = next;
     }
 }
 
 static void pump_dirty(rws__shard *shard)
 {
     /* What gets dirty while this runs is for the next turn. */
-    rws_conn *deferred = shard->deferred, *dirty = shard->dirty;
-    shard->deferred = shard->deferred_last = shard->dirty = NULL;
+    uint32_t deferred = shard->deferred, dirty = shard->dirty;
+    shard->deferred = shard->deferred_last = shard->dirty = 0;
     shard->direct_bytes = 0;
-    pump_list(deferred);
-    pump_list(dirty);
+    pump_list(shard, deferred);
+    pump_list(shard, dirty);
 }
 
 static bool is_drained(rws__shard *shard)
@@ -489,8 +483,8 @@ int rws__shard_run(rws__shard *shard)
         arm_tick(shard);
         arm_wake(shard);
         /* Pumping may have given the last slot back, and then no completion will come. */
-        bool wait = shard->dirty == NULL && shard->deferred == NULL && !shard->refused &&
-                    !is_drained(shard);
+        bool wait =
+            shard->dirty == 0 && shard->deferred == 0 && !shard->refused && !is_drained(shard);
         int res = rws__ring_turn(shard->ring, wait);
         if (res != 0) return res;
         shard->now_ms = clock_ms();

@@ -56,9 +56,11 @@ struct rws__shard {
     uint32_t index;
     uint32_t features;
     uint64_t now_ms;
-    rws_conn *dirty;                    /* to be pumped at the end of the turn */
-    rws_conn *deferred, *deferred_last; /* to be pumped before those, first come, first served */
-    size_t direct_bytes;                /* asked for by direct receives of this turn */
+    /* Connections, by slot + 1 (0: none): to be pumped at the end of the turn, and before those,
+     * first come, first served. */
+    uint32_t dirty;
+    uint32_t deferred, deferred_last;
+    size_t direct_bytes; /* asked for by direct receives of this turn */
     rws__quiet_list quiet;
     rws__slab send_slab;
     rws__pool partial; /* messages and heads that have not come whole */
@@ -67,6 +69,7 @@ struct rws__shard {
     uint64_t tick_armed_ms; /* when the earliest timeout in the ring fires; 0: none */
 
     rws_conn *conns; /* slots_max of them; mapped, so that a slot never used costs nothing */
+    rws__rare *rare; /* likewise */
     uint32_t slots_max;
     uint32_t slots_touched; /* slots that were ever used */
     uint32_t slots_used;

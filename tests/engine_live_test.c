@@ -123,6 +123,53 @@ Test(engine_live, the_peers_address_is_right_for_both_families)
     if (no_ipv6) cr_skip_test("there is no IPv6 here; IPv4 is right");
 }
 
+static void note_peer_port(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
+                           void *user)
+{
+    engine_server *server = user;
+    _Atomic uint64_t *port = server->context;
+    union {
+        struct sockaddr_storage storage;
+        struct sockaddr_in in;
+    } peer = {0};
+    socklen_t len = sizeof peer.storage;
+    (void)code;
+    (void)reason;
+    (void)closer;
+    bool known = rws_conn_peer(conn, &peer.storage, &len) == 0;
+    atomic_store(port, known ? ntohs(peer.in.sin_port) : 1);
+}
+
+/* Also if nobody has asked for it before, and the peer is gone. */
+Test(engine_live, the_peers_address_is_known_to_the_end)
+{
+    EACH_FEATURES(off)
+    {
+        for (int reset = 0; reset < 2; reset++) {
+            engine_server server;
+            _Atomic uint64_t port = 0;
+            raw_client client;
+            rws_server_options options = engine_server_options();
+            rws_handler handler = engine_server_handler();
+            options.features_off = *off;
+            handler.on_close = note_peer_port;
+            int res = engine_server_start(&server, &options, &handler);
+            cr_assert_eq(res, 0, "%s", server.error.text);
+            server.context = &port;
+            cr_assert(raw_open(&client, server.port));
+            unsigned own = own_port(&client);
+            if (reset)
+                raw_reset(&client);
+            else
+                raw_close(&client);
+            cr_assert(engine_server_await(&port, 1));
+            cr_expect_eq(atomic_load(&port), own, "%s, features off %x", reset ? "reset" : "closed",
+                         *off);
+            stop(&server);
+        }
+    }
+}
+
 Test(engine_live, the_peers_address_can_be_left_out)
 {
     EACH_FEATURES(off)

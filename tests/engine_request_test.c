@@ -6,12 +6,16 @@
 #include <string.h>
 
 #include "engine/request.h"
+#include "engine/shard.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 static rws__http_header headers[8];
 static rws__http_head head;
 static rws_conn conn;
+static rws__rare rare;
+static rws__config config;
+static rws__shard shard = {.conns = &conn, .rare = &rare, .config = &config};
 static rws_request request;
 static uint8_t bytes[4096];
 
@@ -28,6 +32,7 @@ static void start(const char *target, const char *lines)
     head.headers_capacity = COUNT(headers);
     cr_assert_eq(rws__http_parse_request(&head, bytes, (size_t)len), 0);
     memset(&conn, 0, sizeof conn);
+    conn.shard = &shard;
     memset(&request, 0, sizeof request);
     request.conn = &conn;
     request.head = &head;
