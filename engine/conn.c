@@ -116,11 +116,25 @@ static int submit_shutdown(rws_conn *conn)
     return 0;
 }
 
+/* Take back what is in flight: in the usual case the receive alone, by its name. To find what
+ * belongs to a file the kernel goes through all operations of the ring, idle connections' too. */
+static int submit_cancel(rws_conn *conn)
+{
+    rws__ring *ring = conn->shard->ring;
+    bool receives = conn->recv_mode != RWS__RECV_IDLE;
+    if (conn->ops == 0) return 0;
+    if (conn->ops > 1 || !receives || conn->recv_cancelled)
+        return rws__ring_cancel_file(ring, (uint32_t)conn->file);
+    int res = rws__ring_cancel(ring, rws__op_pack(RWS__OP_RECV, conn->slot, conn->generation));
+    conn->recv_cancelled = res == 0;
+    return res;
+}
+
 static int submit_close(rws_conn *conn)
 {
     rws__ring *ring = conn->shard->ring;
     uint32_t file = (uint32_t)conn->file;
-    if (conn->ops > 0 && rws__ring_cancel_file(ring, file) != 0) return -EAGAIN;
+    if (submit_cancel(conn) != 0) return -EAGAIN;
     int res =
         rws__ring_close(ring, file, rws__op_pack(RWS__OP_CLOSE, conn->slot, conn->generation));
     if (res == 0) conn->ops++;
@@ -230,7 +244,7 @@ static void release_rare(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
     rws__rare *rare = &shard->rare[conn->slot];
-    if (rare->subprotocol != NULL) rws__slab_give(&shard->partial_slab, rare->subprotocol);
+    if (rare->subprotocol != NULL) rws__pool_give(&shard->partial, rare->subprotocol);
     if (rare->dial != NULL) rws__dial_free(shard->config, rare->dial);
     memset(rare, 0, sizeof *rare);
     conn->has_rare = false;
@@ -240,7 +254,6 @@ void rws__conn_try_release(rws_conn *conn)
 {
     if (conn->drain != RWS__DRAIN_CLOSED || conn->ops > 0 || conn->dirty) return;
     rws__shard *shard = conn->shard;
-    rws__pool *partial = &shard->partial;
     rws__sendq_clear(&conn->sendq, &shard->send_slab);
     rws__payload_release(conn->assembly);
     rws__payload_release(conn->stalled);

@@ -218,7 +218,8 @@ static void check_end(moment moment, ender ender, const variant *variant)
     w.hook = end_in_callback;
     if (moment == SENDING || moment == IN_DRAIN) w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
     if (variant->manual_close)
-        w.ring->manual |= SCRIPT_BIT(SCRIPT_CLOSE) | SCRIPT_BIT(SCRIPT_CANCEL_FILE);
+        w.ring->manual |=
+            SCRIPT_BIT(SCRIPT_CLOSE) | SCRIPT_BIT(SCRIPT_CANCEL_FILE) | SCRIPT_BIT(SCRIPT_CANCEL);
     w.message_result = w.control_result = variant->callbacks;
     uint32_t file = world_accept(&w);
     world_feed(&w, file, world_request, strlen(world_request));
@@ -230,6 +231,9 @@ static void check_end(moment moment, ender ender, const variant *variant)
     world_turns(&w, 3);
     if (w.ring->closed[file] && !variant->manual_close)
         cr_expect_eq(w.shard->slots_used, 0, "%s: the slot is not free", name);
+    script_op *accept = script_find(w.ring, SCRIPT_ACCEPT_MULTISHOT, UINT32_MAX);
+    if (variant->manual_close && w.shard->draining && accept != NULL)
+        script_complete(w.ring, accept, -ECANCELED, 0); /* what the cancel was meant for */
     world_end(&w);
     cr_expect_eq(w.closes, 1, "%s: %u times closed", name, w.closes);
 }
@@ -361,6 +365,31 @@ Test(engine_conn, gives_the_slot_back_with_the_last_completion)
         cr_assert_eq(w.shard->slots_used, 0, "order %d", order);
         world_end(&w);
     }
+}
+
+/* By its name: to find what belongs to a file the kernel looks at every connection's receive. */
+Test(engine_conn, cancels_a_receive_that_is_alone_by_its_name)
+{
+    rws_server_options options = world_server_options();
+    options.high_watermark_bytes = 1u << 20; /* it goes on reading */
+    world_start(&w, &options);
+    uint32_t alone = world_open(&w), sending = world_open(&w);
+    peer_sends(alone, 0x88, true, "\x03\xe8", 100);
+    world_turns(&w, 3);
+    cr_expect(w.ring->closed[alone]);
+    cr_expect_eq(w.ring->calls_of[SCRIPT_CANCEL], 1);
+    cr_expect_eq(w.ring->calls_of[SCRIPT_CANCEL_FILE], 0);
+    cr_expect_eq(w.shard->slots_used, 1);
+
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
+    rws_conn_send_text(world_conn(&w, sending), long_text(), 300000);
+    world_turn(&w);
+    rws_conn_abort(world_conn(&w, sending));
+    world_turns(&w, 3);
+    cr_expect(w.ring->closed[sending]);
+    cr_expect_eq(w.ring->calls_of[SCRIPT_CANCEL_FILE], 1, "its send has to be taken back too");
+    cr_expect_eq(w.shard->slots_used, 0);
+    world_end(&w);
 }
 
 /* The kernel looks the file of a shutdown up late: until then its index is not given to another. */
