@@ -71,13 +71,15 @@ static rws__lender *find_lender(rws_conn *conn, size_t header)
     const rws__delivery *delivery = &conn->shard->delivery;
     if (delivery->payload != NULL) return rws__payload_lend(delivery->payload);
     /* A buffer is lent for this turn only: the next send has to be this one. */
-    if (delivery->cqe == NULL || conn->sendq.bytes > 0 || conn->send_mode != RWS__SEND_IDLE ||
+    if (delivery->buffer == NULL || conn->sendq.bytes > 0 || conn->send_mode != RWS__SEND_IDLE ||
         conn->send_blocked)
         return NULL;
+    /* It may have come behind a request that was kept. */
+    if (delivery->data < delivery->buffer || delivery->data >= delivery->buffer_end) return NULL;
     /* The header goes where the client's was, which is longer by its masking key; but part of that
      * may have come in another buffer. */
     if (delivery->data < delivery->buffer + header) return NULL;
-    return rws__ring_lend(conn->shard->ring, delivery->cqe);
+    return rws__ring_lend(conn->shard->ring, delivery->data - header, header + delivery->len);
 }
 
 /* Send the message in on_message from where it lies. False: it has to be copied. */

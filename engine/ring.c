@@ -14,6 +14,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -34,11 +35,13 @@ static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value"
 
 /* What is known of one provided buffer. */
 typedef struct buffer_state {
-    rws__lender lender;
+    rws__lender lender; /* of bytes in this buffer */
+    rws__lender across; /* of bytes that begin in it and end in the next */
     rws__ring *ring;
     uint32_t head;    /* incremental: bytes that the kernel has used up */
     uint32_t readers; /* completions that were not recycled yet, and loans */
-    bool in_ring;     /* the kernel may still fill it */
+    bool in_ring;     /* the kernel may still fill it, or it waits for its turn */
+    bool waits;       /* nobody reads it, and the kernel is given one before it first */
 } buffer_state;
 
 struct rws__ring {
@@ -48,6 +51,7 @@ struct rws__ring {
     uint32_t buffers;
     uint32_t buffers_start;  /* so many are given by half while there are no more */
     uint32_t buffers_in_use; /* the first so many were given to the kernel */
+    uint32_t next_buffer;    /* the one that the kernel is given next */
     bool ran_dry;            /* since the last turn */
     size_t buffer_bytes;
     uint8_t *buffer_memory;
@@ -87,16 +91,35 @@ static void provide(rws__ring *ring, uint32_t index)
     io_uring_buf_ring_advance(ring->buffer_ring, 1);
 }
 
+/* The buffers lie one behind the other, and the kernel gets them in that order: a message that
+ * fills one and goes on in the next is in one piece. */
+static void provide_in_order(rws__ring *ring)
+{
+    while (ring->buffer_states[ring->next_buffer].waits) {
+        ring->buffer_states[ring->next_buffer].waits = false;
+        provide(ring, ring->next_buffer);
+        ring->next_buffer = (ring->next_buffer + 1) % ring->buffers_in_use;
+    }
+}
+
 static void drop_reader(buffer_state *state)
 {
     RWS_ASSERT(state->readers > 0);
     if (--state->readers > 0 || state->in_ring) return;
-    provide(state->ring, (uint32_t)(state - state->ring->buffer_states));
+    state->in_ring = state->waits = true;
+    provide_in_order(state->ring);
 }
 
 static void release_buffer(rws__lender *lender)
 {
     drop_reader((buffer_state *)lender);
+}
+
+static void release_across(rws__lender *lender)
+{
+    buffer_state *state = (buffer_state *)((char *)lender - offsetof(buffer_state, across));
+    drop_reader(state + 1);
+    drop_reader(state);
 }
 
 static void use_buffers(rws__ring *ring, uint32_t count)
@@ -134,6 +157,7 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
     io_uring_buf_ring_init(ring->buffer_ring);
     for (uint32_t i = 0; i < count; i++) {
         ring->buffer_states[i].lender = (rws__lender){release_buffer, .for_this_turn = true};
+        ring->buffer_states[i].across = (rws__lender){release_across, .for_this_turn = true};
         ring->buffer_states[i].ring = ring;
     }
     bool grows = (flags & RWS__PBUF_RING_INC) && count > INCREMENTAL_START;
@@ -377,11 +401,24 @@ void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
     drop_reader(&ring->buffer_states[buffer_index(cqe)]);
 }
 
-rws__lender *rws__ring_lend(rws__ring *ring, const rws__cqe *cqe)
+bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
-    buffer_state *state = &ring->buffer_states[buffer_index(cqe)];
+    if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0) return false;
+    uint32_t index = buffer_index(cqe);
+    return ring->buffer_memory + index * ring->buffer_bytes + ring->buffer_states[index].head ==
+           end;
+}
+
+rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
+{
+    size_t begin = (size_t)(data - ring->buffer_memory);
+    size_t first = begin / ring->buffer_bytes, last = (begin + len - 1) / ring->buffer_bytes;
+    if (last > first + 1) return NULL;
+    buffer_state *state = &ring->buffer_states[first];
     state->readers++;
-    return &state->lender;
+    if (last == first) return &state->lender;
+    state[1].readers++;
+    return &state->across;
 }
 
 /* ---- operations ---- */

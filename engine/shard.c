@@ -260,29 +260,44 @@ static void on_installed(rws_conn *conn, int32_t res)
     }
 }
 
-static void on_recv(rws__shard *shard, rws_conn *conn, const rws__cqe *cqe)
+/* A receive, and what follows it if it goes on in the next buffer; `cqes`: all that are left of the
+ * batch. Returns how many were used. */
+static uint32_t on_recv(rws__shard *shard, rws_conn *conn, const rws__cqe *cqes, uint32_t left)
 {
-    bool more = cqe->flags & RWS__CQE_MORE;
-    if (!(cqe->flags & RWS__CQE_BUFFER)) {
-        if (conn != NULL) rws__conn_on_recv(conn, cqe->res, NULL, more);
-        return;
+    bool more = cqes->flags & RWS__CQE_MORE;
+    if (!(cqes->flags & RWS__CQE_BUFFER)) {
+        if (conn != NULL) rws__conn_on_recv(conn, cqes->res, NULL, more);
+        return 1;
     }
-    uint8_t *data = rws__ring_buffer(shard->ring, cqe);
-    shard->delivery.cqe = cqe;
+    uint8_t *data = rws__ring_buffer(shard->ring, cqes);
+    int32_t len = cqes->res;
+    uint32_t used = 1;
+    while (more && used < left && cqes[used].user_data == cqes->user_data &&
+           rws__ring_continues(shard->ring, data + len, &cqes[used])) {
+        (void)rws__ring_buffer(shard->ring, &cqes[used]);
+        len += cqes[used].res;
+        more = cqes[used].flags & RWS__CQE_MORE;
+        used++;
+    }
     shard->delivery.buffer = data;
-    if (conn != NULL) rws__conn_on_recv(conn, cqe->res, data, more);
-    shard->delivery.cqe = NULL;
-    rws__ring_recycle(shard->ring, cqe);
+    shard->delivery.buffer_end = data + len;
+    if (conn != NULL) rws__conn_on_recv(conn, len, data, more);
+    shard->delivery.buffer = NULL;
+    for (uint32_t i = 0; i < used; i++)
+        rws__ring_recycle(shard->ring, &cqes[i]);
+    return used;
 }
 
-static void dispatch_conn(rws__shard *shard, const rws__cqe *cqe)
+/* As dispatch(). */
+static uint32_t dispatch_conn(rws__shard *shard, const rws__cqe *cqe, uint32_t left)
 {
+    uint32_t used = 1;
     uint32_t slot = rws__op_slot(cqe->user_data);
     RWS_ASSERT(slot < shard->slots_touched);
     rws_conn *conn = &shard->conns[slot];
     if (conn->generation != rws__op_generation(cqe->user_data)) conn = NULL;
     if (rws__op_kind_of(cqe->user_data) == RWS__OP_RECV) {
-        on_recv(shard, conn, cqe);
+        used = on_recv(shard, conn, cqe, left);
     } else if (conn != NULL) {
         switch (rws__op_kind_of(cqe->user_data)) {
         case RWS__OP_SEND: rws__conn_on_send(conn, cqe->res); break;
@@ -304,9 +319,11 @@ static void dispatch_conn(rws__shard *shard, const rws__cqe *cqe)
         }
     }
     if (conn != NULL) rws__conn_try_release(conn);
+    return used;
 }
 
-static void dispatch(rws__shard *shard, const rws__cqe *cqe)
+/* Handle the first of `left` completions, and those that belong to it. Returns their number. */
+static uint32_t dispatch(rws__shard *shard, const rws__cqe *cqe, uint32_t left)
 {
     switch (rws__op_kind_of(cqe->user_data)) {
     case RWS__OP_NONE: break;
@@ -316,8 +333,9 @@ static void dispatch(rws__shard *shard, const rws__cqe *cqe)
         break;
     case RWS__OP_WAKE: shard->wake_armed = false; break;
     case RWS__OP_TICK: shard->tick_armed_ms = 0; break;
-    default: dispatch_conn(shard, cqe);
+    default: return dispatch_conn(shard, cqe, left);
     }
+    return 1;
 }
 
 static void reap(rws__shard *shard)
@@ -325,8 +343,8 @@ static void reap(rws__shard *shard)
     rws__cqe batch[REAP_BATCH];
     uint32_t count;
     while ((count = rws__ring_reap(shard->ring, batch, REAP_BATCH)) > 0)
-        for (uint32_t i = 0; i < count; i++)
-            dispatch(shard, &batch[i]);
+        for (uint32_t i = 0; i < count;)
+            i += dispatch(shard, &batch[i], count - i);
 }
 
 /* All completions of the turn are reaped: a quiet send without one is done. Not while submissions

@@ -36,9 +36,8 @@ typedef struct rws__delivery {
     size_t len;
     rws__payload *payload; /* where it lies; NULL: in the provided buffer */
     uint8_t framed;        /* the opcode of the header that stands before it already, or 0 */
-    /* The provided buffer that is being read; cqe NULL: none. */
-    const rws__cqe *cqe;
-    const uint8_t *buffer;
+    /* The bytes in provided buffers that are being read; NULL: none. */
+    const uint8_t *buffer, *buffer_end;
 } rws__delivery;
 
 typedef struct rws__counters {

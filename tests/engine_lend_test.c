@@ -161,6 +161,30 @@ Test(engine_lend, sends_a_message_from_the_provided_buffer)
     world_end(&w);
 }
 
+/* The head was kept, because it came in pieces: what came behind it is not in a provided buffer. */
+Test(engine_lend, copies_a_message_that_came_behind_a_kept_request)
+{
+    start(0);
+    uint32_t file = world_accept(&w);
+    size_t head = strlen(world_request);
+    world_feed(&w, file, world_request, 20);
+    feed_bytes bytes = {0}, frame = masked_frame(5000);
+    feed_bytes_append(&bytes, world_request + 20, head - 20);
+    feed_bytes_append(&bytes, frame.data, frame.len);
+    feed_all(file, &bytes, bytes.len);
+    world_turns(&w, 4);
+    feed_bytes *wire = &w.ring->wire[file];
+    cr_assert_gt(wire->len, 5004);
+    const uint8_t *echo = wire->data + wire->len - 5004;
+    cr_expect_eq(echo[0], 0x82);
+    for (size_t i = 0; i < 5000; i++)
+        cr_assert_eq(echo[4 + i], (uint8_t)(i * 7 + i / 256), "byte %zu", i);
+    nothing_is_held();
+    feed_bytes_free(&bytes);
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
 /* Messages that came together: the first is lent, the others are copied. */
 Test(engine_lend, sends_pipelined_messages_in_order)
 {

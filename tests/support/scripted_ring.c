@@ -167,6 +167,7 @@ static uint32_t fill_buffer(rws__ring *ring, const void *data, size_t len)
     while (ring->buffers[index] != NULL)
         if (++index == SCRIPT_BUFFERS) abort();
     ring->buffers[index] = must_alloc(len);
+    ring->buffer_len[index] = len;
     ring->buffer_seen[index] = false;
     ring->buffers_out++;
     memcpy(ring->buffers[index], data, len);
@@ -358,12 +359,25 @@ static void release_loan(rws__lender *lender)
     drop_reader((script_loan *)lender);
 }
 
-rws__lender *rws__ring_lend(rws__ring *ring, const rws__cqe *cqe)
+/* Here each receive has a buffer of its own. */
+bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
-    uint32_t index = cqe->flags >> RWS__CQE_BUFFER_SHIFT;
+    (void)ring, (void)end, (void)cqe;
+    return false;
+}
+
+rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
+{
+    uint32_t index = 0;
+    while (index < SCRIPT_BUFFERS && (ring->buffers[index] == NULL || !ring->buffer_seen[index] ||
+                                      data < ring->buffers[index] ||
+                                      data + len > ring->buffers[index] + ring->buffer_len[index]))
+        index++;
+    if (index == SCRIPT_BUFFERS) {
+        breach(ring, "bytes were lent that are in no buffer, or in one that was recycled");
+        return NULL;
+    }
     script_loan *loan = &ring->loans[index];
-    if (ring->buffers[index] == NULL || !ring->buffer_seen[index])
-        breach(ring, "a buffer was lent that was recycled or not looked at");
     loan->lender = (rws__lender){release_loan, .for_this_turn = true};
     loan->ring = ring;
     loan->index = index;

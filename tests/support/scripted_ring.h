@@ -83,6 +83,7 @@ struct rws__ring {
     rws__cqe *cqes; /* scripted, not reaped */
     size_t cqes_first, cqes_count, cqes_capacity;
     uint8_t *buffers[SCRIPT_BUFFERS]; /* given to the engine and not recycled */
+    size_t buffer_len[SCRIPT_BUFFERS];
     bool buffer_seen[SCRIPT_BUFFERS];
     script_loan loans[SCRIPT_BUFFERS];
     uint32_t buffers_out;
