@@ -50,17 +50,22 @@ static bool wants_direct(const rws_conn *conn)
     return conn->decoder.state == RWS__DECODER_DATA && conn->decoder.frame_left > BULK_PEEK;
 }
 
-/* Pause when the shard's budget for partial messages is used up; but for one connection at a time,
- * which goes past it, or nobody would ever end a message and give memory back. */
-static void check_budget(rws_conn *conn)
+/* How much of `want` the shard's budget for partial messages has room for; if none, the connection
+ * is paused. But for one connection at a time, which goes past the budget, or nobody would ever end
+ * a message and give memory back. */
+static size_t within_budget(rws_conn *conn, size_t want)
 {
     rws__shard *shard = conn->shard;
-    if (shard->partial.charged_bytes <= shard->config->partial_bytes_max) return;
+    const rws__pool *pool = &shard->partial;
+    if (pool->charged_bytes + want <= pool->budget_bytes) return want;
     if (shard->budget_holder == NULL) shard->budget_holder = conn;
-    if (shard->budget_holder != conn) rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
+    if (shard->budget_holder == conn) return want;
+    if (pool->charged_bytes < pool->budget_bytes) return pool->budget_bytes - pool->charged_bytes;
+    rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
+    return 0;
 }
 
-/* Receive into the assembly. Returns 0, -EAGAIN (not in this turn) or -ENOMEM. */
+/* Receive into the assembly. Returns 0, -EAGAIN (not in this turn), -EBUSY (paused) or -ENOMEM. */
 static int arm_direct(rws_conn *conn, uint64_t user_data)
 {
     rws__shard *shard = conn->shard;
@@ -72,10 +77,11 @@ static int arm_direct(rws_conn *conn, uint64_t user_data)
         if (ask > step) ask = step;
     }
     if (shard->direct_bytes > 0 && shard->direct_bytes + ask > DIRECT_TURN) return -EAGAIN;
+    ask = within_budget(conn, ask);
+    if (ask == 0) return -EBUSY;
     int res = rws__payload_reserve(&conn->assembly, &shard->partial, came + ask, came + left);
     if (res == 0) res = rws__payload_charge(conn->assembly, came + ask);
     if (res != 0) return res;
-    check_budget(conn);
     shard->direct_bytes += ask;
     return rws__ring_recv(shard->ring, (uint32_t)conn->file, conn->assembly->data + came, ask,
                           user_data);
@@ -94,10 +100,8 @@ void rws__conn_arm_recv(rws_conn *conn)
             rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
             return;
         }
-        if (res == -EAGAIN) {
-            rws__conn_defer(conn);
-            return;
-        }
+        if (res == -EAGAIN) rws__conn_defer(conn);
+        if (res == -EAGAIN || res == -EBUSY) return;
     } else if (conn->bulk || !(shard->features & RWS_FEATURE_MULTISHOT_RECV)) {
         mode = RWS__RECV_SINGLE;
         res = rws__ring_recv_provided(shard->ring, (uint32_t)conn->file, conn->bulk ? BULK_PEEK : 0,
@@ -172,7 +176,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
             rws__conn_mark_dirty(conn);
         }
         conn->small_recvs = 0;
-        check_budget(conn);
+        (void)within_budget(conn, 1);
         return;
     }
     rws__payload *message = conn->assembly;
