@@ -45,6 +45,14 @@ int rws__frame_parse(rws__frame *frame, const uint8_t *data, size_t len);
  */
 size_t rws__frame_write(uint8_t *out, const rws__frame *frame);
 
+/* The same for an unmasked frame of less than 126 bytes: two bytes. */
+static inline size_t rws__frame_write_small(uint8_t *out, uint8_t opcode, bool fin, size_t len)
+{
+    out[0] = (uint8_t)((fin ? 0x80u : 0) | opcode);
+    out[1] = (uint8_t)len;
+    return 2;
+}
+
 /* The length of the header that rws__frame_write() would write. */
 size_t rws__frame_header_len(uint64_t payload_len, bool masked);
 

@@ -36,7 +36,9 @@ static void queued(rws_conn *conn)
     if (config->role == RWS_SERVER) rws__conn_set_pause(conn, RWS__PAUSE_QUEUE);
 }
 
-int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len)
+/* Frames of any size, of both roles; apart, so that the small ones do not pay for it. */
+__attribute__((noinline)) static int queue_any(rws_conn *conn, uint8_t opcode, bool fin,
+                                               const void *data, size_t len)
 {
     rws__shard *shard = conn->shard;
     bool masked = shard->config->role == RWS_CLIENT;
@@ -51,6 +53,20 @@ int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *
     else if (len > 0)
         memcpy(out + header, data, len);
     rws__sendq_commit(&conn->sendq, header + len);
+    queued(conn);
+    return 0;
+}
+
+int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len)
+{
+    rws__shard *shard = conn->shard;
+    if (len >= 126 || shard->config->role != RWS_SERVER)
+        return queue_any(conn, opcode, fin, data, len);
+    uint8_t *out = rws__sendq_reserve(&conn->sendq, &shard->send_slab, 2 + len);
+    if (out == NULL) return -ENOMEM;
+    out += rws__frame_write_small(out, opcode, fin, len);
+    if (len > 0) memcpy(out, data, len);
+    rws__sendq_commit(&conn->sendq, 2 + len);
     queued(conn);
     return 0;
 }
@@ -83,12 +99,11 @@ static rws__lender *find_lender(rws_conn *conn, size_t header)
 }
 
 /* Send the message in on_message from where it lies. False: it has to be copied. */
-static bool lend_delivery(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
+static bool lend_delivery(rws_conn *conn, rws_opcode opcode, size_t len)
 {
     rws__shard *shard = conn->shard;
     rws__delivery *delivery = &shard->delivery;
-    if (data != delivery->data || len != delivery->len || shard->config->role != RWS_SERVER)
-        return false;
+    if (len != delivery->len || shard->config->role != RWS_SERVER) return false;
     if (delivery->framed != 0 && delivery->framed != opcode) return false;
     rws__frame frame = {.payload_len = len, .opcode = (uint8_t)opcode, .fin = true};
     size_t header = rws__frame_header_len(len, false);
@@ -118,8 +133,9 @@ int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t le
     if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
     int res = admit(conn, len);
     if (res != 0) return res;
-    if (data == NULL || !lend_delivery(conn, opcode, data, len))
-        res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
+    bool lent =
+        data != NULL && data == conn->shard->delivery.data && lend_delivery(conn, opcode, len);
+    if (!lent) res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
     if (res == 0) rws__count(&conn->shard->counters.messages_sent, 1);
     return res;
 }

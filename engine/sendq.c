@@ -31,7 +31,7 @@ static void append_chunk(rws__sendq *queue, rws__chunk *chunk)
     queue->tail = chunk;
 }
 
-static rws__chunk *add_chunk(rws__sendq *queue, rws__slab *slab, size_t bytes)
+uint8_t *rws__sendq_grow(rws__sendq *queue, rws__slab *slab, size_t bytes)
 {
     if (queue->chunk_order == 0) queue->chunk_order = CHUNK_ORDER_MIN;
     if (queue->head != NULL && queue->chunk_order < CHUNK_ORDER_MAX) queue->chunk_order++;
@@ -39,25 +39,9 @@ static rws__chunk *add_chunk(rws__sendq *queue, rws__slab *slab, size_t bytes)
     size_t usual = (size_t)1 << queue->chunk_order;
     rws__chunk *chunk = take_chunk(slab, want > usual ? want : usual);
     if (chunk == NULL && want < usual) chunk = take_chunk(slab, want);
-    if (chunk != NULL) append_chunk(queue, chunk);
-    return chunk;
-}
-
-uint8_t *rws__sendq_reserve(rws__sendq *queue, rws__slab *slab, size_t bytes)
-{
-    rws__chunk *chunk = queue->tail;
-    if (chunk == NULL || chunk->lender != NULL || chunk->capacity - chunk->end < bytes) {
-        chunk = add_chunk(queue, slab, bytes);
-        if (chunk == NULL) return NULL;
-    }
-    return chunk->own + chunk->end;
-}
-
-void rws__sendq_commit(rws__sendq *queue, size_t bytes)
-{
-    queue->tail->end += (uint32_t)bytes;
-    queue->bytes += bytes;
-    queue->burst += (uint32_t)bytes;
+    if (chunk == NULL) return NULL;
+    append_chunk(queue, chunk);
+    return chunk->own;
 }
 
 /* A chunk is empty if its room was reserved and then not used. */
@@ -76,8 +60,7 @@ bool rws__sendq_lend(rws__sendq *queue, rws__slab *slab, const uint8_t *data, si
     if (chunk == NULL) return false;
     chunk->data = data;
     chunk->lender = lender;
-    chunk->end = (uint32_t)bytes;
-    chunk->capacity = 0;
+    chunk->end = chunk->capacity = (uint32_t)bytes;
     append_chunk(queue, chunk);
     queue->bytes += bytes;
     return true;

@@ -25,7 +25,7 @@ typedef struct rws__chunk {
     rws__lender *lender; /* of `data`; NULL: it is `own` */
     uint32_t begin;      /* first byte that was not sent yet */
     uint32_t end;        /* behind the last byte */
-    uint32_t capacity;   /* of `own`; 0 with a lender: nothing is appended */
+    uint32_t capacity;   /* of `own`; with a lender `end`: nothing is appended */
     uint8_t own[];
 } rws__chunk;
 
@@ -38,8 +38,19 @@ typedef struct rws__sendq {
 
 /* Room for `bytes` in one piece at the end of the queue, or NULL if the slab is used up. The bytes
  * count only with rws__sendq_commit(). */
-uint8_t *rws__sendq_reserve(rws__sendq *queue, rws__slab *slab, size_t bytes);
-void rws__sendq_commit(rws__sendq *queue, size_t bytes);
+uint8_t *rws__sendq_grow(rws__sendq *queue, rws__slab *slab, size_t bytes);
+static inline uint8_t *rws__sendq_reserve(rws__sendq *queue, rws__slab *slab, size_t bytes)
+{
+    rws__chunk *chunk = queue->tail;
+    if (chunk != NULL && chunk->capacity - chunk->end >= bytes) return chunk->own + chunk->end;
+    return rws__sendq_grow(queue, slab, bytes);
+}
+static inline void rws__sendq_commit(rws__sendq *queue, size_t bytes)
+{
+    queue->tail->end += (uint32_t)bytes;
+    queue->bytes += bytes;
+    queue->burst += (uint32_t)bytes;
+}
 
 /* Queue `bytes` that `lender` lends: *taken* if true is returned, and given back by release() when
  * they were sent or the queue is cleared. False: the slab is used up. */
