@@ -24,12 +24,12 @@ typedef struct rws__config {
     size_t send_pool_bytes_max;
     size_t high_watermark_bytes;
     size_t low_watermark_bytes;
+    uint64_t busy_wait_us;
     int socket_send_buffer_bytes;
     uint32_t handshake_timeout_ms;
     uint32_t message_timeout_ms;
     uint32_t close_timeout_ms;
     uint32_t drain_timeout_ms;
-    uint64_t busy_wait_us;
     bool handle_ping, handle_pong, handle_close;
     bool peer_address;
     bool fixed_mask_key;
