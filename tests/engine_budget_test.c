@@ -85,8 +85,8 @@ Test(engine_budget, goes_on_when_others_are_done)
     world_end(&w);
 }
 
-/* What was merely declared takes addresses, at most half of them and half of the budget; then as much
- * as a step needs. That it takes no memory is shown by engine_security_memory. */
+/* What was merely declared takes addresses, at most half of them and half of the budget; then as
+ * much as a step needs. That it takes no memory is shown by engine_security_memory. */
 Test(engine_budget, leaves_half_to_what_came)
 {
     rws_server_options options = world_server_options();

@@ -397,11 +397,10 @@ RWS_API void rws_conn_resume(rws_conn *conn);
 RWS_API size_t rws_conn_buffered(const rws_conn *conn);
 
 /**
- * The peer's address. `*len` is the size of `*address` on entry and its length on return. It is
- * asked for by the first call, and kept: a program that wants it in on_close calls this before, in
- * on_upgrade or on_open, because a peer that has reset the connection has no address any more.
+ * The peer's address. `*len` is the size of `*address` on entry and its length on return. The first
+ * call on a connection asks the kernel (one system call), also in on_close and after a reset.
  * Thread: loop. Returns 0 (unix sockets: AF_UNIX without a path), or RWS_E_STATE if it is not known
- * (no_peer_address, or the peer is gone).
+ * (no_peer_address).
  */
 RWS_API int rws_conn_peer(const rws_conn *conn, struct sockaddr_storage *address, socklen_t *len);
 
