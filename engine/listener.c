@@ -1,6 +1,7 @@
 #include "engine/listener.h"
 
 #include "engine/group.h"
+#include "engine/loopback.h"
 #include "engine/op.h"
 #include "engine/shard.h"
 
@@ -216,7 +217,9 @@ void rws__listener_init(rws__listener *listener, int fd)
     if (fd < 0) return;
     any_address address = {0};
     socklen_t len = sizeof address;
-    if (getsockname(fd, &address.generic, &len) == 0) listener->family = address.generic.sa_family;
+    if (getsockname(fd, &address.generic, &len) != 0) return;
+    listener->family = address.generic.sa_family;
+    listener->loopback = rws__is_loopback(&address.generic);
 }
 
 /* ---- accepting ---- */

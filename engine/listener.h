@@ -30,6 +30,7 @@ typedef struct rws__accept_slot {
 typedef struct rws__listener {
     int fd; /* -1: this shard does not accept */
     sa_family_t family;
+    bool loopback;   /* it listens on a loopback address: no peer comes through a network card */
     bool hand_round; /* ordinary descriptors, for all shards in turn */
     bool multishot_armed;
     bool cancelled; /* the cancel of what is armed was submitted */
