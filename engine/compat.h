@@ -22,6 +22,11 @@ struct rws__buf_reg {
 /* IORING_OP_URING_CMD on sockets, 6.7. */
 #define RWS__SOCKET_GETSOCKOPT 2u /* SOCKET_URING_OP_GETSOCKOPT */
 
+/* IORING_OP_SEND_ZC with a report of what became of it, 6.2 and stable releases of 6.1. The report
+ * is the notification's res. */
+#define RWS__SEND_ZC_REPORT_USAGE  (1u << 3)  /* IORING_SEND_ZC_REPORT_USAGE */
+#define RWS__NOTIF_USAGE_ZC_COPIED (1u << 31) /* IORING_NOTIF_USAGE_ZC_COPIED */
+
 #ifndef SO_PEERNAME
 #define SO_PEERNAME 28
 #endif

@@ -26,6 +26,8 @@ static const struct {
     {RWS_FEATURE_DIRECT_LARGE, "direct_large",
      "large messages are received straight into their own memory"},
     {RWS_FEATURE_MULTISHOT_RECV, "multishot_recv", "one submission receives many times"},
+    {RWS_FEATURE_SEND_ZC, "send_zc",
+     "large messages are sent without a copy where the network card can (Linux 6.2, later 6.1)"},
 };
 
 const char *rws_feature_name(rws_feature feature)

@@ -31,8 +31,12 @@ typedef struct rws__cqe {
 /* The kernel's values; ring.c asserts them. */
 #define RWS__CQE_BUFFER       1u  /* a provided buffer was used */
 #define RWS__CQE_MORE         2u  /* the multishot operation goes on */
+#define RWS__CQE_NOTIFICATION 8u  /* the memory of a zero-copy send is ours again */
 #define RWS__CQE_BUFFER_MORE  16u /* incremental: the buffer has room left and stays in the ring */
 #define RWS__CQE_BUFFER_SHIFT 16
+
+/* In the result of a notification: the kernel copied all the same. */
+#define RWS__NOTIFICATION_COPIED (1u << 31)
 
 typedef struct rws__ring_options {
     uint32_t sq_entries;
@@ -112,8 +116,20 @@ int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len,
 int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_t len,
                          uint64_t user_data);
 
+/*
+ * Send all of `len` bytes, waiting for room, from where they lie: they may not change before the
+ * notification, which comes when the peer has them. First comes the completion with the result, and
+ * RWS__CQE_MORE if a notification follows; -ENOMEM (limit of locked memory), -EOPNOTSUPP, -EINVAL …
+ * if it can't be done here. Needs RWS_FEATURE_SEND_ZC.
+ */
+int rws__ring_send_zero_copy(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                             uint64_t user_data);
+
 int rws__ring_connect(rws__ring *ring, uint32_t file, const struct sockaddr *address, socklen_t len,
                       uint64_t user_data);
+/* Reset a TCP connection at once: what the peer has not got yet is thrown away. No completion of
+ * its own on success. */
+int rws__ring_disconnect(rws__ring *ring, uint32_t file);
 int rws__ring_shutdown_write(rws__ring *ring, uint32_t file, uint64_t user_data);
 int rws__ring_close(rws__ring *ring, uint32_t file, uint64_t user_data);
 

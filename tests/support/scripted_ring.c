@@ -37,7 +37,7 @@ static void breach(rws__ring *ring, const char *what)
 
 static bool is_send(script_kind kind)
 {
-    return kind == SCRIPT_SEND || kind == SCRIPT_SEND_QUIET;
+    return kind == SCRIPT_SEND || kind == SCRIPT_SEND_QUIET || kind == SCRIPT_SEND_ZERO_COPY;
 }
 
 static bool is_recv(script_kind kind)
@@ -157,7 +157,27 @@ void script_complete(rws__ring *ring, script_op *op, int32_t res, uint32_t flags
     if (op->kind == SCRIPT_INSTALL && res > 0)
         memcpy(op->memory, &(int32_t){ring->next_install++}, sizeof(int32_t));
     push(ring, (rws__cqe){op->user_data, res, flags});
-    if (!(flags & RWS__CQE_MORE)) drop(ring, op);
+    if (!(flags & RWS__CQE_MORE))
+        drop(ring, op);
+    else if (op->kind == SCRIPT_SEND_ZERO_COPY)
+        op->notifies = true;
+}
+
+void script_notify(rws__ring *ring, script_op *op, bool copied)
+{
+    check_memory(ring, op);
+    push(ring, (rws__cqe){op->user_data, copied ? (int32_t)RWS__NOTIFICATION_COPIED : 0,
+                          RWS__CQE_NOTIFICATION});
+    drop(ring, op);
+}
+
+/* Also a send that was cancelled is notified of. */
+static void cancel_one(rws__ring *ring, script_op *op)
+{
+    bool notifies = op->kind == SCRIPT_SEND_ZERO_COPY;
+    if (!op->notifies) script_complete(ring, op, -ECANCELED, notifies ? RWS__CQE_MORE : 0);
+    if (notifies && !(ring->manual & SCRIPT_BIT(SCRIPT_SEND_ZERO_COPY)))
+        script_notify(ring, op, true);
 }
 
 /* Put data in a provided buffer; returns the flags of its completion. */
@@ -204,7 +224,7 @@ void script_cancel_closed(rws__ring *ring)
     for (script_op *op = ring->ops, *next; op != NULL; op = next) {
         next = op->next;
         if (is_of_file(op->kind) && op->kind != SCRIPT_CLOSE && ring->closed[op->file])
-            script_complete(ring, op, -ECANCELED, 0);
+            cancel_one(ring, op);
     }
 }
 
@@ -218,7 +238,17 @@ static void cancel(rws__ring *ring, const script_op *cancel)
         bool meant = cancel->kind == SCRIPT_CANCEL_FILE
                          ? is_of_file(op->kind) && op->file == cancel->file
                          : op->kind < SCRIPT_CANCEL && op->user_data == cancel->target;
-        if (meant) script_complete(ring, op, -ECANCELED, 0);
+        if (meant && !op->notifies) cancel_one(ring, op);
+    }
+}
+
+/* What the peer has not got is thrown away. */
+static void disconnect(rws__ring *ring, uint32_t file)
+{
+    if (ring->closed[file]) breach(ring, "a disconnect of a closed file");
+    for (script_op *op = ring->ops, *next; op != NULL; op = next) {
+        next = op->next;
+        if (op->notifies && op->file == file) script_notify(ring, op, false);
     }
 }
 
@@ -227,6 +257,10 @@ static void complete_usual(rws__ring *ring, script_op *op)
 {
     switch (op->kind) {
     case SCRIPT_SEND: script_complete(ring, op, (int32_t)op->len, 0); return;
+    case SCRIPT_SEND_ZERO_COPY:
+        if (!op->notifies) script_complete(ring, op, (int32_t)op->len, RWS__CQE_MORE);
+        script_notify(ring, op, ring->copies);
+        return;
     case SCRIPT_SHUTDOWN:
     case SCRIPT_CONNECT:
     case SCRIPT_CLOSE: script_complete(ring, op, 0, 0); return;
@@ -241,6 +275,7 @@ static void complete_usual(rws__ring *ring, script_op *op)
             script_complete(ring, op, sizeof value, 0);
         return;
     }
+    case SCRIPT_DISCONNECT: disconnect(ring, op->file); break;
     case SCRIPT_SEND_QUIET: send_out(ring, op, op->len); break;
     default: return;
     }
@@ -378,7 +413,7 @@ rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
         return NULL;
     }
     script_loan *loan = &ring->loans[index];
-    loan->lender = (rws__lender){release_loan, .for_this_turn = true};
+    loan->lender = (rws__lender){.release = release_loan, .for_this_turn = true};
     loan->ring = ring;
     loan->index = index;
     loan->readers++;
@@ -463,6 +498,17 @@ int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_
                          uint64_t user_data)
 {
     return queue_memory(ring, SCRIPT_SEND_QUIET, file, data, len, user_data);
+}
+
+int rws__ring_send_zero_copy(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                             uint64_t user_data)
+{
+    return queue_memory(ring, SCRIPT_SEND_ZERO_COPY, file, data, len, user_data);
+}
+
+int rws__ring_disconnect(rws__ring *ring, uint32_t file)
+{
+    return queue_simple(ring, SCRIPT_DISCONNECT, file, 0);
 }
 
 int rws__ring_connect(rws__ring *ring, uint32_t file, const struct sockaddr *address, socklen_t len,

@@ -4,10 +4,10 @@
  * usual ones complete by themselves (`manual` names the others).
  *
  * What is checked at every step, because the kernel would make it a corrupted memory: the memory of
- * a send does not change before its completion, nobody writes to the memory of a receive in flight,
- * each completion with a buffer is looked at once and recycled once. `broken` names the first
- * breach. A provided buffer is a block of its own of the exact size, freed when it is recycled, so
- * that the address sanitizer sees whoever reads it later.
+ * a send does not change before its completion (or its notification), nobody writes to the memory
+ * of a receive in flight, each completion with a buffer is looked at once and recycled once.
+ * `broken` names the first breach. A provided buffer is a block of its own of the exact size, freed
+ * when it is recycled, so that the address sanitizer sees whoever reads it later.
  *
  * The clock stands still unless a test moves it (`script_now_ms`; linked with
  * --wrap=clock_gettime).
@@ -29,7 +29,9 @@ typedef enum script_kind {
     SCRIPT_RECV,
     SCRIPT_SEND,
     SCRIPT_SEND_QUIET,
+    SCRIPT_SEND_ZERO_COPY,
     SCRIPT_CONNECT,
+    SCRIPT_DISCONNECT,
     SCRIPT_SHUTDOWN,
     SCRIPT_CLOSE,
     SCRIPT_CANCEL,
@@ -57,6 +59,7 @@ typedef struct script_op {
     uint8_t *copy;   /* what `memory` held when it was lent */
     uint64_t target; /* CANCEL: user_data; TIMEOUT: when it is due */
     bool submitted;  /* a turn has passed */
+    bool notifies;   /* SEND_ZERO_COPY: its result was posted, its notification was not */
     struct script_op *next;
 } script_op;
 
@@ -87,6 +90,7 @@ struct rws__ring {
     bool buffer_seen[SCRIPT_BUFFERS];
     script_loan loans[SCRIPT_BUFFERS];
     uint32_t buffers_out;
+    bool copies;                   /* notifications say so */
     feed_bytes wire[SCRIPT_FILES]; /* what was sent */
     bool closed[SCRIPT_FILES];
     int32_t next_install; /* the index that the next descriptor gets in the table */
@@ -106,6 +110,8 @@ uint32_t script_count(const rws__ring *ring, uint32_t file);
 void script_complete(rws__ring *ring, script_op *op, int32_t res, uint32_t flags);
 /* Bytes for the receive of a file. Returns how many it took; a multishot goes on unless `last`. */
 size_t script_recv(rws__ring *ring, uint32_t file, const void *data, size_t len, bool last);
+/* The notification of a zero-copy send whose result was posted with RWS__CQE_MORE. */
+void script_notify(rws__ring *ring, script_op *op, bool copied);
 /* Cancel what is in flight on files that were closed: where the cancel itself was manual. */
 void script_cancel_closed(rws__ring *ring);
 /* A completion out of nowhere; with data, in a provided buffer. */
