@@ -135,6 +135,9 @@ static int submit_close(rws_conn *conn)
     rws__ring *ring = conn->shard->ring;
     uint32_t file = (uint32_t)conn->file;
     if (submit_cancel(conn) != 0) return -EAGAIN;
+    /* After a mere close the kernel would offer the rest to a peer that takes nothing for minutes
+     * more, and keep the memory as long. */
+    if (rws__conn_lends_to_kernel(conn) && rws__ring_disconnect(ring, file) != 0) return -EAGAIN;
     int res =
         rws__ring_close(ring, file, rws__op_pack(RWS__OP_CLOSE, conn->slot, conn->generation));
     if (res == 0) conn->ops++;
@@ -145,7 +148,11 @@ static int submit_close(rws_conn *conn)
 static void pump_drain(rws_conn *conn)
 {
     if (conn->drain == RWS__DRAIN_FLUSH) {
-        if (conn->sendq.bytes > 0 || conn->send_mode != RWS__SEND_IDLE) return;
+        /* What is lent to the kernel was not taken by the peer yet: the deadline is for that too.
+         */
+        if (conn->sendq.bytes > 0 || conn->send_mode != RWS__SEND_IDLE ||
+            rws__conn_lends_to_kernel(conn))
+            return;
         conn->drain = conn->eof ? RWS__DRAIN_CANCEL : conn->after_flush;
     }
     if (conn->drain == RWS__DRAIN_SHUTDOWN || conn->drain == RWS__DRAIN_END) {
@@ -244,6 +251,7 @@ static void release_rare(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
     rws__rare *rare = &shard->rare[conn->slot];
+    RWS_ASSERT(rare->kernel_loan == NULL);
     if (rare->subprotocol != NULL) rws__pool_give(&shard->partial, rare->subprotocol);
     if (rare->dial != NULL) rws__dial_free(shard->config, rare->dial);
     memset(rare, 0, sizeof *rare);

@@ -3,9 +3,9 @@
  *
  * Invariants:
  * - `state` changes only through rws__conn_enter(), by the table of legal moves in conn.c.
- * - `ops` counts the operations in flight that use the connection's file or memory. The slot is
- * freed when it is draining, its file is closed and `ops` is 0, and not before: a submitted receive
- * or send still owns our memory after a close.
+ * - `ops` counts the operations in flight that use the connection's file or memory, and the
+ * notification of a zero-copy send. The slot is freed when it is draining, its file is closed and
+ * `ops` is 0, and not before: a submitted receive or send still owns our memory after a close.
  * - Nothing is submitted from a callback: what a connection wants (receive, send, close) follows
  * from its state, and rws__conn_pump() submits it at the end of the turn for every connection that
  * was marked dirty.
@@ -53,8 +53,9 @@ typedef enum rws__drain {
 
 typedef enum rws__send_mode {
     RWS__SEND_IDLE = 0,
-    RWS__SEND_QUIET,   /* in flight; no completion means success */
-    RWS__SEND_COUNTED, /* in flight; a completion will come */
+    RWS__SEND_QUIET,     /* in flight; no completion means success */
+    RWS__SEND_COUNTED,   /* in flight; a completion will come */
+    RWS__SEND_ZERO_COPY, /* likewise; what is lent, is lent to the kernel too (conn_zero_copy.c) */
 } rws__send_mode;
 
 typedef enum rws__recv_mode {
@@ -72,13 +73,16 @@ typedef enum rws__recv_mode {
 /* What few connections have. It is in an array of its own, whose pages cost nothing before they are
  * used. */
 typedef struct rws__rare {
-    rws__dial *dial;   /* clients, until the connection is open */
-    char *subprotocol; /* from the partial pool, or NULL */
+    rws__dial *dial;          /* clients, until the connection is open */
+    char *subprotocol;        /* from the partial pool, or NULL */
+    rws__lender *kernel_loan; /* what a zero-copy send reads, until its notification; or NULL */
     union {
         struct sockaddr generic;
         struct sockaddr_in in;
         struct sockaddr_in6 in6;
-    } peer; /* AF_UNSPEC: not known, or not asked for yet */
+    } peer;              /* AF_UNSPEC: not known, or not asked for yet */
+    bool zero_copy_sent; /* some of it left: its notification's report counts */
+    bool zero_copy_off;  /* given up */
 } rws__rare;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */
@@ -159,10 +163,22 @@ void rws__conn_on_eof(rws_conn *conn);
 /* Whether a program may send this as a message. */
 bool rws__may_send(rws_opcode opcode, const void *data, size_t len);
 int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len);
-void rws__conn_on_send(rws_conn *conn, int32_t res);
+/* `more`: a notification follows. */
+void rws__conn_on_send(rws_conn *conn, int32_t res, bool more);
 /* The quiet send in flight got no completion: it is done. */
 void rws__conn_quiet_done(rws_conn *conn);
 int rws__conn_submit_send(rws_conn *conn);
+
+/* conn_zero_copy.c */
+/* Whether the front of the queue, `len` bytes, is to be sent without a copy. */
+bool rws__conn_may_zero_copy(rws_conn *conn, size_t len);
+/* Such a send was submitted. */
+void rws__conn_lend_to_kernel(rws_conn *conn);
+/* It has completed. Returns `res`, or -EAGAIN where a plain send is to be tried instead. */
+int32_t rws__conn_end_zero_copy(rws_conn *conn, int32_t res, bool more);
+void rws__conn_on_notification(rws_conn *conn, bool copied);
+/* Whether the kernel reads what a zero-copy send was given. */
+bool rws__conn_lends_to_kernel(const rws_conn *conn);
 
 /* conn_upgrade.c */
 void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len);

@@ -231,6 +231,12 @@ static bool end_borrowing(rws_conn *conn)
     return !rws__sendq_is_borrowed(&conn->sendq);
 }
 
+static rws__send_mode choose_mode(rws_conn *conn, size_t len)
+{
+    if (rws__conn_may_zero_copy(conn, len)) return RWS__SEND_ZERO_COPY;
+    return may_be_quiet(conn, len) ? RWS__SEND_QUIET : RWS__SEND_COUNTED;
+}
+
 int rws__conn_submit_send(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
@@ -238,21 +244,30 @@ int rws__conn_submit_send(rws_conn *conn)
     size_t len = rws__sendq_front(&conn->sendq, &data);
     RWS_ASSERT(len > 0);
     uint64_t user_data = rws__op_pack(RWS__OP_SEND, conn->slot, conn->generation);
-    bool quiet = may_be_quiet(conn, len);
-    if (!quiet) {
+    uint32_t file = (uint32_t)conn->file;
+    rws__send_mode mode = choose_mode(conn, len);
+    int res;
+    switch (mode) {
+    case RWS__SEND_ZERO_COPY:
+        res = rws__ring_send_zero_copy(shard->ring, file, data, len, user_data);
+        break;
+    case RWS__SEND_QUIET:
+        res = rws__ring_send_quiet(shard->ring, file, data, len, user_data);
+        break;
+    default:
         if (!end_borrowing(conn)) {
             rws__conn_cut(conn, RWS_CLOSED_BY_US);
             return 0;
         }
         len = rws__sendq_front(&conn->sendq, &data);
+        res = rws__ring_send(shard->ring, file, data, len, user_data);
     }
-    int res = quiet ? rws__ring_send_quiet(shard->ring, (uint32_t)conn->file, data, len, user_data)
-                    : rws__ring_send(shard->ring, (uint32_t)conn->file, data, len, user_data);
     if (res != 0) return res;
-    conn->send_mode = quiet ? RWS__SEND_QUIET : RWS__SEND_COUNTED;
+    conn->send_mode = (uint8_t)mode;
     conn->send_len = (uint32_t)len;
     conn->ops++;
-    if (quiet) {
+    if (mode == RWS__SEND_ZERO_COPY) rws__conn_lend_to_kernel(conn);
+    if (mode == RWS__SEND_QUIET) {
         RWS_ASSERT(shard->quiet.count < shard->quiet.capacity);
         shard->quiet.conns[shard->quiet.count++] = conn;
     }
@@ -280,9 +295,10 @@ void rws__conn_quiet_done(rws_conn *conn)
     sent(conn, conn->send_len);
 }
 
-void rws__conn_on_send(rws_conn *conn, int32_t res)
+void rws__conn_on_send(rws_conn *conn, int32_t res, bool more)
 {
     bool quiet = conn->send_mode == RWS__SEND_QUIET;
+    if (conn->send_mode == RWS__SEND_ZERO_COPY) res = rws__conn_end_zero_copy(conn, res, more);
     conn->send_mode = RWS__SEND_IDLE;
     conn->ops--;
     conn->send_blocked = quiet;

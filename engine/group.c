@@ -259,6 +259,8 @@ void rws__group_stats(const rws__group *group, rws_stats *out)
         ADD(accept_pauses);
         ADD(cut_off);
         ADD(ring_enters);
+        ADD(sends_zero_copy);
+        ADD(zero_copy_given_up);
 #undef ADD
     }
     size_t size = out->size < sizeof stats ? out->size : sizeof stats;

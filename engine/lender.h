@@ -9,6 +9,7 @@
 
 typedef struct rws__lender {
     void (*release)(struct rws__lender *lender);
+    void (*retain)(struct rws__lender *lender); /* one more loan; NULL if for_this_turn */
     bool for_this_turn; /* wanted back soon: bytes that can't be sent in this turn are copied */
 } rws__lender;
 

@@ -54,6 +54,11 @@ static void release(rws__lender *lender)
     rws__payload_release((rws__payload *)lender);
 }
 
+static void retain(rws__lender *lender)
+{
+    ((rws__payload *)lender)->refs++;
+}
+
 /* What `bytes` of a payload cost: pages, but no more than its block. */
 static size_t cost(const rws__payload *payload, size_t bytes)
 {
@@ -80,7 +85,7 @@ static rws__payload *take(rws__pool *pool, size_t bytes)
     if (payload == NULL) return NULL;
     size_t block = rws__slab_block_bytes(&pool->slab, payload);
     *payload = (rws__payload){
-        .lender = {.release = release},
+        .lender = {.release = release, .retain = retain},
         .pool = pool,
         .capacity = (uint32_t)(block - offsetof(rws__payload, data)),
         .refs = 1,

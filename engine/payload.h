@@ -29,7 +29,7 @@ typedef struct rws__pool {
     size_t charged_bytes_max; /* beyond, nothing is given */
 } rws__pool;
 
-#define RWS__PAYLOAD_ROOM 24u /* the longest frame header is 14 bytes */
+#define RWS__PAYLOAD_ROOM 16u /* the longest frame header is 14 bytes */
 
 typedef struct rws__payload {
     rws__lender lender;

@@ -11,6 +11,11 @@ static void release(rws__lender *lender)
     rws_prepared_release((rws_prepared *)lender);
 }
 
+static void retain(rws__lender *lender)
+{
+    (void)rws_prepared_retain((rws_prepared *)lender);
+}
+
 int rws_prepared_create(rws_prepared **out, const rws_allocator *allocator, rws_opcode opcode,
                         const void *data, size_t len)
 {
@@ -25,7 +30,7 @@ int rws_prepared_create(rws_prepared **out, const rws_allocator *allocator, rws_
         allocator != NULL ? allocator->alloc(bytes, allocator->user) : malloc(bytes);
     if (prepared == NULL) return -ENOMEM;
     *prepared = (rws_prepared){
-        .lender = {.release = release},
+        .lender = {.release = release, .retain = retain},
         .len = (uint32_t)len,
         .opcode = (uint8_t)opcode,
         .header = (uint8_t)header,

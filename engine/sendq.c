@@ -72,6 +72,13 @@ bool rws__sendq_is_borrowed(const rws__sendq *queue)
     return chunk != NULL && chunk->lender != NULL && chunk->lender->for_this_turn;
 }
 
+rws__lender *rws__sendq_lender(const rws__sendq *queue)
+{
+    const rws__chunk *chunk = first_with_bytes(queue);
+    if (chunk == NULL || chunk->lender == NULL || chunk->lender->for_this_turn) return NULL;
+    return chunk->lender;
+}
+
 void rws__sendq_keep(rws__sendq *queue, rws__slab *slab)
 {
     for (rws__chunk **at = &queue->head; *at != NULL; at = &(*at)->next) {

@@ -62,6 +62,9 @@ void rws__sendq_keep(rws__sendq *queue, rws__slab *slab);
 /* Whether the front is lent for this turn only. */
 bool rws__sendq_is_borrowed(const rws__sendq *queue);
 
+/* Whoever lends the front for as long as it takes, or NULL. */
+rws__lender *rws__sendq_lender(const rws__sendq *queue);
+
 /* The bytes to send next, in one piece; 0 if the queue is empty. */
 size_t rws__sendq_front(const rws__sendq *queue, const uint8_t **data);
 /* `bytes` of the front were sent. */

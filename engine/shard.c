@@ -300,7 +300,12 @@ static uint32_t dispatch_conn(rws__shard *shard, const rws__cqe *cqe, uint32_t l
         used = on_recv(shard, conn, cqe, left);
     } else if (conn != NULL) {
         switch (rws__op_kind_of(cqe->user_data)) {
-        case RWS__OP_SEND: rws__conn_on_send(conn, cqe->res); break;
+        case RWS__OP_SEND:
+            if (cqe->flags & RWS__CQE_NOTIFICATION)
+                rws__conn_on_notification(conn, (uint32_t)cqe->res & RWS__NOTIFICATION_COPIED);
+            else
+                rws__conn_on_send(conn, cqe->res, cqe->flags & RWS__CQE_MORE);
+            break;
         case RWS__OP_SHUTDOWN:
             conn->ops--;
             conn->shutting_down = false;

@@ -43,7 +43,7 @@ typedef struct rws__delivery {
 typedef struct rws__counters {
     _Atomic uint64_t connections, accepted, upgraded, refused, messages_received, messages_sent,
         bytes_received, bytes_sent, protocol_errors, timeouts, no_buffers, cq_overflows,
-        accept_pauses, cut_off, ring_enters;
+        accept_pauses, cut_off, ring_enters, sends_zero_copy, zero_copy_given_up;
 } rws__counters;
 
 typedef struct rws__group rws__group;

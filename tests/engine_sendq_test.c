@@ -170,8 +170,8 @@ static void count_release(rws__lender *lender)
     releases++;
 }
 
-static rws__lender keeper = {count_release, false};
-static rws__lender hurried = {count_release, true};
+static rws__lender keeper = {.release = count_release};
+static rws__lender hurried = {.release = count_release, .for_this_turn = true};
 
 /* Queue `len` lent bytes of the stream. */
 static bool lend(uint64_t *written, uint8_t *memory, size_t len, rws__lender *lender)

@@ -256,9 +256,12 @@ typedef struct rws_stats {
     uint64_t timeouts;          /* connections ended by a deadline */
     uint64_t no_buffers;        /* -ENOBUFS: receives that found no provided buffer */
     uint64_t cq_overflows;
-    uint64_t accept_pauses; /* times that accepting stopped because connections_max was reached */
-    uint64_t cut_off;       /* connections ended by the drain deadline */
-    uint64_t ring_enters;   /* io_uring_enter calls of the loops */
+    uint64_t accept_pauses;   /* times that accepting stopped because connections_max was reached */
+    uint64_t cut_off;         /* connections ended by the drain deadline */
+    uint64_t ring_enters;     /* io_uring_enter calls of the loops */
+    uint64_t sends_zero_copy; /* sends that the kernel was asked not to copy */
+    uint64_t zero_copy_given_up; /* connections on which that was given up: it copied, or could not
+                                    do it */
 } rws_stats;
 
 /** Fill `*stats` as far as its `size`, set by the caller, goes; fields that this library does not
