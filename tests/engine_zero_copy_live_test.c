@@ -38,29 +38,61 @@ static rws_server_options options_for(const char *address, uint32_t off)
     return options;
 }
 
-static uint8_t *large_message(void)
+/* ---- a program that answers with a prepared message, which is lent in any case ---- */
+
+static uint8_t byte_at(size_t i)
 {
-    uint8_t *message = malloc(LARGE);
-    if (message == NULL) abort();
-    for (uint32_t i = 0; i < LARGE; i++)
-        message[i] = (uint8_t)(i * 7 + i / 256);
-    return message;
+    return (uint8_t)(i * 7 + i / 256);
 }
 
-/* Exchange large messages in turn; whether each came back as it was. */
-static bool echoes(raw_client *client, int count)
+static rws_prepared *prepare(size_t len)
 {
-    uint8_t *message = large_message();
-    bool good = true;
-    for (int i = 0; i < count && good; i++) {
-        raw_frame frame;
-        message[0] = (uint8_t)i;
-        good = raw_send_frame(client, RAW_BINARY, message, LARGE) &&
-               raw_read_frame(client, &frame) == 1 && frame.len == LARGE &&
-               memcmp(frame.payload, message, LARGE) == 0;
-    }
-    free(message);
-    return good;
+    rws_prepared *prepared;
+    uint8_t *bytes = malloc(len);
+    if (bytes == NULL) abort();
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = byte_at(i);
+    if (rws_prepared_create(&prepared, NULL, RWS_BINARY, bytes, len) != 0) abort();
+    free(bytes);
+    return prepared;
+}
+
+static rws_prepared *the_answer; /* set before the shard's thread starts */
+
+static int answer(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+{
+    engine_server *server = user;
+    (void)opcode;
+    (void)data;
+    (void)len;
+    atomic_fetch_add(&server->messages, 1);
+    return rws_conn_send_prepared(conn, the_answer);
+}
+
+static int start(engine_server *server, const rws_server_options *options, rws_handler *handler,
+                 rws_prepared *prepared)
+{
+    handler->on_message = answer;
+    the_answer = prepared;
+    return engine_server_start(server, options, handler);
+}
+
+static bool read_answer(raw_client *client, size_t len)
+{
+    raw_frame frame;
+    if (raw_read_frame(client, &frame) != 1 || frame.len != len) return false;
+    for (size_t i = 0; i < len; i++)
+        if (frame.payload[i] != byte_at(i)) return false;
+    return true;
+}
+
+/* Ask in turn for large messages; whether each came as it is. */
+static bool answers(raw_client *client, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (!raw_send_frame(client, RAW_TEXT, "send", 4) || !read_answer(client, LARGE))
+            return false;
+    return true;
 }
 
 static void expect_stats(const engine_server *server, uint64_t sends, uint64_t given_up,
@@ -81,17 +113,20 @@ Test(engine_zero_copy_live, is_tried_once_on_each_connection_and_given_up)
         engine_server server;
         rws_server_options options = options_for("0.0.0.0", *off);
         options.no_peer_address = true;
-        cr_assert_eq(engine_server_start(&server, &options, NULL), 0, "%s", server.error.text);
+        rws_prepared *prepared = prepare(LARGE);
+        rws_handler handler = engine_server_handler();
+        cr_assert_eq(start(&server, &options, &handler, prepared), 0, "%s", server.error.text);
         uint64_t tried = tries(*off);
         for (uint64_t n = 1; n <= 3; n++) {
             raw_client client;
             cr_assert(raw_open(&client, server.port));
-            cr_assert(echoes(&client, 6));
+            cr_assert(answers(&client, 6));
             expect_stats(&server, n * tried, n * tried, "six messages");
             raw_close(&client);
             cr_expect(engine_server_await_connections(&server, 0));
         }
         cr_expect_eq(engine_server_stop(&server), 0);
+        rws_prepared_release(prepared);
     }
 }
 
@@ -113,13 +148,14 @@ Test(engine_zero_copy_live, is_not_tried_where_a_loopback_address_is_known)
         {"::", "127.0.0.1", true},         {"::", "::1", true},
     };
     bool no_ipv6 = false;
+    rws_prepared *prepared = prepare(LARGE);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         engine_server server;
         raw_client client;
         rws_server_options options = options_for(rows[i].listen, 0);
         rws_handler handler = engine_server_handler();
         if (rows[i].asks) handler.on_open = ask_for_peer;
-        int res = engine_server_start(&server, &options, &handler);
+        int res = start(&server, &options, &handler, prepared);
         if (res == -EADDRNOTAVAIL || res == -EAFNOSUPPORT) {
             no_ipv6 = true;
             continue;
@@ -127,12 +163,13 @@ Test(engine_zero_copy_live, is_not_tried_where_a_loopback_address_is_known)
         cr_assert_eq(res, 0, "%s", server.error.text);
         cr_assert(raw_connect(&client, rows[i].connect, server.port, 0));
         cr_assert(raw_upgrade(&client));
-        cr_assert(echoes(&client, 2));
+        cr_assert(answers(&client, 2));
         expect_stats(&server, 0, 0, rows[i].listen);
         raw_close(&client);
         cr_expect(engine_server_await_connections(&server, 0));
         cr_expect_eq(engine_server_stop(&server), 0);
     }
+    rws_prepared_release(prepared);
     if (no_ipv6) cr_skip_test("there is no IPv6 here; IPv4 is right");
 }
 
@@ -145,39 +182,22 @@ Test(engine_zero_copy_live, is_not_tried_on_a_unix_socket)
     snprintf(path, sizeof path, "/tmp/ringws-zero-copy-%d.sock", (int)getpid());
     options.unix_path = path;
     options.shards = 2;
-    cr_assert_eq(engine_server_start(&server, &options, NULL), 0, "%s", server.error.text);
+    rws_handler handler = engine_server_handler();
+    rws_prepared *prepared = prepare(LARGE);
+    cr_assert_eq(start(&server, &options, &handler, prepared), 0, "%s", server.error.text);
     for (int n = 0; n < 2; n++) { /* on either shard */
         cr_assert(raw_connect_unix(&client, path));
         cr_assert(raw_upgrade(&client));
-        cr_assert(echoes(&client, 2));
+        cr_assert(answers(&client, 2));
         expect_stats(&server, 0, 0, "unix");
         raw_close(&client);
     }
     cr_expect(engine_server_await_connections(&server, 0));
     cr_expect_eq(engine_server_stop(&server), 0);
+    rws_prepared_release(prepared);
 }
 
 /* ---- peers that take nothing ---- */
-
-static int send_to_deaf(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
-{
-    engine_server *server = user;
-    (void)opcode;
-    (void)data;
-    (void)len;
-    atomic_fetch_add(&server->messages, 1);
-    return rws_conn_send_prepared(conn, server->context);
-}
-
-static rws_prepared *prepare(size_t len)
-{
-    rws_prepared *prepared;
-    char *zeros = calloc(1, len);
-    cr_assert_not_null(zeros);
-    cr_assert_eq(rws_prepared_create(&prepared, NULL, RWS_BINARY, zeros, len), 0);
-    free(zeros);
-    return prepared;
-}
 
 /* The kernel has the memory of a message that the peer does not take. The connection is cut off,
  * or the server stops: it does not wait for the kernel, which would try for minutes. With 100 KB
@@ -194,10 +214,8 @@ Test(engine_zero_copy_live, a_peer_that_takes_nothing_does_not_keep_the_server)
         options.send_queue_bytes_max = 32u << 20;
         options.socket_send_buffer_bytes = 1 << 20;
         rws_handler handler = engine_server_handler();
-        handler.on_message = send_to_deaf;
-        cr_assert_eq(engine_server_start(&server, &options, &handler), 0, "%s", server.error.text);
         rws_prepared *prepared = prepare(sizes[i]);
-        server.context = prepared;
+        cr_assert_eq(start(&server, &options, &handler, prepared), 0, "%s", server.error.text);
         cr_assert(raw_connect(&client, "127.0.0.1", server.port, 4096));
         cr_assert(raw_upgrade(&client));
         cr_assert(raw_send_frame(&client, RAW_TEXT, "send", 4));
@@ -221,17 +239,14 @@ Test(engine_zero_copy_live, a_slow_peer_gets_everything_before_the_end)
     {
         engine_server server;
         raw_client client;
-        raw_frame frame;
         static const uint8_t close_frame[] = {0x03, 0xe8};
         rws_server_options options = options_for("0.0.0.0", *off);
         options.no_peer_address = true;
         options.close_timeout_ms = 10000;
         options.high_watermark_bytes = 4u << 20; /* it goes on reading meanwhile */
         rws_handler handler = engine_server_handler();
-        handler.on_message = send_to_deaf;
-        cr_assert_eq(engine_server_start(&server, &options, &handler), 0, "%s", server.error.text);
         rws_prepared *prepared = prepare(LARGE);
-        server.context = prepared;
+        cr_assert_eq(start(&server, &options, &handler, prepared), 0, "%s", server.error.text);
         cr_assert(raw_connect(&client, "127.0.0.1", server.port, 4096));
         cr_assert(raw_upgrade(&client));
         for (int n = 0; n < 3; n++)
@@ -240,10 +255,8 @@ Test(engine_zero_copy_live, a_slow_peer_gets_everything_before_the_end)
         raw_end(&client);
         cr_assert(engine_server_await(&server.messages, 3));
         test_sleep_ms(300);
-        for (int n = 0; n < 3; n++) {
-            cr_assert_eq(raw_read_frame(&client, &frame), 1, "message %d", n);
-            cr_expect_eq(frame.len, LARGE);
-        }
+        for (int n = 0; n < 3; n++)
+            cr_assert(read_answer(&client, LARGE), "message %d", n);
         cr_expect_eq(raw_read_close(&client), 1000);
         raw_close(&client);
         cr_expect(engine_server_await_connections(&server, 0));
@@ -257,8 +270,8 @@ Test(engine_zero_copy_live, a_slow_peer_gets_everything_before_the_end)
 #define LOCKED_STEP 65536u
 #define LOCKED_MAX  (8u << 20)
 
-/* Echo as a user who may lock just what a ring needs, and no large message. */
-static int echo_with_little_locked_memory(void)
+/* Serve as a user who may lock just what a ring needs, and no large message. */
+static int serve_with_little_locked_memory(void)
 {
     /* A user of its own: what other processes of a user have locked counts too. */
     uid_t user = 60000 + (uid_t)getpid() % 5000;
@@ -267,20 +280,24 @@ static int echo_with_little_locked_memory(void)
     raw_client client;
     rws_server_options options = options_for("0.0.0.0", 0);
     options.no_peer_address = true;
+    rws_prepared *prepared = prepare(LARGE);
+    rws_handler handler = engine_server_handler();
     struct rlimit limit;
     if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) return SKIPPED;
     int res = -ENOMEM;
     for (rlim_t bytes = 0; res == -ENOMEM && bytes <= LOCKED_MAX; bytes += LOCKED_STEP) {
         limit.rlim_cur = bytes;
         if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0) return SKIPPED;
-        res = engine_server_start(&server, &options, NULL);
+        res = start(&server, &options, &handler, prepared);
     }
     if (res != 0) return SKIPPED;
-    if (!raw_open(&client, server.port) || !echoes(&client, 3)) return 1;
+    if (!raw_open(&client, server.port) || !answers(&client, 3)) return 1;
     rws_stats stats = engine_server_stats(&server);
     if (stats.sends_zero_copy > 1 || stats.zero_copy_given_up != stats.sends_zero_copy) return 2;
     raw_close(&client);
-    return engine_server_await_connections(&server, 0) && engine_server_stop(&server) == 0 ? 0 : 3;
+    if (!engine_server_await_connections(&server, 0) || engine_server_stop(&server) != 0) return 3;
+    rws_prepared_release(prepared);
+    return 0;
 }
 
 Test(engine_zero_copy_live, goes_on_plainly_over_the_limit_of_locked_memory)
@@ -288,7 +305,7 @@ Test(engine_zero_copy_live, goes_on_plainly_over_the_limit_of_locked_memory)
     (void)fflush(NULL);
     pid_t pid = fork();
     cr_assert_geq(pid, 0);
-    if (pid == 0) _exit(echo_with_little_locked_memory());
+    if (pid == 0) _exit(serve_with_little_locked_memory());
     int status;
     while (waitpid(pid, &status, 0) < 0)
         cr_assert_eq(errno, EINTR);
