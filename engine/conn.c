@@ -40,15 +40,15 @@ void rws__conn_mark_dirty(rws_conn *conn)
     conn->shard->dirty = conn->slot + 1;
 }
 
-rws__rare *rws__conn_rare(rws_conn *conn)
+rws__conn_cold *rws__conn_cold_part(rws_conn *conn)
 {
-    conn->has_rare = true;
-    return &conn->shard->rare[conn->slot];
+    conn->has_cold = true;
+    return &conn->shard->cold[conn->slot];
 }
 
 rws__dial *rws__conn_dial(const rws_conn *conn)
 {
-    return conn->has_rare ? conn->shard->rare[conn->slot].dial : NULL;
+    return conn->has_cold ? conn->shard->cold[conn->slot].dial : NULL;
 }
 
 void rws__conn_defer(rws_conn *conn)
@@ -247,15 +247,15 @@ void rws__conn_fail(rws_conn *conn, int status, uint16_t code)
     rws__conn_finish(conn, code, reason, RWS_CLOSED_BY_US, RWS__DRAIN_SHUTDOWN);
 }
 
-static void release_rare(rws_conn *conn)
+static void release_cold(rws_conn *conn)
 {
     rws__shard *shard = conn->shard;
-    rws__rare *rare = &shard->rare[conn->slot];
-    RWS_ASSERT(rare->kernel_loan == NULL);
-    if (rare->subprotocol != NULL) rws__pool_give(&shard->partial, rare->subprotocol);
-    if (rare->dial != NULL) rws__dial_free(shard->config, rare->dial);
-    memset(rare, 0, sizeof *rare);
-    conn->has_rare = false;
+    rws__conn_cold *cold = &shard->cold[conn->slot];
+    RWS_ASSERT(cold->kernel_loan == NULL);
+    if (cold->subprotocol != NULL) rws__pool_give(&shard->partial, cold->subprotocol);
+    if (cold->dial != NULL) rws__dial_free(shard->config, cold->dial);
+    memset(cold, 0, sizeof *cold);
+    conn->has_cold = false;
 }
 
 void rws__conn_try_release(rws_conn *conn)
@@ -266,7 +266,7 @@ void rws__conn_try_release(rws_conn *conn)
     rws__payload_release(conn->assembly);
     rws__payload_release(conn->stalled);
     if (conn->decoder.stash != NULL) rws__pool_give(&shard->partial, conn->decoder.stash);
-    if (conn->has_rare) release_rare(conn);
+    if (conn->has_cold) release_cold(conn);
     rws__timer_clear(&shard->wheel, &conn->timer);
     rws__conn_enter(conn, RWS__CONN_FREE);
     rws__shard_give_conn(shard, conn);
@@ -352,29 +352,29 @@ static void ask_peer(rws_conn *conn)
     const rws__config *config = shard->config;
     if (config->role != RWS_SERVER || !config->peer_address || conn->file < 0) return;
     if (config->unix_path != NULL) {
-        rws__conn_rare(conn)->peer.generic.sa_family = AF_UNIX;
+        rws__conn_cold_part(conn)->peer.generic.sa_family = AF_UNIX;
     } else if (shard->features & RWS_FEATURE_SOCKET_COMMANDS) {
-        rws__rare *rare = rws__conn_rare(conn);
+        rws__conn_cold *cold = rws__conn_cold_part(conn);
         /* SO_PEERNAME wants the family's exact size. */
         socklen_t len =
-            shard->listener.family == AF_INET ? sizeof rare->peer.in : sizeof rare->peer.in6;
-        (void)rws__ring_peer(shard->ring, (uint32_t)conn->file, &rare->peer, len);
+            shard->listener.family == AF_INET ? sizeof cold->peer.in : sizeof cold->peer.in6;
+        (void)rws__ring_peer(shard->ring, (uint32_t)conn->file, &cold->peer, len);
     }
 }
 
 int rws_conn_peer(const rws_conn *conn, struct sockaddr_storage *address, socklen_t *len)
 {
-    const rws__rare *rare = &conn->shard->rare[conn->slot];
-    if (!conn->has_rare || rare->peer.generic.sa_family == AF_UNSPEC)
+    const rws__conn_cold *cold = &conn->shard->cold[conn->slot];
+    if (!conn->has_cold || cold->peer.generic.sa_family == AF_UNSPEC)
         ask_peer(&conn->shard->conns[conn->slot]);
     socklen_t have;
-    switch (rare->peer.generic.sa_family) {
-    case AF_INET: have = sizeof rare->peer.in; break;
-    case AF_INET6: have = sizeof rare->peer.in6; break;
+    switch (cold->peer.generic.sa_family) {
+    case AF_INET: have = sizeof cold->peer.in; break;
+    case AF_INET6: have = sizeof cold->peer.in6; break;
     case AF_UNIX: have = sizeof(sa_family_t); break;
     default: return RWS_E_STATE;
     }
-    memcpy(address, &rare->peer, have < *len ? have : *len);
+    memcpy(address, &cold->peer, have < *len ? have : *len);
     *len = have;
     return 0;
 }
@@ -396,7 +396,7 @@ uint32_t rws_conn_shard(const rws_conn *conn)
 
 rws_span rws_conn_subprotocol(const rws_conn *conn)
 {
-    const char *name = conn->has_rare ? conn->shard->rare[conn->slot].subprotocol : NULL;
+    const char *name = conn->has_cold ? conn->shard->cold[conn->slot].subprotocol : NULL;
     rws_span span = {name, name != NULL ? strlen(name) : 0};
     return span;
 }

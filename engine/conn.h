@@ -6,7 +6,8 @@
  * - `ops` counts the operations in flight that use the connection's file or memory, and the
  * notification of a zero-copy send. The slot is freed when it is draining, its file is closed and
  * `ops` is 0, and not before: a submitted receive or send still owns our memory after a close.
- * - Nothing is submitted from a callback: what a connection wants (receive, send, close) follows
+ * - Nothing is submitted from a callback, but for the one command of rws_conn_peer(), which is done
+ * when the call returns: what a connection wants (receive, send, close) follows
  * from its state, and rws__conn_pump() submits it at the end of the turn for every connection that
  * was marked dirty.
  * - Memory beyond the slot (assembly, stash, stalled input, send chunks) exists only while
@@ -72,7 +73,7 @@ typedef enum rws__recv_mode {
 
 /* What few connections have. It is in an array of its own, whose pages cost nothing before they are
  * used. */
-typedef struct rws__rare {
+typedef struct rws__conn_cold {
     rws__dial *dial;          /* clients, until the connection is open */
     char *subprotocol;        /* from the partial pool, or NULL */
     rws__lender *kernel_loan; /* what a zero-copy send reads, until its notification; or NULL */
@@ -83,7 +84,7 @@ typedef struct rws__rare {
     } peer;              /* AF_UNSPEC: not known, or not asked for yet */
     bool zero_copy_sent; /* some of it left: its notification's report counts */
     bool zero_copy_off;  /* given up */
-} rws__rare;
+} rws__conn_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */
 struct rws_conn {
@@ -112,7 +113,7 @@ struct rws_conn {
     bool want_drain;     /* on_drain is owed */
     bool send_open;      /* a message is being sent in frames */
     bool bulk;           /* large messages come here: one receive at a time */
-    bool has_rare;       /* it has an entry in the array of rws__rare */
+    bool has_cold;       /* it has an entry in the array of rws__conn_cold */
     rws__timer timer;    /* the one deadline that its state has */
     rws__sendq sendq;
     rws__payload *assembly; /* the message, or the HTTP head, as far as it came, or NULL */
@@ -127,10 +128,11 @@ struct rws_conn {
 };
 
 static_assert(offsetof(rws__decoder, stash) == 0, "no_stash lies on it");
-static_assert(sizeof(rws_conn) <= 200, "an idle connection is to cost at most 256 bytes");
+static_assert(sizeof(rws_conn) <= 192,
+              "an idle connection costs 256 bytes: this, and its share of tables and pages");
 
-/* Its entry, which it has from now on. */
-rws__rare *rws__conn_rare(rws_conn *conn);
+/* The connection's cold part; cleared when the slot is given back. */
+rws__conn_cold *rws__conn_cold_part(rws_conn *conn);
 /* The dial that it comes from, until it is open; or NULL. */
 rws__dial *rws__conn_dial(const rws_conn *conn);
 

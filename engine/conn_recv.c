@@ -26,13 +26,13 @@
 #define BULK_RECVS 16u
 /* When much of the budget is in use, a receive into the assembly asks for at most three times what
  * came already, or this. */
-#define DIRECT_STEP 16384u
+#define DIRECT_STEP_BYTES 16384u
 /* Receives into assemblies that are submitted in one turn ask for at most this much, or are one:
  * one message after the other is received, unmasked and sent while it is in the cache (1 MiB from
- * 16 connections: 0.81 to 0.73 of the peer's time), and small ones in between wait less. */
-#define DIRECT_TURN 524288u
+ * 16 connections: 0.81 to 0.73 of uWebSockets' time), and small ones in between wait less. */
+#define DIRECT_TURN_BYTES 524288u
 /* Smaller messages are cheaper to copy than to lend. */
-#define LEND_MIN 4096u
+#define LEND_BYTES_MIN 4096u
 
 /* ---- arming ---- */
 
@@ -50,9 +50,9 @@ static bool wants_direct(const rws_conn *conn)
     return conn->decoder.state == RWS__DECODER_DATA && conn->decoder.frame_left > BULK_PEEK;
 }
 
-/* How much of `want` the shard's budget for partial messages has room for; if none, the connection
- * is paused. But for one connection at a time, which goes past the budget, or nobody would ever end
- * a message and give memory back. */
+/* How much of `want` the budget for partial messages has room for; 0: none, and the connection is
+ * paused. One connection at a time may go past the budget: otherwise no message would ever end and
+ * give memory back. */
 static size_t within_budget(rws_conn *conn, size_t want)
 {
     rws__shard *shard = conn->shard;
@@ -73,10 +73,10 @@ static int arm_direct(rws_conn *conn, uint64_t user_data)
     size_t left = (size_t)conn->decoder.frame_left;
     size_t ask = left;
     if (!rws__pool_has_plenty(&shard->partial, left)) {
-        size_t step = came < DIRECT_STEP / 3 ? DIRECT_STEP : 3 * came;
+        size_t step = came < DIRECT_STEP_BYTES / 3 ? DIRECT_STEP_BYTES : 3 * came;
         if (ask > step) ask = step;
     }
-    if (shard->direct_bytes > 0 && shard->direct_bytes + ask > DIRECT_TURN) return -EAGAIN;
+    if (shard->direct_bytes > 0 && shard->direct_bytes + ask > DIRECT_TURN_BYTES) return -EAGAIN;
     ask = within_budget(conn, ask);
     if (ask == 0) return -EBUSY;
     int res = rws__payload_reserve(&conn->assembly, &shard->partial, came + ask, came + left);
@@ -128,11 +128,11 @@ static void deliver(rws_conn *conn, uint8_t opcode, uint8_t *data, size_t len,
     const rws__config *config = shard->config;
     rws__count(&shard->counters.messages_received, 1);
     if (config->handler.on_message == NULL) return;
-    if (len >= LEND_MIN) {
+    if (len >= LEND_BYTES_MIN) {
         shard->delivery.data = data;
         shard->delivery.len = len;
         shard->delivery.payload = payload;
-        shard->delivery.framed = 0;
+        shard->delivery.framed_opcode = 0;
     }
     int res = config->handler.on_message(conn, (rws_opcode)opcode, data, len, config->user);
     shard->delivery.data = NULL;
@@ -144,8 +144,7 @@ static void deliver(rws_conn *conn, uint8_t opcode, uint8_t *data, size_t len,
 static bool is_in_assembly(const rws_conn *conn, const uint8_t *data)
 {
     const rws__payload *assembly = conn->assembly;
-    /* A full assembly has no room for what was received in place: what lies right behind it is
-     * another's memory, and may be what is decoded here. */
+    /* Behind a full one is the head of another block, or nothing of the slab: no other input. */
     return assembly != NULL && assembly->len < assembly->capacity &&
            data == assembly->data + assembly->len;
 }

@@ -22,7 +22,7 @@
 /* Control frames may go over send_queue_bytes_max by this much; reading has stopped long before. */
 #define CONTROL_RESERVE 65536u
 /* Smaller prepared messages are copied: that touches no more cache lines than a loan. */
-#define LEND_PREPARED_MIN 256u
+#define LEND_PREPARED_BYTES_MIN 256u
 /* Keeps a frame within a chunk's 32-bit counts. */
 #define FRAME_BYTES_MAX 0x7FF00000u
 
@@ -60,7 +60,7 @@ __attribute__((noinline)) static int queue_any(rws_conn *conn, uint8_t opcode, b
 int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len)
 {
     rws__shard *shard = conn->shard;
-    if (len >= 126 || shard->config->role != RWS_SERVER)
+    if (len > RWS__FRAME_CONTROL_MAX || shard->config->role != RWS_SERVER)
         return queue_any(conn, opcode, fin, data, len);
     uint8_t *out = rws__sendq_reserve(&conn->sendq, &shard->send_slab, 2 + len);
     if (out == NULL) return -ENOMEM;
@@ -104,7 +104,7 @@ static bool lend_delivery(rws_conn *conn, rws_opcode opcode, size_t len)
     rws__shard *shard = conn->shard;
     rws__delivery *delivery = &shard->delivery;
     if (len != delivery->len || shard->config->role != RWS_SERVER) return false;
-    if (delivery->framed != 0 && delivery->framed != opcode) return false;
+    if (delivery->framed_opcode != 0 && delivery->framed_opcode != opcode) return false;
     rws__frame frame = {.payload_len = len, .opcode = (uint8_t)opcode, .fin = true};
     size_t header = rws__frame_header_len(len, false);
     rws__lender *lender = find_lender(conn, header);
@@ -115,8 +115,8 @@ static bool lend_delivery(rws_conn *conn, rws_opcode opcode, size_t len)
         return false;
     }
     /* Those who were lent it before send the same bytes. */
-    if (delivery->framed == 0) rws__frame_write(begin, &frame);
-    delivery->framed = (uint8_t)opcode;
+    if (delivery->framed_opcode == 0) rws__frame_write(begin, &frame);
+    delivery->framed_opcode = (uint8_t)opcode;
     queued(conn);
     return true;
 }
@@ -143,10 +143,10 @@ int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t le
 int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared)
 {
     rws__shard *shard = conn->shard;
-    size_t bytes = prepared->header + prepared->len;
-    if (bytes < LEND_PREPARED_MIN || shard->config->role != RWS_SERVER)
-        return rws_conn_send(conn, (rws_opcode)prepared->opcode, prepared->frame + prepared->header,
-                             prepared->len);
+    size_t bytes = prepared->header_len + prepared->len;
+    if (bytes < LEND_PREPARED_BYTES_MIN || shard->config->role != RWS_SERVER)
+        return rws_conn_send(conn, (rws_opcode)prepared->opcode,
+                             prepared->frame + prepared->header_len, prepared->len);
     if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
     int res = admit(conn, prepared->len);
     if (res != 0) return res;
@@ -226,9 +226,9 @@ static bool may_be_quiet(const rws_conn *conn, size_t len)
 /* What is lent for this turn is sent in it or copied. False: there is no memory for the copy. */
 static bool end_borrowing(rws_conn *conn)
 {
-    if (!rws__sendq_is_borrowed(&conn->sendq)) return true;
-    rws__sendq_keep(&conn->sendq, &conn->shard->send_slab);
-    return !rws__sendq_is_borrowed(&conn->sendq);
+    if (!rws__sendq_front_is_borrowed(&conn->sendq)) return true;
+    rws__sendq_copy_borrowed(&conn->sendq, &conn->shard->send_slab);
+    return !rws__sendq_front_is_borrowed(&conn->sendq);
 }
 
 static rws__send_mode choose_mode(rws_conn *conn, size_t len)

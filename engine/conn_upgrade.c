@@ -46,7 +46,7 @@ static int keep_subprotocol(rws_conn *conn, rws_span name)
     if (copy == NULL) return -ENOMEM;
     memcpy(copy, name.data, name.len);
     copy[name.len] = '\0';
-    rws__conn_rare(conn)->subprotocol = copy;
+    rws__conn_cold_part(conn)->subprotocol = copy;
     return 0;
 }
 
@@ -141,7 +141,7 @@ static void on_response(rws_conn *conn, const rws__http_head *head)
         rws__dial_failed(conn, -ENOMEM, "no memory for the connection");
     } else {
         rws__dial_free(conn->shard->config, dial);
-        rws__conn_rare(conn)->dial = NULL;
+        rws__conn_cold_part(conn)->dial = NULL;
         open_conn(conn);
         return;
     }

@@ -31,11 +31,11 @@ static bool is_in_vain(rws_conn *conn)
 {
     const rws__shard *shard = conn->shard;
     if (shard->listener.loopback || shard->config->unix_path != NULL) return true;
-    if (!conn->has_rare) return false;
-    const rws__rare *rare = &shard->rare[conn->slot];
+    if (!conn->has_cold) return false;
+    const rws__conn_cold *cold = &shard->cold[conn->slot];
     /* An address that is not known is no reason to ask for it: one report says as much. */
-    return rare->zero_copy_off || rare->kernel_loan != NULL ||
-           rws__is_loopback(&rare->peer.generic);
+    return cold->zero_copy_off || cold->kernel_loan != NULL ||
+           rws__is_loopback(&cold->peer.generic);
 }
 
 bool rws__conn_may_zero_copy(rws_conn *conn, size_t len)
@@ -46,26 +46,26 @@ bool rws__conn_may_zero_copy(rws_conn *conn, size_t len)
 
 void rws__conn_lend_to_kernel(rws_conn *conn)
 {
-    rws__rare *rare = rws__conn_rare(conn);
+    rws__conn_cold *cold = rws__conn_cold_part(conn);
     rws__lender *lender = rws__sendq_lender(&conn->sendq);
-    RWS_ASSERT(rare->kernel_loan == NULL && lender != NULL);
+    RWS_ASSERT(cold->kernel_loan == NULL && lender != NULL);
     lender->retain(lender);
-    rare->kernel_loan = lender;
-    rare->zero_copy_sent = false;
+    cold->kernel_loan = lender;
+    cold->zero_copy_sent = false;
     conn->ops++; /* for the notification */
     rws__count(&conn->shard->counters.sends_zero_copy, 1);
 }
 
 bool rws__conn_lends_to_kernel(const rws_conn *conn)
 {
-    return conn->has_rare && conn->shard->rare[conn->slot].kernel_loan != NULL;
+    return conn->has_cold && conn->shard->cold[conn->slot].kernel_loan != NULL;
 }
 
 static void end_loan(rws_conn *conn)
 {
-    rws__rare *rare = rws__conn_rare(conn);
-    rws__lender *lender = rare->kernel_loan;
-    rare->kernel_loan = NULL;
+    rws__conn_cold *cold = rws__conn_cold_part(conn);
+    rws__lender *lender = cold->kernel_loan;
+    cold->kernel_loan = NULL;
     conn->ops--;
     lender->release(lender);
     /* It may be what draining waits for. */
@@ -74,18 +74,18 @@ static void end_loan(rws_conn *conn)
 
 static void give_up(rws_conn *conn)
 {
-    rws__rare *rare = rws__conn_rare(conn);
-    if (rare->zero_copy_off) return;
-    rare->zero_copy_off = true;
+    rws__conn_cold *cold = rws__conn_cold_part(conn);
+    if (cold->zero_copy_off) return;
+    cold->zero_copy_off = true;
     rws__count(&conn->shard->counters.zero_copy_given_up, 1);
 }
 
 int32_t rws__conn_end_zero_copy(rws_conn *conn, int32_t res, bool more)
 {
-    rws__rare *rare = rws__conn_rare(conn);
-    if (res > 0) rare->zero_copy_sent = true;
+    rws__conn_cold *cold = rws__conn_cold_part(conn);
+    if (res > 0) cold->zero_copy_sent = true;
     /* None follows; the kernel has nothing. */
-    if (!more && rare->kernel_loan != NULL) end_loan(conn);
+    if (!more && cold->kernel_loan != NULL) end_loan(conn);
     switch (-res) {
     case ENOMEM:  /* the limit of locked memory, which is the user's and not the connection's */
     case ENOBUFS: /* likewise, as a socket's */
@@ -102,6 +102,6 @@ void rws__conn_on_notification(rws_conn *conn, bool copied)
 {
     if (!rws__conn_lends_to_kernel(conn)) return;
     /* Of what was never sent the kernel says that it was copied. */
-    if (copied && rws__conn_rare(conn)->zero_copy_sent) give_up(conn);
+    if (copied && rws__conn_cold_part(conn)->zero_copy_sent) give_up(conn);
     end_loan(conn);
 }

@@ -135,7 +135,7 @@ void rws__dial_post(void *arg, bool cancelled)
         why = "connections_max connections are open already";
         goto fail;
     }
-    rws__conn_rare(conn)->dial = dial;
+    rws__conn_cold_part(conn)->dial = dial;
     conn->user = dial->user;
     rws__shard_install(shard, conn, fd);
     return;
@@ -183,9 +183,9 @@ void rws__dial_on_connected(rws_conn *conn, int32_t res)
     }
     rws__count(&shard->counters.accepted, 1);
     if (dial->address.ss_family != AF_UNIX)
-        memcpy(&rws__conn_rare(conn)->peer, &dial->address, sizeof(struct sockaddr_in6));
+        memcpy(&rws__conn_cold_part(conn)->peer, &dial->address, sizeof(struct sockaddr_in6));
     else
-        rws__conn_rare(conn)->peer.generic.sa_family = AF_UNIX;
+        rws__conn_cold_part(conn)->peer.generic.sa_family = AF_UNIX;
     rws__handshake_request request = {
         .host = {dial->authority, strlen(dial->authority)},
         .target = {dial->target, strlen(dial->target)},

@@ -11,14 +11,14 @@ static_assert(offsetof(rws__payload, data) == 64, "one cache line before the dat
 
 #define PAGE 4096u
 /* Addresses for each byte of the budget: twice what rounding up to powers of two takes. */
-#define ADDRESSES 4u
+#define ADDRESSES_PER_BYTE 4u
 /* What comes before connections are paused may go beyond the budget by a third, or this. */
 #define BURST_MIN ((size_t)1 << 20)
 int rws__pool_init(rws__pool *pool, size_t bytes_max)
 {
     pool->budget_bytes = bytes_max;
     pool->charged_bytes_max = bytes_max + (bytes_max / 3 > BURST_MIN ? bytes_max / 3 : BURST_MIN);
-    return rws__slab_init(&pool->slab, ADDRESSES * bytes_max);
+    return rws__slab_init(&pool->slab, ADDRESSES_PER_BYTE * bytes_max);
 }
 
 void rws__pool_deinit(rws__pool *pool)

@@ -24,9 +24,11 @@
 /* The memory of a shard for what has not come whole. */
 typedef struct rws__pool {
     rws__slab slab;
-    size_t budget_bytes;      /* where connections are paused */
-    size_t charged_bytes;     /* what counts against it */
-    size_t charged_bytes_max; /* beyond, nothing is given */
+    size_t budget_bytes;  /* where connections are paused */
+    size_t charged_bytes; /* what counts against it */
+    /* Beyond, no payload grows. Small blocks (a stash, a subprotocol: at most one each per
+     * connection) are still given. */
+    size_t charged_bytes_max;
 } rws__pool;
 
 #define RWS__PAYLOAD_ROOM 16u /* the longest frame header is 14 bytes */

@@ -33,7 +33,7 @@ int rws_prepared_create(rws_prepared **out, const rws_allocator *allocator, rws_
         .lender = {.release = release, .retain = retain},
         .len = (uint32_t)len,
         .opcode = (uint8_t)opcode,
-        .header = (uint8_t)header,
+        .header_len = (uint8_t)header,
     };
     if (allocator != NULL) prepared->allocator = *allocator;
     atomic_init(&prepared->refs, 1);
@@ -57,7 +57,7 @@ void rws_prepared_release(rws_prepared *prepared)
     if (atomic_fetch_sub_explicit(&prepared->refs, 1, memory_order_acq_rel) != 1) return;
     const rws_allocator *allocator = &prepared->allocator;
     if (allocator->release != NULL)
-        allocator->release(prepared, sizeof(rws_prepared) + prepared->header + prepared->len,
+        allocator->release(prepared, sizeof(rws_prepared) + prepared->header_len + prepared->len,
                            allocator->user);
     else
         free(prepared);

@@ -17,8 +17,8 @@ struct rws_prepared {
     atomic_uint refs;
     uint32_t len; /* of the payload */
     uint8_t opcode;
-    uint8_t header;  /* bytes of the frame's header */
-    uint8_t frame[]; /* header and payload, as a server sends them */
+    uint8_t header_len; /* of the frame */
+    uint8_t frame[];    /* header and payload, as a server sends them */
 };
 
 /* The lender for one more holder. */

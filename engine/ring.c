@@ -30,8 +30,8 @@ static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value"
 #define BUFFER_GROUP   0
 #define SUBMIT_RETRIES 3
 /* The kernel goes round all incremental buffers that it has and touches all of their memory and
- * cache. So it has the halves of two at first, and only when it found none (-ENOBUFS) all of them
- * and others, each time as many again. */
+ * cache. So it has the halves of two at first. When it found none (-ENOBUFS), it gets them whole,
+ * and twice as many. */
 #define INCREMENTAL_START 2
 /* A busy wait reads the clock after so many looks, about a microsecond. */
 #define LOOKS_PER_CLOCK 64

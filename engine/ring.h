@@ -79,8 +79,8 @@ uint64_t rws__ring_enters(const rws__ring *ring);
  * by exactly one rws__ring_recycle() of it, when nobody reads the bytes any more. */
 uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe);
 void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe);
-/* Whether `cqe` is a receive whose bytes begin at `end`: the kernel filled one buffer and went on
- * in the next. */
+/* Whether `cqe` is a receive whose bytes begin at `end`: behind it in the same buffer, or at the
+ * start of the next one. */
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe);
 /* Lend bytes in buffers that are not recycled yet to a send queue for this turn: one more reader
  * until the lender's release(). NULL: they lie in more than two. */

@@ -66,7 +66,7 @@ bool rws__sendq_lend(rws__sendq *queue, rws__slab *slab, const uint8_t *data, si
     return true;
 }
 
-bool rws__sendq_is_borrowed(const rws__sendq *queue)
+bool rws__sendq_front_is_borrowed(const rws__sendq *queue)
 {
     const rws__chunk *chunk = first_with_bytes(queue);
     return chunk != NULL && chunk->lender != NULL && chunk->lender->for_this_turn;
@@ -79,7 +79,7 @@ rws__lender *rws__sendq_lender(const rws__sendq *queue)
     return chunk->lender;
 }
 
-void rws__sendq_keep(rws__sendq *queue, rws__slab *slab)
+void rws__sendq_copy_borrowed(rws__sendq *queue, rws__slab *slab)
 {
     for (rws__chunk **at = &queue->head; *at != NULL; at = &(*at)->next) {
         rws__chunk *lent = *at;

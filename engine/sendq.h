@@ -58,9 +58,9 @@ bool rws__sendq_lend(rws__sendq *queue, rws__slab *slab, const uint8_t *data, si
                      rws__lender *lender);
 /* Copy what was lent for this turn only and could not be sent in it, as far as the slab has room.
  */
-void rws__sendq_keep(rws__sendq *queue, rws__slab *slab);
+void rws__sendq_copy_borrowed(rws__sendq *queue, rws__slab *slab);
 /* Whether the front is lent for this turn only. */
-bool rws__sendq_is_borrowed(const rws__sendq *queue);
+bool rws__sendq_front_is_borrowed(const rws__sendq *queue);
 
 /* Whoever lends the front for as long as it takes, or NULL. */
 rws__lender *rws__sendq_lender(const rws__sendq *queue);

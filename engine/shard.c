@@ -38,12 +38,12 @@ int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *con
     shard->listener.fd = -1;
     shard->slots_max = config->connections_max + RWS__RESERVE;
     shard->conns = rws__pages_reserve(shard->slots_max * sizeof(rws_conn));
-    shard->rare = rws__pages_reserve(shard->slots_max * sizeof(rws__rare));
+    shard->cold = rws__pages_reserve(shard->slots_max * sizeof(rws__conn_cold));
     shard->free_slots = rws__pages_reserve(shard->slots_max * sizeof(uint32_t));
     shard->quiet.capacity = shard->slots_max;
     shard->quiet.conns = rws__pages_reserve(shard->quiet.capacity * sizeof(rws_conn *));
     shard->headers = rws__alloc(config, (config->headers_max + 1) * sizeof(rws__http_header));
-    if (shard->conns == NULL || shard->rare == NULL || shard->free_slots == NULL ||
+    if (shard->conns == NULL || shard->cold == NULL || shard->free_slots == NULL ||
         shard->quiet.conns == NULL || shard->headers == NULL ||
         rws__pool_init(&shard->partial, config->partial_bytes_max) != 0 ||
         rws__slab_init(&shard->send_slab, config->send_pool_bytes_max) != 0)
@@ -63,7 +63,7 @@ void rws__shard_deinit(rws__shard *shard)
     rws__pool_deinit(&shard->partial);
     rws__slab_deinit(&shard->send_slab);
     rws__pages_release(shard->conns, shard->slots_max * sizeof(rws_conn));
-    rws__pages_release(shard->rare, shard->slots_max * sizeof(rws__rare));
+    rws__pages_release(shard->cold, shard->slots_max * sizeof(rws__conn_cold));
     rws__pages_release(shard->free_slots, shard->slots_max * sizeof(uint32_t));
     rws__pages_release(shard->quiet.conns, shard->quiet.capacity * sizeof(rws_conn *));
     rws__free(shard->config, shard->headers,
@@ -110,10 +110,13 @@ static void abandon_conns(rws__shard *shard)
         if (rws__conn_dial(conn) != NULL) {
             rws__dial_failed(conn, RWS_E_STATE, "the client stopped");
             rws__dial_free(shard->config, rws__conn_dial(conn));
-            rws__conn_rare(conn)->dial = NULL;
+            rws__conn_cold_part(conn)->dial = NULL;
         }
         rws__conn_finish(conn, RWS_CLOSE_ABNORMAL, none, RWS_CLOSED_BY_US, RWS__DRAIN_CANCEL);
         if (conn->install_fd >= 0) close(conn->install_fd);
+        /* What lends (buffers, prepared messages) outlives neither the ring nor the queue. No send
+         * goes on: with DEFER_TASKRUN that needs this thread in the kernel. */
+        rws__sendq_clear(&conn->sendq, &shard->send_slab);
     }
 }
 
@@ -235,7 +238,7 @@ void rws__shard_accepted(rws__shard *shard, int32_t file, const struct sockaddr_
     /* Where it can be asked for later it is not kept for all. */
     if (address != NULL && shard->config->peer_address &&
         !(shard->features & RWS_FEATURE_SOCKET_COMMANDS))
-        memcpy(&rws__conn_rare(conn)->peer, address, sizeof(struct sockaddr_in6));
+        memcpy(&rws__conn_cold_part(conn)->peer, address, sizeof(struct sockaddr_in6));
     rws__conn_mark_dirty(conn);
 }
 

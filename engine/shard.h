@@ -35,7 +35,7 @@ typedef struct rws__delivery {
     uint8_t *data; /* NULL: none */
     size_t len;
     rws__payload *payload; /* where it lies; NULL: in the provided buffer */
-    uint8_t framed;        /* the opcode of the header that stands before it already, or 0 */
+    uint8_t framed_opcode; /* the opcode of the header that stands before it already, or 0 */
     /* The bytes in provided buffers that are being read; NULL: none. */
     const uint8_t *buffer, *buffer_end;
 } rws__delivery;
@@ -67,8 +67,8 @@ struct rws__shard {
     rws__wheel wheel;
     uint64_t tick_armed_ms; /* when the earliest timeout in the ring fires; 0: none */
 
-    rws_conn *conns; /* slots_max of them; mapped, so that a slot never used costs nothing */
-    rws__rare *rare; /* likewise */
+    rws_conn *conns;      /* slots_max of them; mapped, so that a slot never used costs nothing */
+    rws__conn_cold *cold; /* likewise */
     uint32_t slots_max;
     uint32_t slots_touched; /* slots that were ever used */
     uint32_t slots_used;

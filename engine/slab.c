@@ -8,8 +8,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Free blocks that are kept as they are. 16 messages of 1 MiB and a header take 32 MiB of blocks,
- * of which half is ever written; a fresh page for each message doubles what it costs. */
+/* Free blocks that are kept as they are, per slab; a shard has two. 16 messages of 1 MiB and their
+ * heads take 32 MiB of blocks, of which half is ever written, and as much again leaves room for
+ * other sizes; fresh pages for each message double what it costs. */
 #define WARM_BYTES_MAX ((size_t)64 << 20)
 /* A merged block of this order or more gives its pages back. */
 #define RETURN_ORDER 16

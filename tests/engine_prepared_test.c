@@ -135,6 +135,20 @@ Test(engine_prepared, lives_until_the_last_completion)
     world_end(&w);
 }
 
+Test(engine_prepared, is_given_back_when_the_loop_ended_with_an_error)
+{
+    start();
+    uint32_t file = world_open(&w);
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
+    rws_prepared *prepared = prepare(RWS_BINARY, 300000);
+    cr_assert_eq(rws_conn_send_prepared(world_conn(&w, file), prepared), 0);
+    rws_prepared_release(prepared);
+    world_turns(&w, 2);
+    cr_assert_gt(bytes_out, 0);
+    rws__shard_close(w.shard);
+    cr_assert_eq(bytes_out, 0);
+}
+
 Test(engine_prepared, refuses_what_a_send_refuses)
 {
     static const char byte[1];

@@ -13,9 +13,9 @@
 static rws__http_header headers[8];
 static rws__http_head head;
 static rws_conn conn;
-static rws__rare rare;
+static rws__conn_cold cold;
 static rws__config config;
-static rws__shard shard = {.conns = &conn, .rare = &rare, .config = &config};
+static rws__shard shard = {.conns = &conn, .cold = &cold, .config = &config};
 static rws_request request;
 static uint8_t bytes[4096];
 

@@ -232,13 +232,13 @@ Test(engine_sendq, keeps_what_was_lent_for_the_turn)
         start(1u << 20);
         releases = 0;
         uint64_t written = 0, sent = 0;
-        cr_assert_not(rws__sendq_is_borrowed(&queue));
+        cr_assert_not(rws__sendq_front_is_borrowed(&queue));
         cr_assert(lend(&written, memory[0], 5000, &hurried));
-        cr_assert(rws__sendq_is_borrowed(&queue));
+        cr_assert(rws__sendq_front_is_borrowed(&queue));
         cr_assert(lend(&written, memory[1], 5000, &keeper));
         if (before[i] > 0) send_some(&sent, before[i]);
-        rws__sendq_keep(&queue, &slab);
-        cr_assert_not(rws__sendq_is_borrowed(&queue));
+        rws__sendq_copy_borrowed(&queue, &slab);
+        cr_assert_not(rws__sendq_front_is_borrowed(&queue));
         cr_assert_eq(releases, 1);
         memset(memory[0], 0, sizeof memory[0]);
         cr_assert(append(&written, 10));
@@ -257,8 +257,8 @@ Test(engine_sendq, lends_and_keeps_nothing_when_the_slab_is_used_up)
     releases = 0;
     uint64_t written = 0, sent = 0;
     cr_assert(lend(&written, memory, 5000, &hurried));
-    rws__sendq_keep(&queue, &slab);
-    cr_assert(rws__sendq_is_borrowed(&queue), "there is no room for a copy");
+    rws__sendq_copy_borrowed(&queue, &slab);
+    cr_assert(rws__sendq_front_is_borrowed(&queue), "there is no room for a copy");
     while (append(&written, 200))
         continue;
     uint64_t whole = written;

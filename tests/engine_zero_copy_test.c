@@ -248,7 +248,7 @@ Test(engine_zero_copy, is_not_tried_where_it_is_known_to_be_in_vain)
         struct sockaddr_storage peer;
         socklen_t len = sizeof peer;
         if (rows[i].asks) cr_assert_eq(rws_conn_peer(world_conn(&w, file), &peer, &len), 0);
-        if (rows[i].far) rws__conn_rare(world_conn(&w, file))->peer.in = far_peer;
+        if (rows[i].far) rws__conn_cold_part(world_conn(&w, file))->peer.in = far_peer;
         send_prepared(file, LARGE);
         world_turns(&w, 3);
         cr_expect_str_eq(world_sent(&w, file), "binary:100000 ", "%s", rows[i].name);

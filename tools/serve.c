@@ -30,7 +30,7 @@ enum {
 static const char command_name[] = "ringws serve";
 
 typedef struct serve_arguments {
-    bool broadcast, autobahn, stats, reply_other, verbose, busy_wait;
+    bool broadcast, autobahn, stats, reply_other, reply_copied, verbose, busy_wait;
     const char *address, *unix_path;
     args_list origins;
     uint32_t features_off;
@@ -105,6 +105,7 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
          "the connections' SO_SNDBUF"},
         {"verbose", 'v', ARGS_FLAG, &a->verbose, 0, 0, NULL, "print the library's log in full"},
         {"reply-other", 0, ARGS_FLAG, &a->reply_other, 0, 0, NULL, NULL},
+        {"reply-copied", 0, ARGS_FLAG, &a->reply_copied, 0, 0, NULL, NULL},
     };
     const args_command command = {
         .name = command_name,
@@ -123,8 +124,10 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
     args_outcome outcome = args_parse(&command, argc, argv, NULL);
     if (outcome != ARGS_RUN) return outcome;
 
-    if (a->broadcast + a->autobahn + a->reply_other > 1) {
-        args_complain(command_name, "--broadcast, --autobahn and --reply-other exclude each other");
+    if (a->broadcast + a->autobahn + a->reply_other + a->reply_copied > 1) {
+        args_complain(
+            command_name,
+            "--broadcast, --autobahn, --reply-other and --reply-copied exclude each other");
         return ARGS_BAD;
     }
     if (a->recv_buffers & (a->recv_buffers - 1)) {
@@ -318,9 +321,10 @@ int serve_main(int argc, char **argv)
         return EXIT_USAGE;
     }
 
-    serve_context context = {.mode = arguments.broadcast     ? SERVE_BROADCAST
-                                     : arguments.reply_other ? SERVE_OTHER
-                                                             : SERVE_ECHO};
+    serve_context context = {.mode = arguments.broadcast      ? SERVE_BROADCAST
+                                     : arguments.reply_other  ? SERVE_OTHER
+                                     : arguments.reply_copied ? SERVE_COPIED
+                                                              : SERVE_ECHO};
     rws_server_options options = server_options(&arguments, &context);
     rws_handler handler = serve_handler(context.mode);
     rws_server *server = NULL;

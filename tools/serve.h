@@ -14,7 +14,8 @@
 typedef enum serve_mode {
     SERVE_ECHO,
     SERVE_BROADCAST,
-    SERVE_OTHER, /* for benchmarks: an answer of the same length and other bytes */
+    SERVE_OTHER,  /* for benchmarks: a prepared answer of the same length and other bytes */
+    SERVE_COPIED, /* likewise, with rws_conn_send() */
 } serve_mode;
 
 /* The byte that SERVE_OTHER answers with; `ringws load --expect-other` checks it. */
@@ -25,6 +26,8 @@ typedef struct serve_shard {
     _Alignas(64) rws_conn **conns; /* broadcast: the open ones; conn_user is the index */
     uint32_t conns_count;
     uint32_t conns_capacity;
+    uint8_t *copied; /* SERVE_COPIED: `copied_len` bytes */
+    size_t copied_len;
     rws_prepared *other; /* SERVE_OTHER: the last answer, or NULL */
     rws_opcode other_opcode;
     size_t other_len;

@@ -37,6 +37,7 @@ void serve_context_free(serve_context *context)
     for (uint32_t i = 0; context->shards && i < context->shards_count; i++) {
         free(context->shards[i].conns);
         rws_prepared_release(context->shards[i].other);
+        free(context->shards[i].copied);
     }
     free(context->shards);
 }
@@ -85,6 +86,25 @@ static int on_message_other(rws_conn *conn, rws_opcode opcode, const void *data,
         status = prepare_other(shard, opcode, len);
     if (status < 0) return status;
     status = rws_conn_send_prepared(conn, shard->other);
+    if (status < 0) refuse(context, conn, status);
+    return 0;
+}
+
+/* The same with an ordinary send, which copies. */
+static int on_message_copied(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
+                             void *user)
+{
+    (void)data;
+    serve_context *context = user;
+    serve_shard *shard = &context->shards[rws_conn_shard(conn)];
+    if (len > shard->copied_len || !shard->copied) {
+        uint8_t *copied = realloc(shard->copied, len + 1);
+        if (!copied) return -ENOMEM;
+        memset(copied, SERVE_OTHER_BYTE, len);
+        shard->copied = copied;
+        shard->copied_len = len;
+    }
+    int status = rws_conn_send(conn, opcode, shard->copied, len);
     if (status < 0) refuse(context, conn, status);
     return 0;
 }
@@ -179,6 +199,7 @@ rws_handler serve_handler(serve_mode mode)
     switch (mode) {
     case SERVE_ECHO: handler.on_message = on_message_echo; break;
     case SERVE_OTHER: handler.on_message = on_message_other; break;
+    case SERVE_COPIED: handler.on_message = on_message_copied; break;
     case SERVE_BROADCAST:
         handler.on_open = on_open_broadcast;
         handler.on_message = on_message_broadcast;

@@ -1,7 +1,7 @@
 /*
  * The echo server whose instructions bench/instructions/count counts: one shard, the defaults,
- * public functions only. It says on its first line which port it has and by what it was made, and
- * ends when a client sends the text "stop".
+ * public functions only, but for the name of the SIMD level. It says on its first line which port
+ * it has and by what it was made, and ends when a client sends the text "stop".
  *
  * Why not `ringws serve`: valgrind 3.19 knows io_uring's system calls but does not take
  * io_uring_enter for one that waits, and keeps its one lock meanwhile. No other thread goes on, so

@@ -55,6 +55,7 @@ def comparisons(row, cores, names):
     peers = ("uws", "uws-publish", "uws-loop")
     add("ringws / uws", "ringws", peers, bar)
     add("other / ringws", "other", ("ringws",), stats.TWIN_BAR)
+    add("copied / ringws", "copied", ("ringws",))
     judged = row.floor_bars is not None
     add("floor / uws", "floor", ("uws",), stats.FLOOR_FAST if judged else None)
     add("ringws / floor", "ringws", ("floor",), row.floor_bars[cores] if judged else None)

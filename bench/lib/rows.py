@@ -37,14 +37,16 @@ class Row(NamedTuple):
 
 
 # Who takes part, in the order of the first round. `other` is ringws with a handler that answers with
-# other bytes of the same length.
+# other bytes of the same length, a prepared message; `copied`, which takes part only where --servers
+# names it, is the same with an ordinary send, which copies them.
 SERVERS = {
-    "echo": ("uws", "ringws", "other", "floor"),
+    "echo": ("uws", "ringws", "other", "copied", "floor"),
     "broadcast": ("uws-publish", "uws-loop", "ringws"),
     "connect": ("uws", "ringws"),
     "busy": ("uws", "busy"),
 }
-ALL_SERVERS = ("uws", "uws-publish", "uws-loop", "ringws", "other", "floor", "busy")
+ALL_SERVERS = ("uws", "uws-publish", "uws-loop", "ringws", "other", "copied", "floor", "busy")
+USUAL_SERVERS = tuple(name for name in ALL_SERVERS if name != "copied")
 
 
 def size_text(size):

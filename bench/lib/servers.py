@@ -74,6 +74,7 @@ def command(ringws, name, size=0):
         "floor": [floor],
         "ringws": serve,
         "other": serve + ["--reply-other"],
+        "copied": serve + ["--reply-copied"],
         "busy": serve + ["--busy-wait"],
     }[name]
 
@@ -110,7 +111,7 @@ def load_command(ringws, row, name, zero_mask):
     argv += ["--pipeline", str(row.pipeline), "--size", str(row.size), "--" + row.kind]
     if row.group == "broadcast":
         argv.append("--broadcast")
-    if name == "other":
+    if name in ("other", "copied"):
         argv.append("--expect-other")
     if zero_mask:
         argv.append("--zero-mask")
