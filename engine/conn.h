@@ -112,6 +112,7 @@ struct rws_conn {
     bool send_blocked;   /* the last quiet send met a full socket */
     bool want_drain;     /* on_drain is owed */
     bool send_open;      /* a message is being sent in frames */
+    bool flows;          /* the last receive brought so much that more is to be expected */
     bool bulk;           /* large messages come here: one receive at a time */
     bool has_cold;       /* it has an entry in the array of rws__conn_cold */
     rws__timer timer;    /* the one deadline that its state has */

@@ -24,6 +24,11 @@
 #define BULK_PEEK 4096u
 /* After so many receives without a large message the connection is an ordinary one again. */
 #define BULK_RECVS 16u
+/* A receive that brought this much is followed by more: the next one may ask for all that is left.
+ */
+#define FLOW_BYTES_MIN 2048u
+/* The first block of a message that trickles in. */
+#define TRICKLE_BYTES 960u
 /* When much of the budget is in use, a receive into the assembly asks for at most three times what
  * came already, or this. */
 #define DIRECT_STEP_BYTES 16384u
@@ -31,6 +36,8 @@
  * one message after the other is received, unmasked and sent while it is in the cache (1 MiB from
  * 16 connections: 0.81 to 0.73 of uWebSockets' time), and small ones in between wait less. */
 #define DIRECT_TURN_BYTES 524288u
+/* What a payload costs beyond its bytes, at most: its head, and the rest of a page. */
+#define PAYLOAD_COST_BYTES 8192u
 /* Smaller messages are cheaper to copy than to lend. */
 #define LEND_BYTES_MIN 4096u
 
@@ -50,19 +57,38 @@ static bool wants_direct(const rws_conn *conn)
     return conn->decoder.state == RWS__DECODER_DATA && conn->decoder.frame_left > BULK_PEEK;
 }
 
-/* How much of `want` the budget for partial messages has room for; 0: none, and the connection is
- * paused. One connection at a time may go past the budget: otherwise no message would ever end and
- * give memory back. */
-static size_t within_budget(rws_conn *conn, size_t want)
+/* How far the assembly may grow beyond `came` bytes, at most by `want`, within the budget for
+ * partial messages; 0: not at all, and the connection is paused. One connection at a time may go
+ * past the budget: otherwise no message would ever end and give memory back. */
+static size_t within_budget(rws_conn *conn, size_t came, size_t want)
 {
     rws__shard *shard = conn->shard;
     const rws__pool *pool = &shard->partial;
-    if (pool->charged_bytes + want <= pool->budget_bytes) return want;
+    /* What its last receive asked for and did not bring is charged already. */
+    size_t charged = conn->assembly != NULL ? conn->assembly->charged : 0;
+    size_t others = pool->charged_bytes - charged;
+    if (others + came + want <= pool->budget_bytes) return want;
     if (shard->budget_holder == NULL) shard->budget_holder = conn;
-    if (shard->budget_holder == conn) return want;
-    if (pool->charged_bytes < pool->budget_bytes) return pool->budget_bytes - pool->charged_bytes;
+    size_t bound = shard->budget_holder == conn ? pool->charged_bytes_max : pool->budget_bytes;
+    /* Heads and whole pages count too. */
+    size_t most = bound > others + PAYLOAD_COST_BYTES ? bound - others - PAYLOAD_COST_BYTES : 0;
+    if (most > came) return most - came < want ? most - came : want;
     rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
     return 0;
+}
+
+/* What the next receive into the assembly should bring. An announced length alone gets little: it
+ * costs the peer nothing. */
+static size_t choose_ask(const rws_conn *conn, size_t came, size_t left)
+{
+    size_t step = 3 * came;
+    if (conn->flows) {
+        if (rws__pool_has_plenty(&conn->shard->partial, left)) return left;
+        if (step < DIRECT_STEP_BYTES) step = DIRECT_STEP_BYTES;
+    } else if (came < TRICKLE_BYTES) {
+        step = TRICKLE_BYTES - came;
+    }
+    return step < left ? step : left;
 }
 
 /* Receive into the assembly. Returns 0, -EAGAIN (not in this turn), -EBUSY (paused) or -ENOMEM. */
@@ -71,15 +97,11 @@ static int arm_direct(rws_conn *conn, uint64_t user_data)
     rws__shard *shard = conn->shard;
     size_t came = conn->assembly != NULL ? conn->assembly->len : 0;
     size_t left = (size_t)conn->decoder.frame_left;
-    size_t ask = left;
-    if (!rws__pool_has_plenty(&shard->partial, left)) {
-        size_t step = came < DIRECT_STEP_BYTES / 3 ? DIRECT_STEP_BYTES : 3 * came;
-        if (ask > step) ask = step;
-    }
-    if (shard->direct_bytes > 0 && shard->direct_bytes + ask > DIRECT_TURN_BYTES) return -EAGAIN;
-    ask = within_budget(conn, ask);
+    size_t ask = within_budget(conn, came, choose_ask(conn, came, left));
     if (ask == 0) return -EBUSY;
-    int res = rws__payload_reserve(&conn->assembly, &shard->partial, came + ask, came + left);
+    if (shard->direct_bytes > 0 && shard->direct_bytes + ask > DIRECT_TURN_BYTES) return -EAGAIN;
+    int res = rws__payload_reserve(&conn->assembly, &shard->partial, came + ask,
+                                   conn->flows ? came + left : 0);
     if (res == 0) res = rws__payload_charge(conn->assembly, came + ask);
     if (res != 0) return res;
     shard->direct_bytes += ask;
@@ -161,8 +183,9 @@ static void on_data(rws_conn *conn, const rws__event *event)
         conn->assembly->len += (uint32_t)event->len;
     } else {
         size_t had = conn->assembly != NULL ? conn->assembly->len : 0;
-        size_t expected = had + event->len + (size_t)conn->decoder.frame_left;
+        size_t expected = conn->flows ? had + event->len + (size_t)conn->decoder.frame_left : 0;
         if (expected < 2 * had) expected = 2 * had;
+        if (expected < TRICKLE_BYTES) expected = TRICKLE_BYTES;
         if (rws__payload_append(&conn->assembly, &conn->shard->partial, event->data, event->len,
                                 expected) != 0) {
             rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
@@ -175,7 +198,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
             rws__conn_mark_dirty(conn);
         }
         conn->small_recvs = 0;
-        (void)within_budget(conn, 1);
+        (void)within_budget(conn, conn->assembly->len, 1);
         return;
     }
     rws__payload *message = conn->assembly;
@@ -327,6 +350,7 @@ void rws__conn_on_recv(rws_conn *conn, int32_t res, uint8_t *data, bool more)
         return;
     }
     rws__count(&conn->shard->counters.bytes_received, (uint64_t)res);
+    conn->flows = (uint32_t)res >= FLOW_BYTES_MIN;
     if (conn->bulk && ++conn->small_recvs > BULK_RECVS) conn->bulk = false;
     switch ((rws__conn_state)conn->state) {
     case RWS__CONN_UPGRADING: rws__conn_upgrade_input(conn, data, (size_t)res); break;

@@ -22,7 +22,8 @@
 /* Control frames may go over send_queue_bytes_max by this much; reading has stopped long before. */
 #define CONTROL_RESERVE 65536u
 /* Smaller prepared messages are copied: that touches no more cache lines than a loan. */
-#define LEND_PREPARED_BYTES_MIN 256u
+#define LEND_PREPARED_BYTES_MIN        256u
+#define LEND_PREPARED_BEHIND_BYTES_MIN 16384u
 /* Keeps a frame within a chunk's 32-bit counts. */
 #define FRAME_BYTES_MAX 0x7FF00000u
 
@@ -144,7 +145,10 @@ int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared)
 {
     rws__shard *shard = conn->shard;
     size_t bytes = prepared->header_len + prepared->len;
-    if (bytes < LEND_PREPARED_BYTES_MIN || shard->config->role != RWS_SERVER)
+    /* Behind others it is copied to them, so that all leave with one send. */
+    bool copied = bytes < LEND_PREPARED_BYTES_MIN ||
+                  (conn->sendq.bytes > 0 && bytes < LEND_PREPARED_BEHIND_BYTES_MIN);
+    if (copied || shard->config->role != RWS_SERVER)
         return rws_conn_send(conn, (rws_opcode)prepared->opcode,
                              prepared->frame + prepared->header_len, prepared->len);
     if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;

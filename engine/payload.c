@@ -10,15 +10,17 @@
 static_assert(offsetof(rws__payload, data) == 64, "one cache line before the data");
 
 #define PAGE 4096u
-/* Addresses for each byte of the budget: twice what rounding up to powers of two takes. */
-#define ADDRESSES_PER_BYTE 4u
+/* Addresses for each byte of the budget. Half is for what came: rounded up to a power of two, and
+ * the old block beside the new one while a payload grows. */
+#define ADDRESSES_PER_BYTE 16u
 /* What comes before connections are paused may go beyond the budget by a third, or this. */
 #define BURST_MIN ((size_t)1 << 20)
 int rws__pool_init(rws__pool *pool, size_t bytes_max)
 {
     pool->budget_bytes = bytes_max;
     pool->charged_bytes_max = bytes_max + (bytes_max / 3 > BURST_MIN ? bytes_max / 3 : BURST_MIN);
-    return rws__slab_init(&pool->slab, ADDRESSES_PER_BYTE * bytes_max);
+    size_t addresses = ADDRESSES_PER_BYTE * bytes_max, most = (size_t)1 << RWS__SLAB_ORDER_MAX;
+    return rws__slab_init(&pool->slab, addresses < most ? addresses : most);
 }
 
 void rws__pool_deinit(rws__pool *pool)
@@ -139,13 +141,21 @@ void rws__payload_complete(rws__payload *payload)
 void rws__payload_release(rws__payload *payload)
 {
     if (payload == NULL || --payload->refs > 0) return;
+    rws__pool *pool = payload->pool;
     rws__payload_complete(payload);
-    rws__slab_give(&payload->pool->slab, payload);
+    if (payload->lent) pool->lent_bytes -= rws__slab_block_bytes(&pool->slab, payload);
+    rws__slab_give(&pool->slab, payload);
 }
 
 rws__lender *rws__payload_lend(rws__payload *payload)
 {
-    if (!addresses_are_plenty(payload->pool, 0)) return NULL;
+    rws__pool *pool = payload->pool;
+    size_t block = rws__slab_block_bytes(&pool->slab, payload);
+    if (!payload->lent) {
+        if (pool->lent_bytes + block > pool->slab.bytes / 4) return NULL;
+        pool->lent_bytes += block;
+        payload->lent = true;
+    }
     payload->refs++;
     return &payload->lender;
 }

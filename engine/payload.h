@@ -9,8 +9,8 @@
  * - The block may be as large as the whole message that was announced: that takes addresses only,
  *   a page costs memory once something came for it. What counts against the budget (`charged`) is
  *   what came, and the receive in flight.
- * - Announced and lent blocks take at most half of the pool's addresses. Beyond, blocks are as
- *   large as what came, and echoes are copied.
+ * - Lent blocks take at most a quarter of the pool's addresses; beyond, echoes are copied.
+ * Announced blocks are given while half of them is free; beyond, blocks are as large as what came.
  * - `refs` are the holders: the connection, and each loan. The last one gives the block back.
  */
 #ifndef RINGWS_ENGINE_PAYLOAD_H
@@ -26,6 +26,7 @@ typedef struct rws__pool {
     rws__slab slab;
     size_t budget_bytes;  /* where connections are paused */
     size_t charged_bytes; /* what counts against it */
+    size_t lent_bytes;    /* blocks that send queues were lent */
     /* Beyond, no payload grows. Small blocks (a stash, a subprotocol: at most one each per
      * connection) are still given. */
     size_t charged_bytes_max;
@@ -39,7 +40,8 @@ typedef struct rws__payload {
     uint32_t len;
     uint32_t capacity;
     uint32_t charged;
-    uint32_t refs;
+    uint32_t refs : 31;
+    uint32_t lent : 1; /* to a send queue, now or before */
     uint8_t room[RWS__PAYLOAD_ROOM];
     uint8_t data[];
 } rws__payload;

@@ -130,32 +130,56 @@ Test(engine_payload, lives_until_its_last_holder)
     end();
 }
 
-/* Lent blocks and announced ones take half of the addresses; what comes has the rest. */
+/* Announced blocks take half of the addresses; what comes has the rest. */
 Test(engine_payload, leaves_half_of_the_addresses_to_what_comes)
 {
     start();
-    rws__payload *held[256];
+    static rws__payload *held[1024];
     size_t count = 0;
     for (;; count++) {
-        cr_assert_lt(count, 256);
+        cr_assert_lt(count, 1024);
         held[count] = NULL;
         cr_assert_eq(append(&held[count], 1, 100000), 0);
         if (held[count]->capacity < 100000) break;
     }
     cr_assert_leq(pool.slab.used_bytes, pool.slab.bytes / 2 + 256);
     cr_assert_geq(pool.slab.used_bytes, pool.slab.bytes / 4);
-    /* Fill it up to the half: then nothing is lent. */
-    void *block[64];
-    size_t blocks = 0;
-    while (blocks < 64 && pool.slab.used_bytes <= pool.slab.bytes / 2)
-        cr_assert_not_null(block[blocks++] = rws__slab_take(&pool.slab, 65536));
-    cr_assert_null(rws__payload_lend(held[0]));
-    cr_assert_eq(held[0]->refs, 1);
-    cr_assert_eq(append(&held[0], 1000, 0), 0);
-    while (blocks > 0)
-        rws__slab_give(&pool.slab, block[--blocks]);
     for (size_t i = 0; i <= count; i++)
         rws__payload_release(held[i]);
     rws__payload_release(NULL);
+    end();
+}
+
+/* Lent blocks take a quarter of the addresses; a block that is lent already may be lent again. */
+Test(engine_payload, lends_a_quarter_of_the_addresses)
+{
+    start();
+    static rws__payload *held[1024];
+    static rws__lender *loans[1024];
+    size_t count = 0;
+    for (;; count++) {
+        cr_assert_lt(count, 1024);
+        held[count] = NULL;
+        cr_assert_eq(append(&held[count], 60000, 0), 0);
+        rws__payload_complete(held[count]);
+        loans[count] = rws__payload_lend(held[count]);
+        if (loans[count] == NULL) break;
+    }
+    cr_assert_eq(count, pool.slab.bytes / 4 / 65536);
+    cr_assert_eq(held[count]->refs, 1);
+    rws__lender *again = rws__payload_lend(held[0]);
+    cr_assert_not_null(again, "it takes no more addresses");
+    again->release(again);
+    loans[0]->release(loans[0]);
+    cr_assert_null(rws__payload_lend(held[count]), "a holder still has the block");
+    rws__payload_release(held[0]);
+    loans[0] = rws__payload_lend(held[count]);
+    cr_assert_not_null(loans[0]);
+    loans[0]->release(loans[0]);
+    for (size_t i = 1; i < count; i++)
+        loans[i]->release(loans[i]);
+    for (size_t i = 1; i <= count; i++)
+        rws__payload_release(held[i]);
+    cr_assert_eq(pool.lent_bytes, 0);
     end();
 }

@@ -114,6 +114,23 @@ Test(engine_prepared, keeps_its_place_among_other_messages)
     world_end(&w);
 }
 
+Test(engine_prepared, a_burst_leaves_with_few_sends)
+{
+    start();
+    uint32_t file = world_open(&w);
+    rws_prepared *prepared = prepare(RWS_TEXT, 300);
+    for (int burst = 0; burst < 10; burst++) {
+        for (int i = 0; i < 64; i++)
+            cr_assert_eq(rws_conn_send_prepared(world_conn(&w, file), prepared), 0);
+        if (burst == 9) memset(w.ring->calls_of, 0, sizeof w.ring->calls_of);
+        world_turns(&w, 12);
+    }
+    cr_expect_leq(w.ring->calls_of[SCRIPT_SEND] + w.ring->calls_of[SCRIPT_SEND_QUIET], 3);
+    is_sent(file, RWS_TEXT, 300, 640);
+    rws_prepared_release(prepared);
+    world_end(&w);
+}
+
 Test(engine_prepared, lives_until_the_last_completion)
 {
     start();
