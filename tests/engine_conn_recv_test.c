@@ -208,6 +208,68 @@ Test(engine_conn_recv, keeps_the_frames_that_come_with_the_request)
     feed_bytes_free(&bytes);
 }
 
+/* ---- one message in several buffers ---- */
+
+/* The message lies where it was received. */
+static void is_not_copied(world *world, rws_conn *conn, const char *what)
+{
+    (void)conn;
+    if (strcmp(what, "message") == 0) cr_expect_eq(world->shard->partial.slab.used_bytes, 0);
+}
+
+/* The kernel fills the rest of one buffer and goes on in the next, which lies behind it. */
+Test(engine_conn_recv, a_message_in_two_buffers_is_one_piece)
+{
+    static const size_t sizes[] = {200, 5000, 70000};
+    for (size_t i = 0; i < COUNT(sizes) * 2; i++) {
+        bool last = i & 1;
+        feed_bytes frame = long_frame(sizes[i / 2]);
+        const size_t cuts[] = {1, 2, 5, 8, 14, 100, frame.len / 2, frame.len - 1};
+        for (size_t n = 0; n < COUNT(cuts); n++) {
+            char name[64];
+            snprintf(name, sizeof name, "%zu bytes cut at %zu", sizes[i / 2], cuts[n]);
+            start(0);
+            uint32_t file = world_open(&w);
+            w.log.len = 0;
+            w.hook = is_not_copied;
+            uint64_t armed = w.ring->calls_of[SCRIPT_RECV_MULTISHOT];
+            script_join(w.ring, frame.len);
+            script_recv(w.ring, file, frame.data, cuts[n], false);
+            script_recv(w.ring, file, frame.data + cuts[n], frame.len - cuts[n], last);
+            world_turn(&w);
+            long_frame_is_received(sizes[i / 2], name);
+            cr_assert_eq(w.ring->buffers_out, 0, "%s: a buffer is not recycled", name);
+            cr_assert_eq(w.ring->calls_of[SCRIPT_RECV_MULTISHOT], armed + last,
+                         "%s: armed again if it ended, and only then", name);
+            world_frame(&w, file, RWS_TEXT, "next");
+            world_log_is(&w, "text0:next ", name);
+            world_end(&w);
+        }
+        feed_bytes_free(&frame);
+    }
+}
+
+/* One buffer is filled by the receives of all connections in turn. */
+Test(engine_conn_recv, what_another_connection_received_right_behind_is_not_joined)
+{
+    start(0);
+    uint32_t first = world_open(&w), second = world_open(&w);
+    w.log.len = 0;
+    feed_bytes frame = long_frame(5000), other = {0};
+    feed_append_frame(&other, 0x81, true, "hello", 5);
+    script_join(w.ring, 1000 + other.len + frame.len - 1000);
+    script_recv(w.ring, first, frame.data, 1000, false);
+    script_recv(w.ring, second, other.data, other.len, false);
+    script_recv(w.ring, first, frame.data + 1000, frame.len - 1000, false);
+    world_turn(&w);
+    cr_assert_eq(strncmp(world_log(&w), "text1:hello ", 12), 0, "%s", world_log(&w));
+    memmove(w.log.data, w.log.data + 12, w.log.len -= 12);
+    long_frame_is_received(5000, "in two pieces");
+    feed_bytes_free(&frame);
+    feed_bytes_free(&other);
+    world_end(&w);
+}
+
 /* ---- large messages ---- */
 
 Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
@@ -252,6 +314,103 @@ Test(engine_conn_recv, keeps_the_memory_of_a_receive_until_its_completion)
     cr_assert_null(w.ring->broken, "%s", w.ring->broken);
     feed_bytes_free(&frame);
     feed_bytes_free(&rest);
+    world_end(&w);
+}
+
+/* Receives into assemblies were armed `count` times, of late that of `file`, for all that is left
+ * of its frame. */
+static void armed_last(uint32_t file, uint64_t count, size_t rest)
+{
+    cr_assert_eq(w.ring->calls_of[SCRIPT_RECV], count, "%u in place of %u were armed",
+                 (unsigned)w.ring->calls_of[SCRIPT_RECV], (unsigned)count);
+    const script_op *op = script_find(w.ring, SCRIPT_RECV, file);
+    cr_assert_not_null(op, "it is not the turn of %u", file);
+    cr_assert_eq(op->len, rest);
+}
+
+/* At most so much is received into assemblies in one turn, and each of these messages is more. The
+ * engine's turn is here a world_pump(); a world_turn() is two, with completions in between. */
+Test(engine_conn_recv, large_messages_take_turns_in_the_order_they_came)
+{
+    enum { HEAD = 1000 };
+    start(0);
+    uint32_t files[3];
+    for (int i = 0; i < 3; i++)
+        files[i] = world_open(&w);
+    w.log.len = 0;
+    feed_bytes frame = long_frame(1u << 20);
+    const uint8_t *rest = frame.data + HEAD;
+    size_t left = frame.len - HEAD, half = left / 2;
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(script_recv(w.ring, files[i], frame.data, HEAD, false), HEAD);
+    world_turn(&w); /* the multishot receives are taken back */
+    cr_assert_eq(w.ring->calls_of[SCRIPT_RECV], 0);
+    world_turn(&w);
+    armed_last(files[0], 1, left);
+    /* Its second half waits until both others had their turns. */
+    cr_assert_eq(script_recv(w.ring, files[0], rest, half, false), half);
+    world_turn(&w);
+    armed_last(files[2], 3, left);
+    cr_assert_eq(script_find(w.ring, SCRIPT_RECV, UINT32_MAX)->file, files[1], "it came before");
+    cr_assert_null(script_find(w.ring, SCRIPT_RECV, files[0]), "it waits");
+    world_pump(&w);
+    armed_last(files[0], 4, left - half);
+    world_pump(&w);
+    cr_assert_eq(w.ring->calls_of[SCRIPT_RECV], 4, "nobody else waits");
+    cr_assert_eq(script_recv(w.ring, files[0], rest + half, left - half, false), left - half);
+    for (int i = 1; i < 3; i++)
+        cr_assert_eq(script_recv(w.ring, files[i], rest, left, false), left);
+    world_turn(&w);
+    const char *at = world_log(&w);
+    for (int i = 0; i < 3; i++) {
+        char word[32];
+        snprintf(word, sizeof word, "binary%u:1048576:", files[i]);
+        cr_assert_eq(strncmp(at, word, strlen(word)), 0, "not \"%s\" next: %s", word,
+                     world_log(&w));
+        at = strchr(at, ' ') + 1;
+    }
+    cr_assert_eq(*at, 0);
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
+/* BULK_PEEK and BULK_RECVS in engine/conn_recv.c. */
+#define PEEK_BYTES 4096u
+#define PEEKS      16
+
+static void receives_one_at_a_time(uint32_t file, int n)
+{
+    const script_op *op = script_find_recv(w.ring, file);
+    cr_assert_not_null(op);
+    cr_assert_eq(op->kind, SCRIPT_RECV_PROVIDED, "after %d small ones", n);
+    cr_assert_eq(op->len, PEEK_BYTES);
+}
+
+Test(engine_conn_recv, goes_back_to_multishot_when_no_more_large_messages_come)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    feed_bytes frame = long_frame(100000);
+    /* Another large message in between: the small ones are counted anew. */
+    static const int small_ones[] = {PEEKS - 1, 2, PEEKS - 1};
+    for (size_t i = 0; i < COUNT(small_ones); i++) {
+        w.log.len = 0;
+        feed_all(file, &frame, 1000);
+        world_turns(&w, 2);
+        long_frame_is_received(100000, "large");
+        for (int n = 0; n < small_ones[i]; n++) {
+            receives_one_at_a_time(file, n);
+            world_frame(&w, file, RWS_TEXT, "small");
+        }
+    }
+    receives_one_at_a_time(file, PEEKS - 1);
+    for (int n = PEEKS - 1; n < PEEKS + 1; n++)
+        world_frame(&w, file, RWS_TEXT, "small");
+    for (int n = 0; n < 3; n++) {
+        cr_assert_eq(script_find_recv(w.ring, file)->kind, SCRIPT_RECV_MULTISHOT);
+        world_frame(&w, file, RWS_TEXT, "small");
+    }
+    feed_bytes_free(&frame);
     world_end(&w);
 }
 

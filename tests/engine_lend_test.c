@@ -161,6 +161,56 @@ Test(engine_lend, sends_a_message_from_the_provided_buffer)
     world_end(&w);
 }
 
+/* Both buffers are held until the send is done. The header is written over the end of the one that
+ * came, which is longer: the bytes to send begin at the fifth. */
+Test(engine_lend, sends_a_message_from_the_two_buffers_in_which_it_lies)
+{
+    static const size_t cuts[] = {1, 4, 5, 8, 9, 2000, 4103};
+    for (size_t i = 0; i < COUNT(cuts) * 2; i++) {
+        size_t cut = cuts[i / 2];
+        bool last = i & 1, full = cut >= 8;
+        start(0);
+        uint32_t file = world_open(&w);
+        w.ring->manual = full ? SCRIPT_BIT(SCRIPT_SEND_QUIET) : 0;
+        feed_bytes frame = masked_frame(4096);
+        script_join(w.ring, frame.len);
+        script_recv(w.ring, file, frame.data, cut, false);
+        script_recv(w.ring, file, frame.data + cut, frame.len - cut, last);
+        world_turn(&w);
+        cr_assert_eq(w.ring->buffers_out, cut > 4 ? 2 : 1, "cut at %zu", cut);
+        script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
+        cr_assert_not_null(op);
+        cr_assert_eq(op->len, 4100, "header and payload in one piece");
+        cr_assert_eq(w.shard->partial.slab.used_bytes, 0);
+        if (full) script_complete(w.ring, op, 3, 0); /* the rest is copied */
+        world_turn(&w);
+        cr_assert_eq(w.ring->buffers_out, 0, "cut at %zu", cut);
+        world_turns(&w, 2);
+        echoes_are_sent(file, RWS_BINARY, 4096, 1, "in two buffers");
+        nothing_is_held();
+        feed_bytes_free(&frame);
+        world_end(&w);
+    }
+}
+
+Test(engine_lend, copies_a_message_that_lies_in_three_buffers)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    feed_bytes frame = masked_frame(6000);
+    script_join(w.ring, frame.len);
+    for (size_t at = 0; at < frame.len; at += 2500)
+        script_recv(w.ring, file, frame.data + at, frame.len - at < 2500 ? frame.len - at : 2500,
+                    false);
+    world_turn(&w);
+    cr_assert_eq(w.ring->buffers_out, 0, "they are recycled at once");
+    world_turns(&w, 2);
+    echoes_are_sent(file, RWS_BINARY, 6000, 1, "in three buffers");
+    nothing_is_held();
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
 /* The head was kept, because it came in pieces: what came behind it is not in a provided buffer. */
 Test(engine_lend, copies_a_message_that_came_behind_a_kept_request)
 {
@@ -185,7 +235,7 @@ Test(engine_lend, copies_a_message_that_came_behind_a_kept_request)
     world_end(&w);
 }
 
-/* Messages that came together: the first is lent, the others are copied. */
+/* Messages that came together: a buffer is lent for the next send only, so all are copied. */
 Test(engine_lend, sends_pipelined_messages_in_order)
 {
     start(0);
@@ -194,6 +244,7 @@ Test(engine_lend, sends_pipelined_messages_in_order)
     for (int i = 0; i < 5; i++)
         feed_bytes_append(&frames, frame.data, frame.len);
     feed_all(file, &frames, frames.len);
+    cr_assert_eq(w.ring->buffers_out, 0, "before the next turn");
     world_turns(&w, 5);
     echoes_are_sent(file, RWS_BINARY, 5000, 5, "pipelined");
     nothing_is_held();
@@ -202,11 +253,36 @@ Test(engine_lend, sends_pipelined_messages_in_order)
     world_end(&w);
 }
 
-/* The socket takes a part, or nothing: the rest is copied, and the buffer goes back at once. */
+Test(engine_lend, copies_a_message_behind_a_send_in_flight)
+{
+    start(RWS_FEATURE_SKIP_SUCCESS); /* no quiet sends */
+    uint32_t file = world_open(&w);
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
+    feed_bytes frame = masked_frame(5000);
+    feed_all(file, &frame, frame.len);
+    script_op *op = script_find(w.ring, SCRIPT_SEND, file);
+    cr_assert_not_null(op);
+    feed_all(file, &frame, frame.len);
+    cr_assert_eq(rws_conn_buffered(world_conn(&w, file)), 2 * 5004);
+    cr_assert_eq(w.ring->buffers_out, 0);
+    w.ring->manual = 0;
+    script_complete(w.ring, op, (int32_t)op->len, 0);
+    world_turns(&w, 3);
+    echoes_are_sent(file, RWS_BINARY, 5000, 2, "behind another");
+    nothing_is_held();
+    feed_bytes_free(&frame);
+    world_end(&w);
+}
+
+/* The socket takes a part, or nothing: the rest is copied, and the buffer goes back at once. So
+ * does that of the next message, whether it comes together with the short count or behind the send
+ * of the rest, and it waits for the rest. */
 Test(engine_lend, gives_the_buffer_back_when_the_socket_is_full)
 {
     static const int32_t results[] = {-EAGAIN, 1, 4095, 20003};
-    for (size_t i = 0; i < COUNT(results); i++) {
+    for (size_t i = 0; i < 2 * COUNT(results); i++) {
+        int32_t result = results[i / 2];
+        bool together = i & 1;
         start(0);
         uint32_t file = world_open(&w);
         w.ring->manual = SCRIPT_BIT(SCRIPT_SEND_QUIET) | SCRIPT_BIT(SCRIPT_SEND);
@@ -216,23 +292,70 @@ Test(engine_lend, gives_the_buffer_back_when_the_socket_is_full)
         script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
         cr_assert_not_null(op);
         cr_assert_eq(w.ring->buffers_out, 1);
-        script_complete(w.ring, op, results[i], 0);
+        script_complete(w.ring, op, result, 0);
+        if (!together) {
+            world_turn(&w);
+            cr_assert_eq(w.ring->buffers_out, 0, "after %d", (int)result);
+        }
+        cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
         world_turn(&w);
-        cr_assert_eq(w.ring->buffers_out, 0, "after %d", (int)results[i]);
-        w.ring->manual = 0;
+        cr_assert_eq(w.ring->buffers_out, 0, "after %d: of the next message", (int)result);
+        cr_assert_null(script_find(w.ring, SCRIPT_SEND_QUIET, file));
         script_op *rest = script_find(w.ring, SCRIPT_SEND, file);
         cr_assert_not_null(rest);
+        w.ring->manual = 0;
         script_complete(w.ring, rest, (int32_t)rest->len, 0);
         world_turns(&w, 3);
-        echoes_are_sent(file, RWS_BINARY, 20000, 1, "after a full socket");
-        /* The next one starts from a socket that was full: it is copied. */
-        feed_all(file, &frame, frame.len);
+        echoes_are_sent(file, RWS_BINARY, 20000, 2, "after a full socket");
+        /* It had room for all of that: the next one is lent again. */
+        cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
+        world_turn(&w);
+        cr_assert_not_null(script_find(w.ring, SCRIPT_SEND_QUIET, file));
+        cr_assert_eq(w.ring->buffers_out, 1);
         world_turns(&w, 3);
-        echoes_are_sent(file, RWS_BINARY, 20000, 2, "and the next");
+        echoes_are_sent(file, RWS_BINARY, 20000, 3, "and the next");
         nothing_is_held();
         feed_bytes_free(&frame);
         world_end(&w);
     }
+}
+
+static bool was_borrowed;
+
+static void echo_and_look(world *world, rws_conn *conn, const char *what)
+{
+    echo(world, conn, what);
+    was_borrowed = rws__sendq_is_borrowed(&conn->sendq);
+}
+
+/* A quiet send that completes has met a full socket, even if it took all: the next send is counted,
+ * and may take longer than a buffer may be lent. */
+Test(engine_lend, copies_the_next_message_when_the_socket_took_all_and_is_full)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    w.hook = echo_and_look;
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SEND_QUIET);
+    feed_bytes frame = masked_frame(20000);
+    cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
+    world_turn(&w);
+    cr_assert(was_borrowed);
+    script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
+    cr_assert_not_null(op);
+    script_complete(w.ring, op, (int32_t)op->len, 0);
+    world_turn(&w);
+    nothing_is_held();
+    cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
+    world_turn(&w);
+    cr_assert_not(was_borrowed);
+    cr_assert_eq(w.ring->buffers_out, 0, "before the next turn");
+    cr_assert_null(script_find(w.ring, SCRIPT_SEND_QUIET, file));
+    cr_assert_not_null(script_find(w.ring, SCRIPT_SEND, file));
+    world_turns(&w, 3);
+    echoes_are_sent(file, RWS_BINARY, 20000, 2, "one quiet, one counted");
+    nothing_is_held();
+    feed_bytes_free(&frame);
+    world_end(&w);
 }
 
 /* No memory for the copy: the connection is cut, and the buffer is not kept for long. */

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine/slab.h"
 
@@ -104,6 +106,46 @@ Test(engine_slab, gives_the_pages_of_large_blocks_back)
     for (int i = 0; i < 8; i++)
         dirty += ((uint8_t *)blocks[i])[1u << 20];
     cr_assert_leq(dirty, 4, "%u of 8 blocks still have their pages", dirty);
+    rws__slab_deinit(&slab);
+}
+
+/* Pages of the range from `begin` to `end` that have memory. */
+static size_t pages_touched(const rws__slab *slab, size_t begin, size_t end)
+{
+    static unsigned char touched[4096];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), count = (end - begin) / page, sum = 0;
+    cr_assert_leq(count, sizeof touched);
+    cr_assert_eq(mincore(slab->base + begin, end - begin, touched), 0, "%s", strerror(errno));
+    for (size_t i = 0; i < count; i++)
+        sum += touched[i] & 1;
+    return sum;
+}
+
+/* A free half holds links: in a range of 16 MiB one page in each of four that a server with few
+ * messages never needs. */
+Test(engine_slab, uses_the_first_mib_before_the_rest)
+{
+    enum { BYTES = 1u << 24, FIRST = 1u << 20, BLOCK = 4096, BLOCKS = FIRST / BLOCK };
+    rws__slab slab;
+    cr_assert_eq(rws__slab_init(&slab, BYTES), 0);
+    (void)madvise(slab.base, BYTES, MADV_NOHUGEPAGE); /* -EINVAL where there are none */
+    static void *blocks[BLOCKS + 1];
+    for (int twice = 0; twice < 2; twice++) {
+        for (size_t n = 0; n < BLOCKS; n++) {
+            blocks[n] = rws__slab_take(&slab, BLOCK);
+            cr_assert_not_null(blocks[n]);
+            cr_assert_lt((uint8_t *)blocks[n], slab.base + FIRST, "block %zu", n);
+            memset(blocks[n], 1, BLOCK);
+        }
+        cr_assert_eq(pages_touched(&slab, FIRST, BYTES), 0, "the rest is not touched");
+        for (size_t n = 0; twice == 0 && n < BLOCKS; n++)
+            rws__slab_give(&slab, blocks[n]);
+    }
+    blocks[BLOCKS] = rws__slab_take(&slab, BLOCK);
+    cr_assert_geq((uint8_t *)blocks[BLOCKS], slab.base + FIRST, "then the rest is used");
+    for (size_t n = 0; n <= BLOCKS; n++)
+        rws__slab_give(&slab, blocks[n]);
+    cr_assert_eq(rws__slab_take(&slab, BYTES), slab.base, "all of it");
     rws__slab_deinit(&slab);
 }
 

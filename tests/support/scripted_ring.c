@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -180,17 +181,48 @@ static void cancel_one(rws__ring *ring, script_op *op)
         script_notify(ring, op, true);
 }
 
+static script_block *new_block(size_t len)
+{
+    script_block *block = must_alloc(sizeof *block);
+    block->bytes = must_alloc(len);
+    block->len = len;
+    block->holders = 1;
+    return block;
+}
+
+static void drop_block(script_block *block)
+{
+    if (--block->holders > 0) return;
+    free(block->bytes);
+    free(block);
+}
+
+void script_join(rws__ring *ring, size_t len)
+{
+    if (ring->joined != NULL) abort();
+    ring->joined = new_block(len);
+}
+
 /* Put data in a provided buffer; returns the flags of its completion. */
 static uint32_t fill_buffer(rws__ring *ring, const void *data, size_t len)
 {
     uint32_t index = 0;
-    while (ring->buffers[index] != NULL)
+    while (ring->buffers[index].block != NULL)
         if (++index == SCRIPT_BUFFERS) abort();
-    ring->buffers[index] = must_alloc(len);
-    ring->buffer_len[index] = len;
-    ring->buffer_seen[index] = false;
+    script_block *block = ring->joined != NULL ? ring->joined : new_block(len);
+    if (len > block->len - block->filled) abort();
+    ring->buffers[index] = (script_buffer){
+        .ring = ring, .block = block, .data = block->bytes + block->filled, .len = len};
     ring->buffers_out++;
-    memcpy(ring->buffers[index], data, len);
+    memcpy(block->bytes + block->filled, data, len);
+    block->filled += len;
+    if (block == ring->joined) {
+        block->holders++;
+        if (block->filled == block->len) {
+            ring->joined = NULL;
+            drop_block(block);
+        }
+    }
     return RWS__CQE_BUFFER | index << RWS__CQE_BUFFER_SHIFT;
 }
 
@@ -348,7 +380,8 @@ void rws__ring_destroy(rws__ring *ring)
     for (uint32_t i = 0; i < SCRIPT_FILES; i++)
         feed_bytes_free(&ring->wire[i]);
     for (uint32_t i = 0; i < SCRIPT_BUFFERS; i++)
-        free(ring->buffers[i]);
+        if (ring->buffers[i].block != NULL) drop_block(ring->buffers[i].block);
+    if (ring->joined != NULL) drop_block(ring->joined);
     free(ring->cqes);
     free(ring);
 }
@@ -372,64 +405,87 @@ uint64_t rws__ring_enters(const rws__ring *ring)
 
 uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe)
 {
-    uint32_t index = cqe->flags >> RWS__CQE_BUFFER_SHIFT;
-    if (ring->buffers[index] == NULL || ring->buffer_seen[index])
+    script_buffer *buffer = &ring->buffers[cqe->flags >> RWS__CQE_BUFFER_SHIFT];
+    if (buffer->block == NULL || buffer->seen)
         breach(ring, "a buffer was looked at twice, or was not given");
-    ring->buffer_seen[index] = true;
-    ring->loans[index].readers = 1;
-    return ring->buffers[index];
+    buffer->seen = true;
+    buffer->readers = 1;
+    return buffer->data;
 }
 
-static void drop_reader(script_loan *loan)
+static void drop_reader(script_buffer *buffer)
 {
-    if (--loan->readers > 0) return;
-    rws__ring *ring = loan->ring;
-    free(ring->buffers[loan->index]);
-    ring->buffers[loan->index] = NULL;
-    ring->buffers_out--;
+    if (--buffer->readers > 0) return;
+    /* The rest of its block may live on: whoever still reads this part reads something else. */
+    memset(buffer->data, 0xdb, buffer->len);
+    drop_block(buffer->block);
+    buffer->block = NULL;
+    buffer->ring->buffers_out--;
 }
 
-static void release_loan(rws__lender *lender)
+static void release_one(rws__lender *lender)
 {
-    drop_reader((script_loan *)lender);
+    drop_reader((script_buffer *)((char *)lender - offsetof(script_buffer, lender)));
 }
 
-/* Here each receive has a buffer of its own. */
+static void release_two(rws__lender *lender)
+{
+    script_buffer *buffer = (script_buffer *)((char *)lender - offsetof(script_buffer, across));
+    drop_reader(&buffer->ring->buffers[buffer->next]);
+    drop_reader(buffer);
+}
+
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
-    (void)ring, (void)end, (void)cqe;
-    return false;
+    if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0) return false;
+    return ring->buffers[cqe->flags >> RWS__CQE_BUFFER_SHIFT].data == end;
+}
+
+/* The buffer that holds the byte at `at`, of those that were looked at and not recycled; or
+ * SCRIPT_BUFFERS. */
+static uint32_t find_buffer(const rws__ring *ring, const uint8_t *at)
+{
+    for (uint32_t index = 0; index < SCRIPT_BUFFERS; index++) {
+        const script_buffer *buffer = &ring->buffers[index];
+        if (buffer->block != NULL && buffer->seen && at >= buffer->data &&
+            at < buffer->data + buffer->len)
+            return index;
+    }
+    return SCRIPT_BUFFERS;
 }
 
 rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
 {
-    uint32_t index = 0;
-    while (index < SCRIPT_BUFFERS && (ring->buffers[index] == NULL || !ring->buffer_seen[index] ||
-                                      data < ring->buffers[index] ||
-                                      data + len > ring->buffers[index] + ring->buffer_len[index]))
-        index++;
-    if (index == SCRIPT_BUFFERS) {
+    uint32_t first = find_buffer(ring, data), last = find_buffer(ring, data + len - 1);
+    if (first == SCRIPT_BUFFERS || last == SCRIPT_BUFFERS ||
+        ring->buffers[first].block != ring->buffers[last].block) {
         breach(ring, "bytes were lent that are in no buffer, or in one that was recycled");
         return NULL;
     }
-    script_loan *loan = &ring->loans[index];
-    loan->lender = (rws__lender){.release = release_loan, .for_this_turn = true};
-    loan->ring = ring;
-    loan->index = index;
-    loan->readers++;
-    return &loan->lender;
+    script_buffer *buffer = &ring->buffers[first], *next = &ring->buffers[last];
+    buffer->readers++;
+    if (first == last) {
+        buffer->lender = (rws__lender){.release = release_one, .for_this_turn = true};
+        return &buffer->lender;
+    }
+    if (buffer->data + buffer->len != next->data) { /* in more than two */
+        buffer->readers--;
+        return NULL;
+    }
+    next->readers++;
+    buffer->next = last;
+    buffer->across = (rws__lender){.release = release_two, .for_this_turn = true};
+    return &buffer->across;
 }
 
 void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
 {
-    uint32_t index = cqe->flags >> RWS__CQE_BUFFER_SHIFT;
-    if (ring->buffers[index] == NULL || !ring->buffer_seen[index]) {
+    script_buffer *buffer = &ring->buffers[cqe->flags >> RWS__CQE_BUFFER_SHIFT];
+    if (buffer->block == NULL || !buffer->seen) {
         breach(ring, "a buffer was recycled twice, or was not looked at");
         return;
     }
-    ring->loans[index].ring = ring;
-    ring->loans[index].index = index;
-    drop_reader(&ring->loans[index]);
+    drop_reader(buffer);
 }
 
 int rws__ring_accept_multishot(rws__ring *ring, int listener, uint64_t user_data)

@@ -7,7 +7,8 @@
  * a send does not change before its completion (or its notification), nobody writes to the memory
  * of a receive in flight, each completion with a buffer is looked at once and recycled once.
  * `broken` names the first breach. A provided buffer is a block of its own of the exact size, freed
- * when it is recycled, so that the address sanitizer sees whoever reads it later.
+ * when it is recycled, so that the address sanitizer sees whoever reads it later; script_join()
+ * puts several into one block.
  *
  * The clock stands still unless a test moves it (`script_now_ms`; linked with
  * --wrap=clock_gettime).
@@ -63,13 +64,25 @@ typedef struct script_op {
     struct script_op *next;
 } script_op;
 
-/* The lender of one buffer. */
-typedef struct script_loan {
-    rws__lender lender;
+/* The memory of one provided buffer, or of several that lie one behind the other. */
+typedef struct script_block {
+    uint8_t *bytes;
+    size_t len, filled;
+    uint32_t holders; /* buffers in it; and script_join(), until it is full */
+} script_block;
+
+/* A provided buffer that was given to the engine and not recycled. */
+typedef struct script_buffer {
+    rws__lender lender; /* of bytes in it */
+    rws__lender across; /* of bytes in it and in `next` */
     rws__ring *ring;
-    uint32_t index;
+    script_block *block; /* NULL: the index is free */
+    uint8_t *data;
+    size_t len;
+    uint32_t next;
     uint32_t readers; /* a buffer that was looked at and not recycled, and loans */
-} script_loan;
+    bool seen;
+} script_buffer;
 
 struct rws__ring {
     script_op *ops; /* in the order of the calls */
@@ -85,10 +98,8 @@ struct rws__ring {
     uint32_t slept; /* turns that waited although a call had been refused */
     rws__cqe *cqes; /* scripted, not reaped */
     size_t cqes_first, cqes_count, cqes_capacity;
-    uint8_t *buffers[SCRIPT_BUFFERS]; /* given to the engine and not recycled */
-    size_t buffer_len[SCRIPT_BUFFERS];
-    bool buffer_seen[SCRIPT_BUFFERS];
-    script_loan loans[SCRIPT_BUFFERS];
+    script_buffer buffers[SCRIPT_BUFFERS];
+    script_block *joined; /* where the next buffers are, or NULL */
     uint32_t buffers_out;
     bool copies;                   /* notifications say so */
     feed_bytes wire[SCRIPT_FILES]; /* what was sent */
@@ -110,6 +121,10 @@ uint32_t script_count(const rws__ring *ring, uint32_t file);
 void script_complete(rws__ring *ring, script_op *op, int32_t res, uint32_t flags);
 /* Bytes for the receive of a file. Returns how many it took; a multishot goes on unless `last`. */
 size_t script_recv(rws__ring *ring, uint32_t file, const void *data, size_t len, bool last);
+/* The next `len` bytes that come into provided buffers, of whichever files, lie one behind the
+ * other in one block, as where the kernel filled one buffer and went on in the next. They have to
+ * come in receives that end with the last of them. */
+void script_join(rws__ring *ring, size_t len);
 /* The notification of a zero-copy send whose result was posted with RWS__CQE_MORE. */
 void script_notify(rws__ring *ring, script_op *op, bool copied);
 /* Cancel what is in flight on files that were closed: where the cancel itself was manual. */
