@@ -110,25 +110,6 @@ Test(engine_budget, leaves_half_to_what_came)
 
 /* ---- nothing is left at all ---- */
 
-/* What the test holds. */
-static void *held[16384];
-static size_t held_count;
-
-static void use_up(rws__slab *slab)
-{
-    for (size_t bytes = slab->bytes; bytes >= 256; bytes /= 2) {
-        void *block;
-        while ((block = rws__slab_take(slab, bytes)) != NULL)
-            held[held_count++] = block;
-    }
-}
-
-static void give_back(rws__slab *slab)
-{
-    while (held_count > 0)
-        rws__slab_give(slab, held[--held_count]);
-}
-
 typedef struct step {
     const char *name;
     bool open; /* the connection is open before the memory is used up */
@@ -160,7 +141,7 @@ static void take_step(const step *step, bool send_slab)
     uint32_t file = step->open ? world_open(&w) : world_accept(&w);
     w.log.len = 0;
     rws__slab *slab = send_slab ? &w.shard->send_slab : &w.shard->partial.slab;
-    use_up(slab);
+    world_use_up(slab);
     feed_bytes bytes = {0};
     if (step->first != 0)
         feed_append_frame(&bytes, step->first, true, step->text, strlen(step->text));
@@ -176,7 +157,7 @@ static void take_step(const step *step, bool send_slab)
     if (conn != NULL) rws_conn_abort(conn);
     script_cancel_closed(w.ring);
     world_turns(&w, 4);
-    give_back(slab);
+    world_give_back(slab);
     world_end(&w);
 }
 
@@ -199,13 +180,13 @@ Test(engine_budget, refuses_a_subprotocol_that_it_can_not_keep)
     world_start(&w, &options);
     w.subprotocol = "superchat";
     uint32_t file = world_accept(&w);
-    use_up(&w.shard->partial.slab);
+    world_use_up(&w.shard->partial.slab);
     world_feed(&w, file, world_request, strlen(world_request));
     world_turns(&w, 3);
     feed_bytes_append(&w.ring->wire[file], "", 1);
     cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
     world_log_is(&w, "", "refused");
-    give_back(&w.shard->partial.slab);
+    world_give_back(&w.shard->partial.slab);
     world_eof(&w, file);
     world_turns(&w, 3);
     world_open(&w);

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/op.h"
@@ -24,41 +23,14 @@ static void start(uint32_t features_off)
     world_start(&w, &options);
 }
 
-/* The frame of a message of `len` bytes that can be told from another. */
-static feed_bytes long_frame(size_t len)
-{
-    feed_bytes frame = {0};
-    uint8_t *payload = malloc(len);
-    cr_assert_not_null(payload);
-    for (size_t i = 0; i < len; i++)
-        payload[i] = (uint8_t)(i * 7 + i / 256);
-    feed_append_frame(&frame, 0x82, true, payload, len);
-    free(payload);
-    return frame;
-}
-
 static void long_frame_is_received(size_t len, const char *name)
 {
     uint32_t sum = 0;
     for (size_t i = 0; i < len; i++)
-        sum = sum * 31 + (uint8_t)(i * 7 + i / 256);
+        sum = sum * 31 + world_byte(i);
     char expected[64];
     snprintf(expected, sizeof expected, "binary0:%zu:%08x ", len, sum);
     world_log_is(&w, expected, name);
-}
-
-/* Feed all of `bytes` in pieces of at most `step`, a turn after each. */
-static void feed_all(uint32_t file, const feed_bytes *bytes, size_t step)
-{
-    size_t at = 0;
-    for (int idle = 0; at < bytes->len && idle < 5;) {
-        size_t len = bytes->len - at < step ? bytes->len - at : step;
-        size_t taken = script_recv(w.ring, file, bytes->data + at, len, false);
-        at += taken;
-        idle = taken == 0 ? idle + 1 : 0;
-        world_turn(&w);
-    }
-    cr_assert_eq(at, bytes->len, "it stopped reading after %zu bytes", at);
 }
 
 /* ---- results ---- */
@@ -72,7 +44,7 @@ static uint32_t open_in_mode(mode mode, feed_bytes *rest)
     uint32_t file = world_open(&w);
     *rest = (feed_bytes){0};
     if (mode == DIRECT) {
-        feed_bytes frame = long_frame(200000);
+        feed_bytes frame = world_long_frame(200000);
         world_feed(&w, file, frame.data, 100);
         world_turns(&w, 2);
         feed_bytes_append(rest, frame.data + 100, frame.len - 100);
@@ -109,7 +81,7 @@ Test(engine_conn_recv, goes_on_after_a_receive_that_ended_for_a_passing_reason)
             world_turns(&w, 2);
             cr_assert_not_null(script_find_recv(w.ring, file), "not armed again after %d", res);
         }
-        feed_all(file, &rest, rest.len);
+        world_feed_pieces(&w, file, &rest, rest.len);
         message_came(mode, strerror(-res));
         rws_stats stats = {.size = sizeof stats};
         rws__group_stats(&w.group, &stats);
@@ -181,7 +153,7 @@ Test(engine_conn_recv, takes_everything_byte_by_byte)
     feed_append_frame(&bytes, 0x80, true, "llo", 3);
     feed_append_frame(&bytes, 0x82, true, NULL, 0);
     feed_append_frame(&bytes, 0x88, true, "\x03\xe8", 2);
-    feed_all(file, &bytes, 1);
+    world_feed_pieces(&w, file, &bytes, 1);
     world_turns(&w, 4);
     world_log_is(&w, "open0 text0:hello binary0: close0:1000::peer ", "byte by byte");
     feed_bytes_free(&bytes);
@@ -223,7 +195,7 @@ Test(engine_conn_recv, a_message_in_two_buffers_is_one_piece)
     static const size_t sizes[] = {200, 5000, 70000};
     for (size_t i = 0; i < COUNT(sizes) * 2; i++) {
         bool last = i & 1;
-        feed_bytes frame = long_frame(sizes[i / 2]);
+        feed_bytes frame = world_long_frame(sizes[i / 2]);
         const size_t cuts[] = {1, 2, 5, 8, 14, 100, frame.len / 2, frame.len - 1};
         for (size_t n = 0; n < COUNT(cuts); n++) {
             char name[64];
@@ -255,7 +227,7 @@ Test(engine_conn_recv, what_another_connection_received_right_behind_is_not_join
     start(0);
     uint32_t first = world_open(&w), second = world_open(&w);
     w.log.len = 0;
-    feed_bytes frame = long_frame(5000), other = {0};
+    feed_bytes frame = world_long_frame(5000), other = {0};
     feed_append_frame(&other, 0x81, true, "hello", 5);
     script_join(w.ring, 1000 + other.len + frame.len - 1000);
     script_recv(w.ring, first, frame.data, 1000, false);
@@ -282,8 +254,8 @@ Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
         uint32_t file = world_open(&w);
         w.log.len = 0;
         for (int n = 0; n < 2; n++) {
-            feed_bytes frame = long_frame(size);
-            feed_all(file, &frame, step);
+            feed_bytes frame = world_long_frame(size);
+            world_feed_pieces(&w, file, &frame, step);
             feed_bytes_free(&frame);
             world_turns(&w, 2);
             long_frame_is_received(size, "large");
@@ -305,7 +277,7 @@ Test(engine_conn_recv, keeps_the_memory_of_a_receive_until_its_completion)
     world_turns(&w, 3);
     cr_assert(w.ring->closed[file]);
     cr_assert_eq(w.shard->slots_used, 2, "its receive is in flight");
-    feed_bytes frame = long_frame(30000);
+    feed_bytes frame = world_long_frame(30000);
     for (size_t at = 0; at < frame.len; at += 1000)
         world_feed(&w, other, frame.data + at, frame.len - at < 1000 ? frame.len - at : 1000);
     script_recv(w.ring, file, rest.data, 1000, true); /* compares the memory */
@@ -338,7 +310,7 @@ Test(engine_conn_recv, large_messages_take_turns_in_the_order_they_came)
     for (int i = 0; i < 3; i++)
         files[i] = world_open(&w);
     w.log.len = 0;
-    feed_bytes frame = long_frame(1u << 20);
+    feed_bytes frame = world_long_frame(1u << 20);
     const uint8_t *rest = frame.data + HEAD;
     size_t left = frame.len - HEAD, half = left / 2;
     for (int i = 0; i < 3; i++)
@@ -390,12 +362,12 @@ Test(engine_conn_recv, goes_back_to_multishot_when_no_more_large_messages_come)
 {
     start(0);
     uint32_t file = world_open(&w);
-    feed_bytes frame = long_frame(100000);
+    feed_bytes frame = world_long_frame(100000);
     /* Another large message in between: the small ones are counted anew. */
     static const int small_ones[] = {PEEKS - 1, 2, PEEKS - 1};
     for (size_t i = 0; i < COUNT(small_ones); i++) {
         w.log.len = 0;
-        feed_all(file, &frame, 1000);
+        world_feed_pieces(&w, file, &frame, 1000);
         world_turns(&w, 2);
         long_frame_is_received(100000, "large");
         for (int n = 0; n < small_ones[i]; n++) {

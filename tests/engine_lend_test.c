@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "support/scripted_shard.h"
@@ -63,32 +62,7 @@ static void start(uint32_t features_off)
     w.hook = echo;
 }
 
-static feed_bytes masked_frame(size_t len)
-{
-    feed_bytes frame = {0};
-    uint8_t *payload = malloc(len);
-    cr_assert_not_null(payload);
-    for (size_t i = 0; i < len; i++)
-        payload[i] = (uint8_t)(i * 7 + i / 256);
-    feed_append_frame(&frame, 0x82, true, payload, len);
-    free(payload);
-    return frame;
-}
-
-static void feed_all(uint32_t file, const feed_bytes *bytes, size_t step)
-{
-    size_t at = 0;
-    for (int idle = 0; at < bytes->len && idle < 5;) {
-        size_t len = bytes->len - at < step ? bytes->len - at : step;
-        size_t taken = script_recv(w.ring, file, bytes->data + at, len, false);
-        at += taken;
-        idle = taken == 0 ? idle + 1 : 0;
-        world_turn(&w);
-    }
-    cr_assert_eq(at, bytes->len, "what is left is not received");
-}
-
-/* The wire of `file` holds `count` frames of `opcode` with the payload of masked_frame(). */
+/* The wire of `file` holds `count` frames of `opcode` with the payload of world_long_frame(). */
 static void echoes_are_sent(uint32_t file, uint8_t opcode, size_t len, size_t count,
                             const char *name)
 {
@@ -102,8 +76,7 @@ static void echoes_are_sent(uint32_t file, uint8_t opcode, size_t len, size_t co
         const uint8_t *at = wire->data + n * (header + len);
         cr_assert_arr_eq(at, head, header);
         for (size_t i = 0; i < len; i++)
-            cr_assert_eq(at[header + i], (uint8_t)(i * 7 + i / 256), "%s, %zu bytes: byte %zu",
-                         name, len, i);
+            cr_assert_eq(at[header + i], world_byte(i), "%s, %zu bytes: byte %zu", name, len, i);
     }
 }
 
@@ -133,8 +106,8 @@ Test(engine_lend, echoes_every_size_in_every_piece)
         start(features_off[i / COUNT(steps) / COUNT(sizes)]);
         uint32_t file = world_open(&w);
         for (size_t n = 1; n <= 3; n++) {
-            feed_bytes frame = masked_frame(size);
-            feed_all(file, &frame, step);
+            feed_bytes frame = world_long_frame(size);
+            world_feed_pieces(&w, file, &frame, step);
             feed_bytes_free(&frame);
             world_turns(&w, 4);
             echoes_are_sent(file, RWS_BINARY, size, n, name);
@@ -148,7 +121,7 @@ Test(engine_lend, sends_a_message_from_the_provided_buffer)
 {
     start(0);
     uint32_t file = world_open(&w);
-    feed_bytes frame = masked_frame(4096);
+    feed_bytes frame = world_long_frame(4096);
     cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
     world_turn(&w); /* the send is queued and not submitted yet */
     cr_assert_eq(w.ring->buffers_out, 1);
@@ -172,7 +145,7 @@ Test(engine_lend, sends_a_message_from_the_two_buffers_in_which_it_lies)
         start(0);
         uint32_t file = world_open(&w);
         w.ring->manual = full ? SCRIPT_BIT(SCRIPT_SEND_QUIET) : 0;
-        feed_bytes frame = masked_frame(4096);
+        feed_bytes frame = world_long_frame(4096);
         script_join(w.ring, frame.len);
         script_recv(w.ring, file, frame.data, cut, false);
         script_recv(w.ring, file, frame.data + cut, frame.len - cut, last);
@@ -197,7 +170,7 @@ Test(engine_lend, copies_a_message_that_lies_in_three_buffers)
 {
     start(0);
     uint32_t file = world_open(&w);
-    feed_bytes frame = masked_frame(6000);
+    feed_bytes frame = world_long_frame(6000);
     script_join(w.ring, frame.len);
     for (size_t at = 0; at < frame.len; at += 2500)
         script_recv(w.ring, file, frame.data + at, frame.len - at < 2500 ? frame.len - at : 2500,
@@ -218,17 +191,17 @@ Test(engine_lend, copies_a_message_that_came_behind_a_kept_request)
     uint32_t file = world_accept(&w);
     size_t head = strlen(world_request);
     world_feed(&w, file, world_request, 20);
-    feed_bytes bytes = {0}, frame = masked_frame(5000);
+    feed_bytes bytes = {0}, frame = world_long_frame(5000);
     feed_bytes_append(&bytes, world_request + 20, head - 20);
     feed_bytes_append(&bytes, frame.data, frame.len);
-    feed_all(file, &bytes, bytes.len);
+    world_feed_pieces(&w, file, &bytes, bytes.len);
     world_turns(&w, 4);
     feed_bytes *wire = &w.ring->wire[file];
     cr_assert_gt(wire->len, 5004);
     const uint8_t *echo = wire->data + wire->len - 5004;
     cr_expect_eq(echo[0], 0x82);
     for (size_t i = 0; i < 5000; i++)
-        cr_assert_eq(echo[4 + i], (uint8_t)(i * 7 + i / 256), "byte %zu", i);
+        cr_assert_eq(echo[4 + i], world_byte(i), "byte %zu", i);
     nothing_is_held();
     feed_bytes_free(&bytes);
     feed_bytes_free(&frame);
@@ -240,10 +213,10 @@ Test(engine_lend, sends_pipelined_messages_in_order)
 {
     start(0);
     uint32_t file = world_open(&w);
-    feed_bytes frame = masked_frame(5000), frames = {0};
+    feed_bytes frame = world_long_frame(5000), frames = {0};
     for (int i = 0; i < 5; i++)
         feed_bytes_append(&frames, frame.data, frame.len);
-    feed_all(file, &frames, frames.len);
+    world_feed_pieces(&w, file, &frames, frames.len);
     cr_assert_eq(w.ring->buffers_out, 0, "before the next turn");
     world_turns(&w, 5);
     echoes_are_sent(file, RWS_BINARY, 5000, 5, "pipelined");
@@ -258,11 +231,11 @@ Test(engine_lend, copies_a_message_behind_a_send_in_flight)
     start(RWS_FEATURE_SKIP_SUCCESS); /* no quiet sends */
     uint32_t file = world_open(&w);
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
-    feed_bytes frame = masked_frame(5000);
-    feed_all(file, &frame, frame.len);
+    feed_bytes frame = world_long_frame(5000);
+    world_feed_pieces(&w, file, &frame, frame.len);
     script_op *op = script_find(w.ring, SCRIPT_SEND, file);
     cr_assert_not_null(op);
-    feed_all(file, &frame, frame.len);
+    world_feed_pieces(&w, file, &frame, frame.len);
     cr_assert_eq(rws_conn_buffered(world_conn(&w, file)), 2 * 5004);
     cr_assert_eq(w.ring->buffers_out, 0);
     w.ring->manual = 0;
@@ -286,7 +259,7 @@ Test(engine_lend, gives_the_buffer_back_when_the_socket_is_full)
         start(0);
         uint32_t file = world_open(&w);
         w.ring->manual = SCRIPT_BIT(SCRIPT_SEND_QUIET) | SCRIPT_BIT(SCRIPT_SEND);
-        feed_bytes frame = masked_frame(20000);
+        feed_bytes frame = world_long_frame(20000);
         cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
         world_turn(&w);
         script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
@@ -336,7 +309,7 @@ Test(engine_lend, copies_the_next_message_when_the_socket_took_all_and_is_full)
     uint32_t file = world_open(&w);
     w.hook = echo_and_look;
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND_QUIET);
-    feed_bytes frame = masked_frame(20000);
+    feed_bytes frame = world_long_frame(20000);
     cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
     world_turn(&w);
     cr_assert(was_borrowed);
@@ -364,21 +337,14 @@ Test(engine_lend, cuts_a_connection_whose_message_can_not_be_kept)
     start(0);
     uint32_t file = world_open(&w);
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND_QUIET);
-    feed_bytes frame = masked_frame(20000);
+    feed_bytes frame = world_long_frame(20000);
     cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
     world_turn(&w);
-    static void *held[64];
-    size_t count = 0;
-    for (size_t bytes = w.shard->send_slab.bytes; bytes >= 256; bytes /= 2) {
-        void *block;
-        while (count < COUNT(held) && (block = rws__slab_take(&w.shard->send_slab, bytes)) != NULL)
-            held[count++] = block;
-    }
+    world_use_up(&w.shard->send_slab);
     script_complete(w.ring, script_find(w.ring, SCRIPT_SEND_QUIET, file), -EAGAIN, 0);
     world_turns(&w, 4);
     cr_assert_not_null(strstr(world_log(&w), "close0:1006:"), "%s", world_log(&w));
-    while (count > 0)
-        rws__slab_give(&w.shard->send_slab, held[--count]);
+    world_give_back(&w.shard->send_slab);
     nothing_is_held();
     feed_bytes_free(&frame);
     world_end(&w);
@@ -393,8 +359,8 @@ Test(engine_lend, lends_one_message_to_many_connections)
         uint32_t files[4];
         for (int n = 0; n < 4; n++)
             files[n] = world_open(&w);
-        feed_bytes frame = masked_frame(sizes[i]);
-        feed_all(files[1], &frame, 16384);
+        feed_bytes frame = world_long_frame(sizes[i]);
+        world_feed_pieces(&w, files[1], &frame, 16384);
         world_turns(&w, 5);
         for (int n = 0; n < 4; n++)
             echoes_are_sent(files[n], RWS_BINARY, sizes[i], 1, "to all");
@@ -416,8 +382,8 @@ Test(engine_lend, takes_the_loan_back_from_a_receiver_that_is_cut_off)
     world_turns(&w, 2);
     second = world_open(&w);
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
-    feed_bytes frame = masked_frame(300000);
-    feed_all(second, &frame, 100000);
+    feed_bytes frame = world_long_frame(300000);
+    world_feed_pieces(&w, second, &frame, 100000);
     world_turns(&w, 2);
     cr_assert_gt(w.shard->partial.slab.used_bytes, 0);
     cr_assert_eq(w.shard->partial.charged_bytes, 0, "it is whole");
@@ -440,8 +406,8 @@ Test(engine_lend, sends_one_message_as_text_and_as_binary)
         start(0);
         w.hook = echo_as_text_and_binary;
         uint32_t file = world_open(&w);
-        feed_bytes frame = masked_frame(sizes[i]);
-        feed_all(file, &frame, 20000);
+        feed_bytes frame = world_long_frame(sizes[i]);
+        world_feed_pieces(&w, file, &frame, 20000);
         world_turns(&w, 5);
         size_t header = sizes[i] < 65536 ? 4 : 10;
         const feed_bytes *wire = &w.ring->wire[file];
@@ -459,8 +425,8 @@ Test(engine_lend, copies_a_part_of_a_message)
     start(0);
     w.hook = echo_a_part;
     uint32_t file = world_open(&w);
-    feed_bytes frame = masked_frame(5000);
-    feed_all(file, &frame, frame.len);
+    feed_bytes frame = world_long_frame(5000);
+    world_feed_pieces(&w, file, &frame, frame.len);
     world_turns(&w, 3);
     const feed_bytes *wire = &w.ring->wire[file];
     cr_assert_eq(wire->len, 2 * (4 + 4999));

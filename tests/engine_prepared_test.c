@@ -216,18 +216,11 @@ Test(engine_prepared, is_given_back_when_the_pool_is_used_up)
     options.send_pool_bytes_max = 65536;
     world_start(&w, &options);
     uint32_t file = world_open(&w);
-    static void *held[64];
-    size_t count = 0;
-    for (size_t bytes = w.shard->send_slab.bytes; bytes >= 256; bytes /= 2) {
-        void *block;
-        while (count < COUNT(held) && (block = rws__slab_take(&w.shard->send_slab, bytes)) != NULL)
-            held[count++] = block;
-    }
+    world_use_up(&w.shard->send_slab);
     rws_prepared *prepared = prepare(RWS_TEXT, 300);
     cr_expect_eq(rws_conn_send_prepared(world_conn(&w, file), prepared), -ENOMEM);
     rws_prepared_release(prepared);
     cr_expect_eq(bytes_out, 0);
-    while (count > 0)
-        rws__slab_give(&w.shard->send_slab, held[--count]);
+    world_give_back(&w.shard->send_slab);
     world_end(&w);
 }

@@ -3,50 +3,11 @@
  */
 #include <criterion/criterion.h>
 
-#include <stdio.h>
 #include <string.h>
 
 #include "support/scripted_shard.h"
 
 static world w;
-
-/* A message whose first part fills its block of the slab to the last byte, while what follows waits
- * in the block right behind it: adjacent is not the same as received in place. */
-Test(engine_review, a_full_assembly_and_stalled_input_behind_it_are_two_blocks)
-{
-    rws_server_options options = world_server_options();
-    world_start(&w, &options);
-    uint32_t file = world_open(&w);
-    rws_conn *conn = world_conn(&w, file);
-    static char text[3009]; /* its first fragment fills a block of 1024 bytes: 64 are the head */
-    for (size_t i = 0; i < sizeof text - 1; i++)
-        text[i] = (char)('a' + i % 26);
-    feed_bytes fragment = {0}, frame = {0};
-    feed_append_frame(&fragment, 0x01, true, text, 960);
-    feed_append_frame(&fragment, 0x80, true, text + 960, sizeof text - 1 - 960);
-    feed_append_frame(&frame, 0x81, true, text, sizeof text - 1);
-    size_t begin = fragment.len - 2048;
-    world_feed(&w, file, fragment.data, begin);
-    cr_assert_eq(conn->assembly->len, conn->assembly->capacity, "not what this test is about");
-
-    rws_conn_pause(conn);
-    cr_assert_eq(script_recv(w.ring, file, fragment.data + begin, 1024, false), 1024);
-    world_turn(&w);
-    cr_assert_not_null(conn->stalled);
-    rws_conn_resume(conn);
-    world_turns(&w, 2);
-    world_feed(&w, file, fragment.data + begin + 1024, 1024);
-    feed_bytes_free(&fragment);
-    char parts[100];
-    snprintf(parts, sizeof parts, "%s", world_log(&w));
-    world_log_is(&w, parts, "in three parts");
-
-    /* The log has a digest of so long a message: it is the one of the same message in one piece. */
-    world_feed(&w, file, frame.data, frame.len);
-    world_log_is(&w, strchr(parts, ' ') + 1, "in one piece");
-    feed_bytes_free(&frame);
-    world_end(&w);
-}
 
 /* A closing connection can't be paused: the peer's close frame is what it waits for. */
 Test(engine_review, a_pause_after_the_close_does_not_hold_up_the_closing_handshake)

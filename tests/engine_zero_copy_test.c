@@ -68,7 +68,7 @@ static uint8_t *numbers(size_t len)
     uint8_t *bytes = malloc(len + 1);
     cr_assert_not_null(bytes);
     for (size_t i = 0; i < len; i++)
-        bytes[i] = (uint8_t)(i * 7 + i / 256);
+        bytes[i] = world_byte(i);
     return bytes;
 }
 

@@ -10,7 +10,7 @@
     load_parse((int)(sizeof((char *[]){"load", __VA_ARGS__}) / sizeof(char *)),                    \
                (char *[]){"load", __VA_ARGS__, NULL}, a)
 
-Test(load_args, test_defaults)
+Test(load_args, test_without_options_it_echoes_64_bytes_for_5_seconds)
 {
     load_arguments a;
     cr_assert_eq(PARSE(&a, "ws://host"), ARGS_RUN);
@@ -21,13 +21,23 @@ Test(load_args, test_defaults)
     cr_assert_eq(a.size, 64);
     cr_assert_eq(a.duration_ns, 5000000000);
     cr_assert_eq(a.warmup_ns, 500000000);
+}
+
+Test(load_args, test_a_count_of_messages_has_no_warmup)
+{
+    load_arguments a;
     cr_assert_eq(PARSE(&a, "-n", "5", "ws://host"), ARGS_RUN);
     cr_assert_eq(a.warmup_ns, 0, "all that is sent is counted");
+}
+
+Test(load_args, test_there_are_no_more_threads_than_connections)
+{
+    load_arguments a;
     cr_assert_eq(PARSE(&a, "-t", "8", "-c", "2", "ws://host"), ARGS_RUN);
     cr_assert_eq(a.threads, 2, "a thread without a connection is none");
 }
 
-Test(load_args, test_modes)
+Test(load_args, test_an_option_names_the_mode_and_none_is_echo)
 {
     load_arguments a;
     cr_assert_eq(PARSE(&a, "--broadcast", "-c", "9", "-p", "3", "-s", "1K", "url"), ARGS_RUN);

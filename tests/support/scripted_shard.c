@@ -213,7 +213,7 @@ static void check_nothing_is_left(const world *w)
     cr_expect_eq(w->shard->slots_used, 0, "%u slots are in use", w->shard->slots_used);
     cr_expect_eq(w->shard->send_slab.used_bytes, 0, "%zu bytes of the send slab are in use",
                  w->shard->send_slab.used_bytes);
-    cr_expect_eq(w->shard->partial.slab.used_bytes, 0, "%zu bytes of the partial slab are in use",
+    cr_expect_eq(w->shard->partial.slab.used_bytes, 0, "%zu bytes of the partial pool are in use",
                  w->shard->partial.slab.used_bytes);
     cr_expect_eq(w->shard->partial.charged_bytes, 0, "%zu bytes are charged to the budget",
                  w->shard->partial.charged_bytes);
@@ -326,6 +326,31 @@ void world_frame(world *w, uint32_t file, uint8_t opcode, const char *text)
     feed_bytes_free(&frame);
 }
 
+feed_bytes world_long_frame(size_t len)
+{
+    feed_bytes frame = {0};
+    uint8_t *payload = malloc(len);
+    cr_assert_not_null(payload);
+    for (size_t i = 0; i < len; i++)
+        payload[i] = world_byte(i);
+    feed_append_frame(&frame, 0x82, true, payload, len);
+    free(payload);
+    return frame;
+}
+
+void world_feed_pieces(world *w, uint32_t file, const feed_bytes *bytes, size_t step)
+{
+    size_t at = 0;
+    for (int idle = 0; at < bytes->len && idle < 5;) {
+        size_t len = bytes->len - at < step ? bytes->len - at : step;
+        size_t taken = script_recv(w->ring, file, bytes->data + at, len, false);
+        at += taken;
+        idle = taken == 0 ? idle + 1 : 0;
+        world_turn(w);
+    }
+    cr_assert_eq(at, bytes->len, "file %u stopped reading after %zu bytes", file, at);
+}
+
 void world_eof(world *w, uint32_t file)
 {
     script_op *op = script_find_recv(w->ring, file);
@@ -333,6 +358,31 @@ void world_eof(world *w, uint32_t file)
     script_complete(w->ring, op, 0, 0);
     world_turn(w);
 }
+
+/* ---- memory that is used up ---- */
+
+static void *held[16384];
+static size_t held_count;
+
+void world_use_up(rws__slab *slab)
+{
+    cr_assert_eq(held_count, 0, "another one is used up");
+    for (size_t bytes = slab->bytes; bytes >= 256; bytes /= 2) {
+        void *block;
+        while ((block = rws__slab_take(slab, bytes)) != NULL) {
+            cr_assert_lt(held_count, sizeof held / sizeof held[0]);
+            held[held_count++] = block;
+        }
+    }
+}
+
+void world_give_back(rws__slab *slab)
+{
+    while (held_count > 0)
+        rws__slab_give(slab, held[--held_count]);
+}
+
+/* ---- what the test sees ---- */
 
 static void describe(feed_bytes *out, const rws__frame *frame, uint8_t *payload)
 {

@@ -71,8 +71,20 @@ extern const char world_request[];
 void world_feed(world *w, uint32_t file, const void *data, size_t len);
 /* A whole masked frame from the peer, and a turn. `text` is a string. */
 void world_frame(world *w, uint32_t file, uint8_t opcode, const char *text);
+/* The masked frame of a binary message of `len` bytes, of which the i-th is world_byte(i). */
+feed_bytes world_long_frame(size_t len);
+static inline uint8_t world_byte(size_t i)
+{
+    return (uint8_t)(i * 7 + i / 256);
+}
+/* All of `bytes` from the peer in pieces of at most `step`, a turn after each. */
+void world_feed_pieces(world *w, uint32_t file, const feed_bytes *bytes, size_t step);
 /* The peer ends its half, and a turn. */
 void world_eof(world *w, uint32_t file);
+
+/* Take all that a slab has left, and give it back: of one slab at a time. */
+void world_use_up(rws__slab *slab);
+void world_give_back(rws__slab *slab);
 
 /* The frames that were sent since world_open(), as words: "text:hello close:1000:bye ". */
 const char *world_sent(world *w, uint32_t file);
