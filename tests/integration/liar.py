@@ -1,16 +1,9 @@
 """A small broadcast server that breaks the rules on request: what `ringws load` has to notice."""
 
-import base64
-import hashlib
-import re
 import socket
-import struct
 import threading
 
 import wire
-from harness import PATIENCE_S
-
-GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Liar:
@@ -44,38 +37,33 @@ class Liar:
                 sock, _ = self.listener.accept()
             except OSError:
                 return
-            sock.settimeout(PATIENCE_S)
             threading.Thread(target=self._serve, args=(sock, number), daemon=True).start()
             number += 1
 
     def _serve(self, sock, number):
-        with sock:
+        with wire.Wire(sock=sock) as peer:
             try:
-                self._talk(sock, number)
+                self._talk(peer, number)
             except (OSError, wire.Closed):
                 pass
             finally:
                 with self.lock:
                     self.receivers.pop(number, None)
 
-    def _talk(self, sock, number):
-        peer = wire.Wire.__new__(wire.Wire)
-        peer.sock, peer.pending = sock, b""
-        while b"\r\n\r\n" not in peer.pending:
-            peer._fill()
-        head, peer.pending = peer.pending.split(b"\r\n\r\n", 1)
+    def _talk(self, peer, number):
+        _, headers = peer.read_head()
         answer = self.upgrade(number)
         if answer is None:
             return
         with self.lock:
-            self.receivers[number] = sock
-            sock.sendall(answer or accept(head))
+            self.receivers[number] = peer.sock
+            peer.send(answer or switch(headers["sec-websocket-key"]))
         while True:
-            opcode, payload = read_masked(peer)
+            opcode, _, payload = peer.read_frame()
             if opcode == wire.CLOSE:
                 answer = self.close(number)
                 if answer is not None:
-                    sock.sendall(answer)
+                    peer.send(answer)
                 return
             self._pass_on(opcode, payload)
 
@@ -94,19 +82,6 @@ class Liar:
             self.messages += 1
 
 
-def accept(head):
-    key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head).group(1).decode()
-    digest = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()
+def switch(key):
     return ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {digest}\r\n\r\n").encode()
-
-
-def read_masked(peer):
-    first, second = peer.take(2)
-    length = second & 0x7F
-    if length == 126:
-        length = struct.unpack(">H", peer.take(2))[0]
-    elif length == 127:
-        length = struct.unpack(">Q", peer.take(8))[0]
-    key = peer.take(4)
-    return first & 15, wire.xor(peer.take(length), key)
+            f"Sec-WebSocket-Accept: {wire.accept_of(key)}\r\n\r\n").encode()

@@ -52,7 +52,7 @@ def test_narrow_is_two_per_cent_to_either_side():
     assert not Interval(100, None, None).narrow()
 
 
-def test_verdicts():
+def test_the_median_decides_a_narrow_interval_and_the_bounds_a_wide_one():
     cases = (  # interval, bar, verdict
         ((0.85, 0.84, 0.86), 0.85, MET),  # narrow: the median decides, at the bar too
         ((0.8501, 0.84, 0.86), 0.85, MISSED),

@@ -10,8 +10,12 @@ from harness import PATIENCE_S
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-ACCEPT = base64.b64encode(
-    hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
+
+
+def accept_of(key):
+    """The value of Sec-WebSocket-Accept for a Sec-WebSocket-Key."""
+    digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+    return base64.b64encode(digest).decode()
 
 
 def request(port=80, target="/", version="13", headers=(), drop=(), method="GET", http="HTTP/1.1"):
@@ -60,10 +64,15 @@ class Closed(Exception):
 
 
 class Wire:
-    """`with Wire(port) as wire: wire.upgrade(); wire.send(frame(TEXT, b"hi"))`"""
+    """`with Wire(port) as wire: wire.upgrade(); wire.send(frame(TEXT, b"hi"))`; a server's
+    end of a connection is `Wire(sock=sock)`."""
 
-    def __init__(self, port=None, unix=None, timeout_s=None):
-        if unix:
+    def __init__(self, port=None, unix=None, timeout_s=None, sock=None):
+        self.masked = sock is not None  # what comes from a client is, from a server is not
+        if sock:
+            self.sock = sock
+            self.sock.settimeout(timeout_s or PATIENCE_S)
+        elif unix:
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(timeout_s or PATIENCE_S)
             self.sock.connect(unix)
@@ -94,8 +103,8 @@ class Wire:
         data, self.pending = self.pending[:count], self.pending[count:]
         return data
 
-    def read_response(self):
-        """The head of an HTTP answer: (status, {lower-case name: value})."""
+    def read_head(self):
+        """The head of an HTTP message: (first line, {lower-case name: value})."""
         while b"\r\n\r\n" not in self.pending:
             self._fill()
         head, self.pending = self.pending.split(b"\r\n\r\n", 1)
@@ -104,26 +113,34 @@ class Wire:
         for line in lines[1:]:
             name, value = line.split(":", 1)
             headers[name.strip().lower()] = value.strip()
-        return int(lines[0].split()[1]), headers
+        return lines[0], headers
+
+    def read_response(self):
+        """The head of an HTTP answer: (status, {lower-case name: value})."""
+        line, headers = self.read_head()
+        return int(line.split()[1]), headers
 
     def upgrade(self, **how):
         self.send(request(self.port, **how))
         status, headers = self.read_response()
         assert status == 101, f"the answer to the upgrade is {status}"
-        assert headers["sec-websocket-accept"] == ACCEPT, headers
+        assert headers["sec-websocket-accept"] == accept_of(KEY), headers
         return headers
 
     def read_frame(self):
-        """(opcode, fin, payload); a masked frame or a reserved bit is an error."""
+        """(opcode, fin, payload); a frame that is masked by a server, or not by a client, or a
+        reserved bit is an error."""
         first, second = self.take(2)
         assert not first & 0x70, f"reserved bits in {first:#x}"
-        assert not second & 0x80, "the server masked a frame"
+        assert bool(second & 0x80) == self.masked, "masked by the server, or not by the client"
         length = second & 0x7F
         if length == 126:
             length = struct.unpack(">H", self.take(2))[0]
         elif length == 127:
             length = struct.unpack(">Q", self.take(8))[0]
-        return first & 15, bool(first & 0x80), self.take(length)
+        key = self.take(4) if self.masked else None
+        payload = self.take(length)
+        return first & 15, bool(first & 0x80), xor(payload, key) if key else payload
 
     def read_message(self):
         """(opcode, payload) of the next data message; control frames are not expected."""
