@@ -304,7 +304,7 @@ static void armed_last(uint32_t file, uint64_t count, size_t rest)
  * engine's turn is here a world_pump(); a world_turn() is two, with completions in between. */
 Test(engine_conn_recv, large_messages_take_turns_in_the_order_they_came)
 {
-    enum { HEAD = 1000 };
+    enum { HEAD = 4000 }; /* so much that the rest is asked for at once */
     start(0);
     uint32_t files[3];
     for (int i = 0; i < 3; i++)

@@ -298,7 +298,7 @@ static bool was_borrowed;
 static void echo_and_look(world *world, rws_conn *conn, const char *what)
 {
     echo(world, conn, what);
-    was_borrowed = rws__sendq_is_borrowed(&conn->sendq);
+    was_borrowed = rws__sendq_front_is_borrowed(&conn->sendq);
 }
 
 /* A quiet send that completes has met a full socket, even if it took all: the next send is counted,
