@@ -100,6 +100,7 @@ Test(engine_lend, echoes_every_size_in_every_piece)
         size_t step = steps[i % COUNT(steps)];
         size_t size = sizes[i / COUNT(steps) % COUNT(sizes)];
         if (step < 4096 && size > 4097) step += 4096; /* only the header needs the small cuts */
+        if (step < 16384 && size > 65537) continue;   /* the same cuts as below, many times */
         char name[64];
         snprintf(name, sizeof name, "pieces of %zu, features %zu", step,
                  i / COUNT(steps) / COUNT(sizes));

@@ -28,7 +28,8 @@ enum {
     TICK_NS = 50 * 1000 * 1000, /* how often the main thread looks */
     DESCRIPTORS_OWN = 128,      /* what the library keeps for itself */
     CLOSE_TIMEOUT_MS = 5000,    /* and a millisecond more for every connection */
-    RECONNECT_SLOTS = 8,        /* per connection: the one that opens, and some that end */
+    RECONNECT_SLOTS = 64, /* per connection: the one that opens, and those that end: where server
+                             and load share a loaded CPU they end late */
     RECONNECT_SLOTS_MORE = 256,
 };
 

@@ -25,7 +25,7 @@ def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = re.search(r"model name\s*:\s*(.+)", file.read())
     return {"cpu": model.group(1) if model else platform.machine(), "cpus": os.cpu_count(),
-            "kernel": platform.release()}
+            "kernel": platform.release().split("-")[0]}
 
 
 def versions(ringws):
