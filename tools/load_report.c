@@ -197,8 +197,8 @@ static void print_text(const report *r)
     if (r->totals.sent) print_verdict(r);
     if (!run->arguments.pipeline) {
         print_label("idle");
-        printf("%s connections stayed open\n",
-               format_count(&text, r->opened - run->errors_by_stage[LOAD_CLOSE]));
+        uint64_t count = r->opened - run->errors_by_stage[LOAD_CLOSE];
+        printf("%s connection%s stayed open\n", format_count(&text, count), count == 1 ? "" : "s");
     }
     print_errors(run);
 }
