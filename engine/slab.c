@@ -13,7 +13,10 @@
  * other sizes; fresh pages for each message double what it costs. */
 #define WARM_BYTES_MAX ((size_t)64 << 20)
 /* A merged block of this order or more gives its pages back. */
-#define RETURN_ORDER 16
+#define RETURN_ORDER 13
+/* With more than this part of the range in use, no free block is kept, so that what is resident
+ * follows what is used. */
+#define SCARCE 8
 
 /* The first so many bytes are used before the rest is: each half of a split holds links in its
  * first page, and for a small slab those of the whole range would be most of its memory. */
@@ -111,6 +114,8 @@ static void merge(rws__slab *slab, rws__slab_block *block, unsigned order)
         unlink_block(&slab->merged[order], (rws__slab_block *)buddy);
         set_tag(slab, buddy, 0, 0);
         set_tag(slab, block, 0, 0);
+        uint8_t *upper = buddy > (uint8_t *)block ? buddy : (uint8_t *)block;
+        if (order >= RETURN_ORDER) madvise(upper, 4096, MADV_DONTNEED);
         if (buddy < (uint8_t *)block) block = (rws__slab_block *)buddy;
         order++;
     }
@@ -204,7 +209,8 @@ void rws__slab_give(rws__slab *slab, void *block)
     size_t bytes = rws__slab_block_bytes(slab, block);
     unsigned order = slab->tags[tag_index(slab, block)] & TAG_ORDER;
     slab->used_bytes -= bytes;
-    if (slab->warm_bytes + bytes <= WARM_BYTES_MAX) {
+    bool scarce = slab->used_bytes + slab->warm_bytes > slab->bytes / SCARCE;
+    if (slab->warm_bytes + bytes <= WARM_BYTES_MAX && !scarce) {
         set_tag(slab, block, TAG_WARM, order);
         push(&slab->warm[order], block);
         slab->warm_bytes += bytes;

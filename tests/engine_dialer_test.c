@@ -23,6 +23,7 @@ static void start(void)
 {
     rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
     options.connections_max = 4;
+    options.partial_bytes_max = 1u << 20; /* NO_MEMORY takes all of its addresses */
     options.handshake_timeout_ms = 1000;
     options.close_timeout_ms = 500;
     world_start_client(&w, &options);

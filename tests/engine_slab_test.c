@@ -149,6 +149,24 @@ Test(engine_slab, uses_the_first_mib_before_the_rest)
     rws__slab_deinit(&slab);
 }
 
+/* With an eighth of the range in use, what is freed gives its pages back, however small. */
+Test(engine_slab, keeps_no_pages_when_much_is_used)
+{
+    static const size_t sizes[] = {8192, 65536, 1u << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        rws__slab slab;
+        cr_assert_eq(rws__slab_init(&slab, 1u << 27), 0);
+        cr_assert_not_null(rws__slab_take(&slab, 1u << 24));
+        cr_assert_not_null(rws__slab_take(&slab, 256));
+        uint8_t *block = rws__slab_take(&slab, sizes[i]);
+        cr_assert_not_null(block);
+        memset(block, 1, sizes[i]);
+        rws__slab_give(&slab, block);
+        cr_assert_eq(block[sizes[i] - 1], 0, "%zu bytes", sizes[i]);
+        rws__slab_deinit(&slab);
+    }
+}
+
 typedef struct owned {
     uint8_t *data;
     size_t bytes;
