@@ -82,6 +82,17 @@ static int admit(rws_conn *conn, size_t len)
     return RWS_E_BACKLOG;
 }
 
+/* Queue what `lender` lends (*taken*). 0, or -ENOMEM with the loan given back. */
+static int queue_loan(rws_conn *conn, const uint8_t *data, size_t bytes, rws__lender *lender)
+{
+    if (!rws__sendq_lend(&conn->sendq, &conn->shard->send_slab, data, bytes, lender)) {
+        lender->release(lender);
+        return -ENOMEM;
+    }
+    queued(conn);
+    return 0;
+}
+
 /* Whoever keeps the message in on_message, for one more loan; NULL: it has to be copied. */
 static rws__lender *find_lender(rws_conn *conn, size_t header)
 {
@@ -111,14 +122,10 @@ static bool lend_delivery(rws_conn *conn, rws_opcode opcode, size_t len)
     rws__lender *lender = find_lender(conn, header);
     if (lender == NULL) return false;
     uint8_t *begin = delivery->data - header;
-    if (!rws__sendq_lend(&conn->sendq, &shard->send_slab, begin, header + len, lender)) {
-        lender->release(lender);
-        return false;
-    }
+    if (queue_loan(conn, begin, header + len, lender) != 0) return false;
     /* Those who were lent it before send the same bytes. */
     if (delivery->framed_opcode == 0) rws__frame_write(begin, &frame);
     delivery->framed_opcode = (uint8_t)opcode;
-    queued(conn);
     return true;
 }
 
@@ -154,14 +161,9 @@ int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared)
     if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
     int res = admit(conn, prepared->len);
     if (res != 0) return res;
-    rws__lender *lender = rws__prepared_lend(prepared);
-    if (!rws__sendq_lend(&conn->sendq, &shard->send_slab, prepared->frame, bytes, lender)) {
-        lender->release(lender);
-        return -ENOMEM;
-    }
-    queued(conn);
-    rws__count(&shard->counters.messages_sent, 1);
-    return 0;
+    res = queue_loan(conn, prepared->frame, bytes, rws__prepared_lend(prepared));
+    if (res == 0) rws__count(&shard->counters.messages_sent, 1);
+    return res;
 }
 
 int rws_conn_send_text(rws_conn *conn, const char *text, size_t len)
@@ -309,17 +311,13 @@ void rws__conn_on_send(rws_conn *conn, int32_t res, bool more)
     rws__conn_mark_dirty(conn);
     if (res >= 0) {
         sent(conn, (size_t)res);
-        if (!end_borrowing(conn)) rws__conn_cut(conn, RWS_CLOSED_BY_US);
         return;
     }
     switch (-res) {
     case EAGAIN:
     case EINTR:
     case ENOBUFS:
-    case ENOMEM:
-        conn->send_blocked = true;
-        if (!end_borrowing(conn)) rws__conn_cut(conn, RWS_CLOSED_BY_US);
-        return;
+    case ENOMEM: conn->send_blocked = true; return;
     case ECANCELED: return; /* the file is being closed */
     default:
         if (rws__conn_dial(conn) != NULL)

@@ -15,6 +15,7 @@ static_assert(offsetof(rws__payload, data) == 64, "one cache line before the dat
 #define ADDRESSES_PER_BYTE 16u
 /* What comes before connections are paused may go beyond the budget by a third, or this. */
 #define BURST_MIN ((size_t)1 << 20)
+
 int rws__pool_init(rws__pool *pool, size_t bytes_max)
 {
     pool->budget_bytes = bytes_max;

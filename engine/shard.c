@@ -426,7 +426,7 @@ static void arm_wake(rws__shard *shard)
 static void check_budget(rws__shard *shard)
 {
     if (shard->budget_waiters == 0) return;
-    size_t max = shard->config->partial_bytes_max;
+    size_t max = shard->partial.budget_bytes;
     bool enough = shard->partial.charged_bytes <= max - max / 8;
     const rws_conn *holder = shard->budget_holder;
     bool held = holder != NULL && holder->state == RWS__CONN_OPEN && holder->assembly != NULL;
@@ -508,7 +508,7 @@ int rws__shard_run(rws__shard *shard)
         rws__listener_pump(shard);
         arm_tick(shard);
         arm_wake(shard);
-        /* A message may have ended while its connection was pumped, and nothing else comes. */
+        /* After the pump, in which a message may have ended with nothing else to come. */
         check_budget(shard);
         /* Pumping may have given the last slot back, and then no completion will come. */
         bool wait =
@@ -521,7 +521,6 @@ int rws__shard_run(rws__shard *shard)
         reap(shard);
         if (all_submitted) settle_quiet(shard);
         rws__wheel_advance(&shard->wheel, shard->now_ms, fire, shard);
-        check_budget(shard);
         if (!shard->wake_armed) {
             rws__mailbox_run(&shard->mailbox);
             /* Acquire: pairs with the release in rws__shard_stop(). */

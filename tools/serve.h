@@ -26,8 +26,8 @@ typedef struct serve_shard {
     _Alignas(64) rws_conn **conns; /* broadcast: the open ones; conn_user is the index */
     uint32_t conns_count;
     uint32_t conns_capacity;
-    uint8_t *copied; /* SERVE_COPIED: `copied_len` bytes */
-    size_t copied_len;
+    uint8_t *bytes; /* SERVE_OTHER, SERVE_COPIED: `bytes_len` of the other bytes */
+    size_t bytes_len;
     rws_prepared *other; /* SERVE_OTHER: the last answer, or NULL */
     rws_opcode other_opcode;
     size_t other_len;

@@ -37,7 +37,7 @@ void serve_context_free(serve_context *context)
     for (uint32_t i = 0; context->shards && i < context->shards_count; i++) {
         free(context->shards[i].conns);
         rws_prepared_release(context->shards[i].other);
-        free(context->shards[i].copied);
+        free(context->shards[i].bytes);
     }
     free(context->shards);
 }
@@ -61,15 +61,25 @@ static int on_message_echo(rws_conn *conn, rws_opcode opcode, const void *data, 
     return 0;
 }
 
+/* At least `len` of the other bytes, or NULL. */
+static const uint8_t *other_bytes(serve_shard *shard, size_t len)
+{
+    if (len <= shard->bytes_len && shard->bytes) return shard->bytes;
+    uint8_t *bytes = realloc(shard->bytes, len + 1);
+    if (!bytes) return NULL;
+    memset(bytes, SERVE_OTHER_BYTE, len);
+    shard->bytes = bytes;
+    shard->bytes_len = len;
+    return bytes;
+}
+
 static int prepare_other(serve_shard *shard, rws_opcode opcode, size_t len)
 {
     rws_prepared_release(shard->other);
     shard->other = NULL;
-    char *bytes = malloc(len + 1);
+    const uint8_t *bytes = other_bytes(shard, len);
     if (!bytes) return -ENOMEM;
-    memset(bytes, SERVE_OTHER_BYTE, len);
     int status = rws_prepared_create(&shard->other, NULL, opcode, bytes, len);
-    free(bytes);
     shard->other_opcode = opcode;
     shard->other_len = len;
     return status;
@@ -97,14 +107,9 @@ static int on_message_copied(rws_conn *conn, rws_opcode opcode, const void *data
     (void)data;
     serve_context *context = user;
     serve_shard *shard = &context->shards[rws_conn_shard(conn)];
-    if (len > shard->copied_len || !shard->copied) {
-        uint8_t *copied = realloc(shard->copied, len + 1);
-        if (!copied) return -ENOMEM;
-        memset(copied, SERVE_OTHER_BYTE, len);
-        shard->copied = copied;
-        shard->copied_len = len;
-    }
-    int status = rws_conn_send(conn, opcode, shard->copied, len);
+    const uint8_t *bytes = other_bytes(shard, len);
+    if (!bytes) return -ENOMEM;
+    int status = rws_conn_send(conn, opcode, bytes, len);
     if (status < 0) refuse(context, conn, status);
     return 0;
 }
