@@ -38,15 +38,6 @@ static uint64_t idle_cpu_ms(uint32_t for_ms)
     return cpu_ms() - before;
 }
 
-static void expect_echo(raw_client *client)
-{
-    raw_frame frame;
-    cr_assert(raw_send_frame(client, RAW_TEXT, "hello", 5));
-    cr_assert_eq(raw_read_frame(client, &frame), 1);
-    cr_expect_eq(frame.first, RAW_TEXT);
-    cr_expect(frame.len == 5 && memcmp(frame.payload, "hello", 5) == 0);
-}
-
 static void count_post(void *arg, bool cancelled)
 {
     _Atomic uint64_t *runs = arg;
@@ -62,7 +53,7 @@ Test(engine_busy_wait, polls_and_serves)
         start(&server, UINT64_MAX, *off);
         cr_assert(raw_open(&client, server.port));
         for (int i = 0; i < 1000; i++)
-            expect_echo(&client);
+            echo_works(&client);
         /* It does poll, and it polls the flag: the kernel is entered only when there is something.
          */
         uint64_t enters = engine_server_stats(&server).ring_enters;
@@ -113,7 +104,7 @@ Test(engine_busy_wait, stops_and_drains_while_it_polls)
         raw_client client;
         start(&server, UINT64_MAX, *off);
         cr_assert(raw_open(&client, server.port));
-        expect_echo(&client);
+        echo_works(&client);
         rws_server_stop(server.server);
         cr_expect_eq(raw_read_close(&client), 1001);
         cr_assert(raw_send_frame(&client, RAW_CLOSE, "\x03\xE9", 2));
@@ -130,12 +121,12 @@ Test(engine_busy_wait, sleeps_when_the_wait_is_over)
     start(&server, 1000, 0);
     cr_assert(raw_open(&client, server.port));
     for (int i = 0; i < 20; i++) {
-        expect_echo(&client);
+        echo_works(&client);
         test_sleep_ms(5);
-        expect_echo(&client);
+        echo_works(&client);
     }
     cr_expect_leq(idle_cpu_ms(500), 100);
-    expect_echo(&client);
+    echo_works(&client);
     raw_close(&client);
     stop_serving(&server);
 }

@@ -155,8 +155,7 @@ Test(engine_live, the_peers_address_is_known_to_the_end)
             options.features_off = *off;
             handler.on_close = note_peer_port;
             atomic_store(&closed_port, 0);
-            int res = engine_server_start(&server, &options, &handler);
-            cr_assert_eq(res, 0, "%s", server.error.text);
+            start(&server, &options, &handler);
             cr_assert(raw_open(&client, server.port));
             unsigned own = own_port(&client);
             if (reset)

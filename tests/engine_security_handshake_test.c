@@ -23,15 +23,6 @@ TestSuite(engine_security_handshake, .timeout = 60);
 #define FIELDS     HOST UPGRADE CONNECTION KEY VERSION
 #define REQUEST    START FIELDS "\r\n"
 
-static void echo_works(raw_client *client)
-{
-    raw_frame echo;
-    cr_assert(raw_send_frame(client, RAW_TEXT, "hello", 5));
-    cr_assert_eq(raw_read_frame(client, &echo), 1);
-    cr_expect_eq(echo.first, RAW_TEXT);
-    cr_expect(echo.len == 5 && memcmp(echo.payload, "hello", 5) == 0);
-}
-
 /* The status of the answer to `request`; the connection has to end after a refusal. */
 static int ask(const engine_server *server, const char *request, size_t len, char *head,
                size_t size)

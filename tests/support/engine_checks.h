@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "support/engine_server.h"
 #include "support/raw_client.h"
@@ -15,6 +16,16 @@ static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
 #define EACH_FEATURES(off)                                                                         \
     for (const uint32_t *off = features_off;                                                       \
          off < features_off + sizeof features_off / sizeof features_off[0]; off++)
+
+/* A text comes back. */
+static inline void echo_works(raw_client *client)
+{
+    raw_frame echo;
+    cr_assert(raw_send_frame(client, RAW_TEXT, "hello", 5));
+    cr_assert_eq(raw_read_frame(client, &echo), 1);
+    cr_expect_eq(echo.first, RAW_TEXT);
+    cr_expect(echo.len == 5 && memcmp(echo.payload, "hello", 5) == 0);
+}
 
 /* After whatever was done to it the server still serves, holds no connection, and ends well. */
 static inline void stop_serving(engine_server *server)
