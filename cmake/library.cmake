@@ -1,6 +1,7 @@
 # The shared and the static library, both from the object files of the folders. What they link with is
 # named here again, because the folders' targets are not installed.
-set(ringws_objects $<TARGET_OBJECTS:ringws_codec> $<TARGET_OBJECTS:ringws_engine>)
+set(ringws_objects $<TARGET_OBJECTS:ringws_codec> ${ringws_engine_objects}
+    ${ringws_seam_objects})
 set(ringws_links PkgConfig::LIBURING ringws_crypto Threads::Threads)
 
 add_library(ringws_shared SHARED ${ringws_objects})

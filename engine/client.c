@@ -21,7 +21,7 @@ int rws_client_create(rws_client **out, const rws_client_options *options,
     int res = rws__config_for_client(&config, options, handler, error);
     if (res != 0) return res;
     res = rws__probe_check(error);
-    rws_client *client = res == 0 ? rws__alloc(&config, sizeof *client) : NULL;
+    rws_client *client = res == 0 ? rws__alloc(&config.env, sizeof *client) : NULL;
     if (client == NULL) {
         if (res == 0) res = rws__fail(error, -ENOMEM, "no memory for the client");
         rws__config_free(&config);
@@ -30,7 +30,7 @@ int rws_client_create(rws_client **out, const rws_client_options *options,
     rws__config kept = config;
     res = rws__group_init(&client->group, &config, NULL, error);
     if (res != 0) {
-        rws__free(&kept, client, sizeof *client);
+        rws__free(&kept.env, client, sizeof *client);
         return res;
     }
     client->group.client = client;
@@ -75,7 +75,7 @@ void rws_client_destroy(rws_client *client)
     rws__group_wait(&client->group);
     rws__config config = client->group.config;
     rws__group_deinit(&client->group);
-    rws__free(&config, client, sizeof *client);
+    rws__free(&config.env, client, sizeof *client);
 }
 
 void rws_client_stats(const rws_client *client, rws_stats *stats)

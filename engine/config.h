@@ -6,6 +6,7 @@
 #define RINGWS_ENGINE_CONFIG_H
 
 #include "codec/message.h"
+#include "engine/base/env.h"
 #include "ringws/ringws.h"
 
 typedef struct rws__config {
@@ -34,9 +35,7 @@ typedef struct rws__config {
     bool peer_address;
     bool fixed_mask_key;
     uint32_t features_off;
-    rws_allocator allocator;
-    rws_log_fn log;
-    void *log_user;
+    rws__env env;
     void *user;
     rws_handler handler;
 
@@ -56,19 +55,5 @@ int rws__config_for_server(rws__config *config, const rws_server_options *option
 int rws__config_for_client(rws__config *config, const rws_client_options *options,
                            const rws_handler *handler, rws_error *error);
 void rws__config_free(rws__config *config);
-
-void *rws__alloc(const rws__config *config, size_t bytes); /* zeroed, or NULL */
-void rws__free(const rws__config *config, void *memory, size_t bytes);
-
-/* A copy of `text`; freed with its length + 1. */
-char *rws__copy_string(const rws__config *config, const char *text);
-void rws__free_string(const rws__config *config, char *text);
-
-void rws__log(const rws__config *config, rws_log_level level, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* Fill `error`; returns `status`. */
-int rws__fail(rws_error *error, int status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -3,7 +3,7 @@
  */
 #include "engine/conn.h"
 
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 #include "engine/dialer.h"
 #include "engine/op.h"
 #include "engine/shard.h"

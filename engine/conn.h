@@ -18,9 +18,9 @@
 
 #include "codec/handshake.h"
 #include "codec/message.h"
-#include "engine/payload.h"
+#include "engine/base/payload.h"
 #include "engine/sendq.h"
-#include "engine/timer.h"
+#include "engine/base/wheel.h"
 #include "ringws/ringws.h"
 
 #include <assert.h>

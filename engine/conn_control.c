@@ -1,7 +1,7 @@
 /*
  * Control frames and the closing handshake, RFC 6455 sections 5.5 and 7.
  */
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 #include "engine/conn.h"
 #include "engine/shard.h"
 #include "codec/close.h"

@@ -5,7 +5,7 @@
  * completion per answer. When the socket is full it completes with what it managed, and the
  * connection goes on with a counted send, which the kernel finishes when there is room.
  */
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 #include "engine/conn.h"
 #include "engine/dialer.h"
 #include "engine/op.h"

@@ -14,9 +14,9 @@
  * The memory is not registered: the pages of each send are pinned for its time, against the limit
  * of locked memory (RLIMIT_MEMLOCK).
  */
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 #include "engine/conn.h"
-#include "engine/loopback.h"
+#include "engine/base/loopback.h"
 #include "engine/shard.h"
 
 #include <errno.h>

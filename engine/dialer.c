@@ -3,7 +3,8 @@
 #include "engine/group.h"
 #include "engine/op.h"
 #include "engine/shard.h"
-#include "engine/url.h"
+#include "engine/ring/random.h"
+#include "codec/url.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -38,10 +39,10 @@ static int resolve(rws__dial *dial, const rws__url *url)
 
 void rws__dial_free(const rws__config *config, rws__dial *dial)
 {
-    rws__free_string(config, dial->authority);
-    rws__free_string(config, dial->target);
-    rws__free_string(config, dial->subprotocols_text);
-    rws__free(config, dial, sizeof *dial);
+    rws__free_string(&config->env, dial->authority);
+    rws__free_string(&config->env, dial->target);
+    rws__free_string(&config->env, dial->subprotocols_text);
+    rws__free(&config->env, dial, sizeof *dial);
 }
 
 /* Whether the request can be written at all: the strings are checked where the caller can still be
@@ -66,12 +67,13 @@ int rws__dial_create(rws__dial **out, const rws__config *config, const char *url
     rws__url url;
     int res = rws__url_parse(&url, url_text);
     if (res != 0) return res;
-    rws__dial *dial = rws__alloc(config, sizeof *dial);
+    rws__dial *dial = rws__alloc(&config->env, sizeof *dial);
     if (dial == NULL) return -ENOMEM;
     dial->user = user;
-    dial->authority = rws__copy_string(config, url.authority);
-    dial->target = rws__copy_string(config, url.target);
-    dial->subprotocols_text = rws__copy_string(config, subprotocols != NULL ? subprotocols : "");
+    dial->authority = rws__copy_string(&config->env, url.authority);
+    dial->target = rws__copy_string(&config->env, url.target);
+    dial->subprotocols_text =
+        rws__copy_string(&config->env, subprotocols != NULL ? subprotocols : "");
     res = -ENOMEM;
     if (dial->authority == NULL || dial->target == NULL || dial->subprotocols_text == NULL)
         goto free_dial;

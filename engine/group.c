@@ -1,6 +1,6 @@
 #include "engine/group.h"
 
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,7 +14,7 @@ int rws__group_init(rws__group *group, rws__config *config, int *listener_fds, r
     pthread_mutex_init(&group->lock, NULL);
     pthread_cond_init(&group->changed, NULL);
     uint32_t count = config->shards;
-    group->workers = rws__alloc(&group->config, count * sizeof(rws__worker));
+    group->workers = rws__alloc(&group->config.env, count * sizeof(rws__worker));
     if (group->workers == NULL) {
         rws__group_deinit(group);
         return rws__fail(error, -ENOMEM, "no memory for %u shards", count);
@@ -45,8 +45,8 @@ void rws__group_deinit(rws__group *group)
         rws__shard_deinit(&group->workers[i].shard);
     for (uint32_t i = 0; group->listener_fds != NULL && i < count; i++)
         if (group->listener_fds[i] >= 0) close(group->listener_fds[i]);
-    rws__free(&group->config, group->listener_fds, count * sizeof(int));
-    rws__free(&group->config, group->workers, count * sizeof(rws__worker));
+    rws__free(&group->config.env, group->listener_fds, count * sizeof(int));
+    rws__free(&group->config.env, group->workers, count * sizeof(rws__worker));
     pthread_cond_destroy(&group->changed);
     pthread_mutex_destroy(&group->lock);
     rws__config_free(&group->config);
@@ -84,7 +84,7 @@ static void run_worker(rws__worker *worker)
 {
     rws__shard *shard = &worker->shard;
     rws__group *group = shard->group;
-    rws__assert_log_to(&group->config);
+    rws__assert_log_to(&group->config.env);
     rws_error error = {0};
     int res = rws__shard_open(shard, &error);
     report(group, res, &error);
@@ -215,7 +215,7 @@ static void adopt_handed(void *arg, bool cancelled)
         close(handed->fd);
     else
         rws__shard_adopt_fd(handed->shard, handed->fd);
-    rws__free(handed->shard->config, handed, sizeof *handed);
+    rws__free(&handed->shard->config->env, handed, sizeof *handed);
 }
 
 void rws__group_hand_round(rws__shard *shard, int fd)
@@ -227,7 +227,7 @@ void rws__group_hand_round(rws__shard *shard, int fd)
         rws__shard_adopt_fd(shard, fd);
         return;
     }
-    handed_fd *handed = rws__alloc(shard->config, sizeof *handed);
+    handed_fd *handed = rws__alloc(&shard->config->env, sizeof *handed);
     if (handed == NULL) {
         close(fd);
         return;

@@ -1,7 +1,7 @@
 #include "engine/listener.h"
 
 #include "engine/group.h"
-#include "engine/loopback.h"
+#include "engine/base/loopback.h"
 #include "engine/op.h"
 #include "engine/shard.h"
 
@@ -330,7 +330,7 @@ static void on_accept_error(rws__shard *shard, int32_t res)
     case ECONNABORTED:
     case EPROTO: return; /* the peer gave up before it was accepted */
     default:
-        rws__log(shard->config, RWS_LOG_WARNING, "accept failed: %s; trying again in %d ms",
+        rws__log(&shard->config->env, RWS_LOG_WARNING, "accept failed: %s; trying again in %d ms",
                  rws_strerror(res), RESOURCE_PAUSE_MS);
         shard->listener.failing = true;
         rws__timer_set(&shard->wheel, &shard->accept_timer, shard->now_ms, RESOURCE_PAUSE_MS);

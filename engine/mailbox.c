@@ -5,10 +5,10 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-int rws__mailbox_init(rws__mailbox *mailbox, const rws__config *config)
+int rws__mailbox_init(rws__mailbox *mailbox, const rws__env *env)
 {
     memset(mailbox, 0, sizeof *mailbox);
-    mailbox->config = config;
+    mailbox->env = env;
     mailbox->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (mailbox->wake_fd < 0) return -errno;
     pthread_mutex_init(&mailbox->lock, NULL);
@@ -17,23 +17,23 @@ int rws__mailbox_init(rws__mailbox *mailbox, const rws__config *config)
 
 void rws__mailbox_deinit(rws__mailbox *mailbox)
 {
-    if (mailbox->config == NULL) return;
+    if (mailbox->env == NULL) return;
     rws__mailbox_close(mailbox);
-    rws__free(mailbox->config, mailbox->posts, mailbox->capacity * sizeof(rws__post));
+    rws__free(mailbox->env, mailbox->posts, mailbox->capacity * sizeof(rws__post));
     pthread_mutex_destroy(&mailbox->lock);
     close(mailbox->wake_fd);
-    mailbox->config = NULL;
+    mailbox->env = NULL;
 }
 
 /* Double the ring; called with the lock held. */
 static int grow(rws__mailbox *mailbox)
 {
     uint32_t capacity = mailbox->capacity == 0 ? 16 : mailbox->capacity * 2;
-    rws__post *posts = rws__alloc(mailbox->config, capacity * sizeof(rws__post));
+    rws__post *posts = rws__alloc(mailbox->env, capacity * sizeof(rws__post));
     if (posts == NULL) return -ENOMEM;
     for (uint32_t i = 0; i < mailbox->count; i++)
         posts[i] = mailbox->posts[(mailbox->first + i) % mailbox->capacity];
-    rws__free(mailbox->config, mailbox->posts, mailbox->capacity * sizeof(rws__post));
+    rws__free(mailbox->env, mailbox->posts, mailbox->capacity * sizeof(rws__post));
     mailbox->posts = posts;
     mailbox->capacity = capacity;
     mailbox->first = 0;

@@ -6,7 +6,7 @@
 #ifndef RINGWS_ENGINE_MAILBOX_H
 #define RINGWS_ENGINE_MAILBOX_H
 
-#include "engine/config.h"
+#include "engine/base/env.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -27,10 +27,10 @@ typedef struct rws__mailbox {
     uint32_t capacity, first, count;
     bool closed;
     int wake_fd; /* eventfd */
-    const rws__config *config;
+    const rws__env *env;
 } rws__mailbox;
 
-int rws__mailbox_init(rws__mailbox *mailbox, const rws__config *config);
+int rws__mailbox_init(rws__mailbox *mailbox, const rws__env *env);
 /* Cancel what is left and free. */
 void rws__mailbox_deinit(rws__mailbox *mailbox);
 

@@ -2,7 +2,7 @@
  * Defaults and bounds of every option, in one place.
  */
 #include "engine/config.h"
-#include "engine/cpus.h"
+#include "engine/base/cpus.h"
 #include "engine/op.h"
 #include "engine/shard.h"
 
@@ -27,61 +27,6 @@
 #define QUEUE_SPARE_BYTES 65536u
 /* In a row: each costs the peer 6 bytes and us a step of the decoder, and says nothing. */
 #define EMPTY_FRAGMENTS_MAX 1024u
-
-/* ---- memory, log, errors ---- */
-
-void *rws__alloc(const rws__config *config, size_t bytes)
-{
-    void *memory = config->allocator.alloc != NULL
-                       ? config->allocator.alloc(bytes, config->allocator.user)
-                       : malloc(bytes);
-    if (memory != NULL) memset(memory, 0, bytes);
-    return memory;
-}
-
-void rws__free(const rws__config *config, void *memory, size_t bytes)
-{
-    if (memory == NULL) return;
-    if (config->allocator.release != NULL)
-        config->allocator.release(memory, bytes, config->allocator.user);
-    else
-        free(memory);
-}
-
-char *rws__copy_string(const rws__config *config, const char *text)
-{
-    size_t bytes = strlen(text) + 1;
-    char *copy = rws__alloc(config, bytes);
-    if (copy != NULL) memcpy(copy, text, bytes);
-    return copy;
-}
-
-void rws__free_string(const rws__config *config, char *text)
-{
-    if (text != NULL) rws__free(config, text, strlen(text) + 1);
-}
-
-void rws__log(const rws__config *config, rws_log_level level, const char *format, ...)
-{
-    if (config->log == NULL) return;
-    char line[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    config->log(level, line, config->log_user);
-}
-
-int rws__fail(rws_error *error, int status, const char *format, ...)
-{
-    if (error == NULL) return status;
-    error->status = status;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(error->text, sizeof error->text, format, args);
-    va_end(args);
-    return status;
-}
 
 /* ---- checks ---- */
 
@@ -232,7 +177,7 @@ static int set_allocator(rws__config *config, const rws_allocator *allocator, rw
     if (allocator == NULL) return 0;
     if (allocator->alloc == NULL || allocator->release == NULL)
         return rws__fail(error, RWS_E_OPTION, "allocator lacks alloc or release");
-    config->allocator = *allocator;
+    config->env.allocator = *allocator;
     return 0;
 }
 
@@ -261,8 +206,8 @@ static int set_send_buffer(rws__config *config, int bytes, rws_error *error)
         config->handle_pong = options->handle_pong;                                                \
         config->handle_close = options->handle_close;                                              \
         config->features_off = options->features_off;                                              \
-        config->log = options->log;                                                                \
-        config->log_user = options->log_user;                                                      \
+        config->env.log = options->log;                                                            \
+        config->env.log_user = options->log_user;                                                  \
         config->user = options->user;                                                              \
         config->rules.role = config->role;                                                         \
         config->rules.validate_utf8 = options->validate_utf8;                                      \
@@ -283,11 +228,11 @@ static int copy_server_strings(rws__config *config, const rws_server_options *op
                                rws_error *error)
 {
     if (options->unix_path != NULL) {
-        config->unix_path = rws__copy_string(config, options->unix_path);
+        config->unix_path = rws__copy_string(&config->env, options->unix_path);
         if (config->unix_path == NULL) goto no_memory;
     } else {
-        config->address =
-            rws__copy_string(config, options->address != NULL ? options->address : "127.0.0.1");
+        config->address = rws__copy_string(&config->env, options->address != NULL ? options->address
+                                                                                  : "127.0.0.1");
         if (config->address == NULL) goto no_memory;
     }
     if (options->origins == NULL && options->origins_count == 0) return 0;
@@ -295,13 +240,13 @@ static int copy_server_strings(rws__config *config, const rws_server_options *op
     if (options->origins == NULL || options->origins_count == 0)
         return rws__fail(error, RWS_E_OPTION, "origins is %s, and origins_count is %u",
                          options->origins == NULL ? "NULL" : "a list", options->origins_count);
-    config->origins = rws__alloc(config, options->origins_count * sizeof(char *));
+    config->origins = rws__alloc(&config->env, options->origins_count * sizeof(char *));
     if (config->origins == NULL) goto no_memory;
     config->origins_count = options->origins_count;
     for (uint32_t i = 0; i < options->origins_count; i++) {
         if (options->origins[i] == NULL)
             return rws__fail(error, RWS_E_OPTION, "origins[%u] is NULL", i);
-        config->origins[i] = rws__copy_string(config, options->origins[i]);
+        config->origins[i] = rws__copy_string(&config->env, options->origins[i]);
         if (config->origins[i] == NULL) goto no_memory;
     }
     return 0;
@@ -366,10 +311,10 @@ int rws__config_for_client(rws__config *config, const rws_client_options *caller
 void rws__config_free(rws__config *config)
 {
     for (uint32_t i = 0; config->origins != NULL && i < config->origins_count; i++)
-        rws__free_string(config, config->origins[i]);
-    rws__free(config, config->origins, config->origins_count * sizeof(char *));
-    rws__free_string(config, config->address);
-    rws__free_string(config, config->unix_path);
+        rws__free_string(&config->env, config->origins[i]);
+    rws__free(&config->env, config->origins, config->origins_count * sizeof(char *));
+    rws__free_string(&config->env, config->address);
+    rws__free_string(&config->env, config->unix_path);
     config->origins = NULL;
     config->address = config->unix_path = NULL;
 }

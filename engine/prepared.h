@@ -6,7 +6,7 @@
 #define RINGWS_ENGINE_PREPARED_H
 
 #include "codec/frame.h"
-#include "engine/lender.h"
+#include "engine/base/lender.h"
 #include "ringws/ringws.h"
 
 #include <stdatomic.h>

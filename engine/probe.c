@@ -1,7 +1,7 @@
 #include "engine/probe.h"
 
 #include "engine/config.h"
-#include "engine/ring.h"
+#include "engine/ring/ring.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #include "engine/sendq.h"
 
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 
 #include <string.h>
 

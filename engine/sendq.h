@@ -13,8 +13,8 @@
 #ifndef RINGWS_ENGINE_SENDQ_H
 #define RINGWS_ENGINE_SENDQ_H
 
-#include "engine/lender.h"
-#include "engine/slab.h"
+#include "engine/base/lender.h"
+#include "engine/base/slab.h"
 
 #include <stddef.h>
 #include <stdint.h>

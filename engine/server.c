@@ -22,21 +22,21 @@ int rws_server_create(rws_server **out, const rws_server_options *options,
     res = rws__probe_check(error);
     if (res != 0) goto free_config;
     res = -ENOMEM;
-    rws_server *server = rws__alloc(&config, sizeof *server);
-    int *fds = rws__alloc(&config, config.shards * sizeof(int));
+    rws_server *server = rws__alloc(&config.env, sizeof *server);
+    int *fds = rws__alloc(&config.env, config.shards * sizeof(int));
     uint16_t port = 0;
     if (server == NULL || fds == NULL)
         rws__fail(error, res, "no memory for the server");
     else
         res = rws__listeners_open(&config, fds, config.shards, &port, error);
     if (res != 0) {
-        rws__free(&config, fds, config.shards * sizeof(int));
-        rws__free(&config, server, sizeof *server);
+        rws__free(&config.env, fds, config.shards * sizeof(int));
+        rws__free(&config.env, server, sizeof *server);
         goto free_config;
     }
     res = rws__group_init(&server->group, &config, fds, error);
     if (res != 0) {
-        rws__free(&config, server, sizeof *server);
+        rws__free(&config.env, server, sizeof *server);
         return res;
     }
     server->group.port = port;
@@ -75,7 +75,7 @@ void rws_server_destroy(rws_server *server)
     rws__group_wait(&server->group);
     rws__config config = server->group.config;
     rws__group_deinit(&server->group);
-    rws__free(&config, server, sizeof *server);
+    rws__free(&config.env, server, sizeof *server);
 }
 
 uint16_t rws_server_port(const rws_server *server)

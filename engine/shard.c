@@ -1,15 +1,15 @@
 #include "engine/shard.h"
 
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 #include "engine/dialer.h"
 #include "engine/op.h"
-#include "engine/pages.h"
+#include "engine/base/pages.h"
+#include "engine/ring/clock.h"
+#include "engine/ring/random.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 /* So much of a wide broadcast is submitted together. To 1,000 and 5,000 connections, in
@@ -19,13 +19,6 @@
 #define REAP_BATCH 64
 /* A drain gives a connection whose request has not come this long. */
 #define DRAIN_REQUEST_MS 1000
-
-static uint64_t clock_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* can't fail for this clock */
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- making ---- */
 
@@ -42,13 +35,13 @@ int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *con
     shard->free_slots = rws__pages_reserve(shard->slots_max * sizeof(uint32_t));
     shard->quiet.capacity = shard->slots_max;
     shard->quiet.conns = rws__pages_reserve(shard->quiet.capacity * sizeof(rws_conn *));
-    shard->headers = rws__alloc(config, (config->headers_max + 1) * sizeof(rws__http_header));
+    shard->headers = rws__alloc(&config->env, (config->headers_max + 1) * sizeof(rws__http_header));
     if (shard->conns == NULL || shard->cold == NULL || shard->free_slots == NULL ||
         shard->quiet.conns == NULL || shard->headers == NULL ||
         rws__pool_init(&shard->partial, config->partial_bytes_max) != 0 ||
         rws__slab_init(&shard->send_slab, config->send_pool_bytes_max) != 0)
         return rws__fail(error, -ENOMEM, "no memory for the pools of shard %u", index);
-    int res = rws__mailbox_init(&shard->mailbox, config);
+    int res = rws__mailbox_init(&shard->mailbox, &config->env);
     if (res != 0)
         return rws__fail(error, res, "can't make an eventfd for shard %u: %s", index,
                          rws_strerror(res));
@@ -66,7 +59,7 @@ void rws__shard_deinit(rws__shard *shard)
     rws__pages_release(shard->cold, shard->slots_max * sizeof(rws__conn_cold));
     rws__pages_release(shard->free_slots, shard->slots_max * sizeof(uint32_t));
     rws__pages_release(shard->quiet.conns, shard->quiet.capacity * sizeof(rws_conn *));
-    rws__free(shard->config, shard->headers,
+    rws__free(&shard->config->env, shard->headers,
               (shard->config->headers_max + 1) * sizeof(rws__http_header));
 }
 
@@ -95,7 +88,7 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
                                         : "");
     }
     shard->features = rws__ring_features(shard->ring);
-    shard->now_ms = clock_ms();
+    shard->now_ms = rws__clock_ms();
     rws__wheel_init(&shard->wheel, shard->now_ms);
     return 0;
 }
@@ -133,20 +126,6 @@ void rws__shard_stop(rws__shard *shard)
     /* Release: what the caller wrote before is seen by the drain. */
     atomic_store_explicit(&shard->stop, true, memory_order_release);
     rws__mailbox_wake(&shard->mailbox);
-}
-
-void rws__random(void *out, size_t len)
-{
-    uint8_t *at = out;
-    while (len > 0) {
-        ssize_t got = getrandom(at, len, 0);
-        if (got < 0) {
-            RWS_ASSERT(errno == EINTR); /* cannot fail on the kernels that have io_uring */
-            continue;
-        }
-        at += got;
-        len -= (size_t)got;
-    }
 }
 
 uint32_t rws__shard_mask_key(rws__shard *shard)
@@ -515,7 +494,7 @@ int rws__shard_run(rws__shard *shard)
             shard->dirty == 0 && shard->deferred == 0 && !shard->refused && !is_drained(shard);
         int res = rws__ring_turn(shard->ring, wait);
         if (res != 0) return res;
-        shard->now_ms = clock_ms();
+        shard->now_ms = rws__clock_ms();
         /* Seen before completions are handled, because an accept queues operations again. */
         bool all_submitted = rws__ring_pending(shard->ring) == 0;
         reap(shard);

@@ -14,10 +14,10 @@
 #include "engine/conn.h"
 #include "engine/listener.h"
 #include "engine/mailbox.h"
-#include "engine/payload.h"
-#include "engine/ring.h"
-#include "engine/slab.h"
-#include "engine/timer.h"
+#include "engine/base/payload.h"
+#include "engine/ring/ring.h"
+#include "engine/base/slab.h"
+#include "engine/base/wheel.h"
 
 #include <stdatomic.h>
 
@@ -125,8 +125,6 @@ void rws__shard_adopt_fd(rws__shard *shard, int fd);
 
 /* Four bytes from the kernel's CSPRNG. */
 uint32_t rws__shard_mask_key(rws__shard *shard);
-/* Cryptographically random bytes. */
-void rws__random(void *out, size_t len);
 
 /* Add to a counter that only this thread writes. */
 static inline void rws__count(_Atomic uint64_t *counter, uint64_t n)

@@ -6,8 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "engine/assert.h"
-#include "engine/config.h"
+#include "engine/base/assert.h"
+#include "engine/base/env.h"
 
 static void write_line(rws_log_level level, const char *line, void *user)
 {
@@ -20,8 +20,8 @@ static void fail(int out, bool with_hook)
 {
     const struct rlimit none = {0, 0};
     (void)setrlimit(RLIMIT_CORE, &none);
-    rws__config config = {.log = write_line, .log_user = &out};
-    rws__assert_log_to(&config);
+    rws__env env = {.log = write_line, .log_user = &out};
+    rws__assert_log_to(&env);
     if (!with_hook) {
         rws__assert_log_to(NULL);
         (void)dup2(out, STDERR_FILENO);

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "engine/ring.h"
+#include "engine/ring/ring.h"
 
 #define BUFFER_BYTES 4096u
 #define BUFFERS      8u

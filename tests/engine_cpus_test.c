@@ -3,7 +3,7 @@
 
 #include <sched.h>
 
-#include "engine/cpus.h"
+#include "engine/base/cpus.h"
 
 Test(engine_cpus, reads_a_quota)
 {

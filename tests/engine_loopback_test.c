@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-#include "engine/loopback.h"
+#include "engine/base/loopback.h"
 
 static const struct row {
     int family;

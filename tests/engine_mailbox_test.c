@@ -10,14 +10,14 @@
 
 #include "engine/mailbox.h"
 
-static rws__config config; /* the allocator is malloc */
+static rws__env env; /* the allocator is malloc */
 static rws__mailbox mailbox;
 static unsigned ran, cancelled_count;
 static uintptr_t last;
 
 static void start(void)
 {
-    cr_assert_eq(rws__mailbox_init(&mailbox, &config), 0);
+    cr_assert_eq(rws__mailbox_init(&mailbox, &env), 0);
 }
 
 static bool is_woken(void)
@@ -195,10 +195,10 @@ Test(engine_mailbox, reports_that_there_is_no_memory_and_keeps_what_it_has)
 {
     start();
     post_numbers(1, 16);
-    rws_allocator kept = config.allocator;
-    config.allocator = (rws_allocator){no_memory, no_release, NULL};
+    rws_allocator kept = env.allocator;
+    env.allocator = (rws_allocator){no_memory, no_release, NULL};
     cr_assert_eq(rws__mailbox_post(&mailbox, in_order, NULL), -ENOMEM);
-    config.allocator = kept;
+    env.allocator = kept;
     rws__mailbox_run(&mailbox);
     cr_assert_eq(ran, 16);
     rws__mailbox_deinit(&mailbox);

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "engine/payload.h"
+#include "engine/base/payload.h"
 
 #define BUDGET ((size_t)1 << 20)
 #define HEAD   sizeof(rws__payload)

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/slab.h"
+#include "engine/base/slab.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 

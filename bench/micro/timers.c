@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/timer.h"
+#include "engine/base/wheel.h"
 
 enum { TIMERS = 1024, SPREAD_MS = 4000 };
 

@@ -11,15 +11,21 @@
 
 uint64_t script_now_ms = 1000000;
 
-int __real_clock_gettime(clockid_t clock, struct timespec *now);
-int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
-
-int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+uint64_t rws__clock_ms(void)
 {
-    if (clock != CLOCK_MONOTONIC) return __real_clock_gettime(clock, now);
-    now->tv_sec = (time_t)(script_now_ms / 1000);
-    now->tv_nsec = (long)(script_now_ms % 1000) * 1000000;
-    return 0;
+    return script_now_ms;
+}
+
+void rws__random(void *out, size_t len)
+{
+    /* xorshift32: a run can be repeated. */
+    static uint32_t state = 2463534242u;
+    for (uint8_t *at = out, *end = at + len; at < end; at++) {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        *at = (uint8_t)state;
+    }
 }
 
 static void *must_alloc(size_t bytes)
@@ -360,7 +366,7 @@ uint32_t rws__ring_pending(const rws__ring *ring)
     return count;
 }
 
-/* ---- the rest of engine/ring.h ---- */
+/* ---- the rest of engine/ring/ring.h ---- */
 
 int rws__ring_create(rws__ring **out, const rws__ring_options *options, const char **what)
 {

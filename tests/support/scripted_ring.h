@@ -1,7 +1,7 @@
 /*
- * A stand-in for engine/ring.c: the functions of engine/ring.h without a kernel. It records what
- * the engine submits; a test completes each operation with the result that it wants, or lets the
- * usual ones complete by themselves (`manual` names the others).
+ * A stand-in for engine/ring/uring.c: the functions of engine/ring/ring.h without a kernel. It
+ * records what the engine submits; a test completes each operation with the result that it wants,
+ * or lets the usual ones complete by themselves (`manual` names the others).
  *
  * What is checked at every step, because the kernel would make it a corrupted memory: the memory of
  * a send does not change before its completion (or its notification), nobody writes to the memory
@@ -10,13 +10,13 @@
  * when it is recycled, so that the address sanitizer sees whoever reads it later; script_join()
  * puts several into one block.
  *
- * The clock stands still unless a test moves it (`script_now_ms`; linked with
- * --wrap=clock_gettime).
+ * The clock (clock.h) stands still unless a test moves it, `script_now_ms`; random bytes (random.h)
+ * are the same in every run.
  */
 #ifndef RINGWS_TESTS_SUPPORT_SCRIPTED_RING_H
 #define RINGWS_TESTS_SUPPORT_SCRIPTED_RING_H
 
-#include "engine/ring.h"
+#include "engine/ring/ring.h"
 #include "support/feed.h"
 
 typedef enum script_kind {

@@ -188,7 +188,7 @@ void world_start(world *w, const rws_server_options *options)
     rws_error error = {0};
     uint16_t port;
     cr_assert_eq(rws__config_for_server(&config, &mine, &handler, &error), 0, "%s", error.text);
-    int *fds = rws__alloc(&config, config.shards * sizeof(int));
+    int *fds = rws__alloc(&config.env, config.shards * sizeof(int));
     cr_assert_not_null(fds);
     cr_assert_eq(rws__listeners_open(&config, fds, config.shards, &port, &error), 0, "%s",
                  error.text);

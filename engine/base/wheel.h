@@ -7,8 +7,8 @@
  * A timer fires once, never early, and at most one tick plus one loop turn late (three ticks where
  * the lower half of the tick count, which timers keep, is a value that is reserved).
  */
-#ifndef RINGWS_ENGINE_TIMER_H
-#define RINGWS_ENGINE_TIMER_H
+#ifndef RINGWS_BASE_WHEEL_H
+#define RINGWS_BASE_WHEEL_H
 
 #include <stdbool.h>
 #include <stdint.h>

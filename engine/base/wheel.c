@@ -1,4 +1,4 @@
-#include "engine/timer.h"
+#include "engine/base/wheel.h"
 
 #include <stddef.h>
 #include <string.h>

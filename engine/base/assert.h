@@ -3,14 +3,14 @@
  * log hook and aborts. What a peer sends, what the kernel answers, what a caller passes and
  * exhaustion are errors, never asserts.
  */
-#ifndef RINGWS_ENGINE_ASSERT_H
-#define RINGWS_ENGINE_ASSERT_H
+#ifndef RINGWS_BASE_ASSERT_H
+#define RINGWS_BASE_ASSERT_H
 
-struct rws__config;
+struct rws__env;
 
 /* Whose log hook an assert that fails on this thread calls; NULL: nobody's, it writes to the
- * standard error. `config` is borrowed until the next call. */
-void rws__assert_log_to(const struct rws__config *config);
+ * standard error. `env` is borrowed until the next call. */
+void rws__assert_log_to(const struct rws__env *env);
 
 _Noreturn void rws__assert_failed(const char *condition, const char *file, int line);
 

@@ -10,8 +10,8 @@
  * Invariants: a block of 2^k bytes is aligned to its size within the range; `used_bytes` is the sum
  * of the blocks given out; nothing is ever given out beyond the range.
  */
-#ifndef RINGWS_ENGINE_SLAB_H
-#define RINGWS_ENGINE_SLAB_H
+#ifndef RINGWS_BASE_SLAB_H
+#define RINGWS_BASE_SLAB_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "engine/url.h"
+#include "codec/url.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Addresses that no network card is behind. */
-#ifndef RINGWS_ENGINE_LOOPBACK_H
-#define RINGWS_ENGINE_LOOPBACK_H
+#ifndef RINGWS_BASE_LOOPBACK_H
+#define RINGWS_BASE_LOOPBACK_H
 
 #include <stdbool.h>
 #include <sys/socket.h>

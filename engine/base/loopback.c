@@ -1,4 +1,4 @@
-#include "engine/loopback.h"
+#include "engine/base/loopback.h"
 
 #include <netinet/in.h>
 

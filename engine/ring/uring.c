@@ -5,11 +5,11 @@
  * SINGLE_ISSUER and DEFER_TASKRUN were measured to give 15 % at 512 connections: completions are
  * run when the loop asks for them, not by interrupting it. The sizes of the queues are shard.c's.
  */
-#include "engine/ring.h"
+#include "engine/ring/ring.h"
 
-#include "engine/assert.h"
-#include "engine/compat.h"
-#include "engine/pages.h"
+#include "engine/base/assert.h"
+#include "engine/ring/compat.h"
+#include "engine/base/pages.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-#include "engine/pages.h"
+#include "engine/base/pages.h"
 
 #include <sys/mman.h>
 

@@ -1,6 +1,6 @@
 /* Memory straight from the kernel: zeroed pages that cost nothing before they are touched. */
-#ifndef RINGWS_ENGINE_PAGES_H
-#define RINGWS_ENGINE_PAGES_H
+#ifndef RINGWS_BASE_PAGES_H
+#define RINGWS_BASE_PAGES_H
 
 #include <stddef.h>
 

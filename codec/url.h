@@ -1,7 +1,7 @@
 /* WebSocket URLs, RFC 6455 section 3: ws://HOST[:PORT][/PATH][?QUERY], and ws+unix://PATH[:TARGET].
  */
-#ifndef RINGWS_ENGINE_URL_H
-#define RINGWS_ENGINE_URL_H
+#ifndef RINGWS_CODEC_URL_H
+#define RINGWS_CODEC_URL_H
 
 #include "ringws/types.h"
 

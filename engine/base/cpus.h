@@ -1,7 +1,7 @@
 /* How many CPUs this process may use: its affinity mask, and the CPU quota of its control group
  * (v2). */
-#ifndef RINGWS_ENGINE_CPUS_H
-#define RINGWS_ENGINE_CPUS_H
+#ifndef RINGWS_BASE_CPUS_H
+#define RINGWS_BASE_CPUS_H
 
 #include <stdint.h>
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "engine/timer.h"
+#include "engine/base/wheel.h"
 
 #define TURN_MS  (RWS__WHEEL_BUCKETS * RWS__TICK_MS)
 #define START_MS 5000003u
@@ -66,7 +66,7 @@ static void start(bench *bench)
     start_at(bench, START_MS);
 }
 
-Test(engine_timer, fires_in_time_for_every_delay)
+Test(engine_wheel, fires_in_time_for_every_delay)
 {
     static const uint64_t delays[] = {
         0,           1,       15,          16,           17,    100,     TURN_MS - 17,
@@ -90,7 +90,7 @@ Test(engine_timer, fires_in_time_for_every_delay)
     }
 }
 
-Test(engine_timer, fires_everything_after_a_long_sleep)
+Test(engine_wheel, fires_everything_after_a_long_sleep)
 {
     bench bench;
     static alarm_clock clocks[2000];
@@ -103,7 +103,7 @@ Test(engine_timer, fires_everything_after_a_long_sleep)
         cr_assert_eq(clocks[i].fired, 1);
 }
 
-Test(engine_timer, can_be_moved_and_cleared)
+Test(engine_wheel, can_be_moved_and_cleared)
 {
     bench bench;
     alarm_clock a = {0}, b = {0};
@@ -152,7 +152,7 @@ static void run_ten(bench *bench, alarm_clock *clocks,
     advance(bench, 200);
 }
 
-Test(engine_timer, can_be_set_and_cleared_by_the_timers_that_fire)
+Test(engine_wheel, can_be_set_and_cleared_by_the_timers_that_fire)
 {
     bench bench;
     alarm_clock cleared[10] = {0}, again[10] = {0}, moved[10] = {0};
@@ -170,7 +170,7 @@ Test(engine_timer, can_be_set_and_cleared_by_the_timers_that_fire)
     cr_assert_eq(bench.fired, 10);
 }
 
-Test(engine_timer, agrees_with_a_list_of_deadlines)
+Test(engine_wheel, agrees_with_a_list_of_deadlines)
 {
     unsigned seed = (unsigned)time(NULL);
     cr_log_info("seed %u", seed);
@@ -203,7 +203,7 @@ Test(engine_timer, agrees_with_a_list_of_deadlines)
 }
 
 /* After 795 days the lower half of the tick count, which is what a timer keeps, starts again. */
-Test(engine_timer, goes_on_where_its_count_starts_again)
+Test(engine_wheel, goes_on_where_its_count_starts_again)
 {
     static const uint64_t delays[] = {16, 1600, TURN_MS, 3 * TURN_MS, 60000, 86400000};
     const uint64_t wrap_ms = ((uint64_t)1 << 32) * RWS__TICK_MS;

@@ -1,4 +1,4 @@
-#include "engine/cpus.h"
+#include "engine/base/cpus.h"
 
 #include <sched.h>
 #include <stdio.h>

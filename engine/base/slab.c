@@ -1,7 +1,7 @@
-#include "engine/slab.h"
+#include "engine/base/slab.h"
 
-#include "engine/assert.h"
-#include "engine/pages.h"
+#include "engine/base/assert.h"
+#include "engine/base/pages.h"
 
 #include <errno.h>
 #include <stdbool.h>

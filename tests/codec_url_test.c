@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/url.h"
+#include "codec/url.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
@@ -83,7 +83,7 @@ static const char *const bad[] = {
     "ws+unix:///run/x y.sock",
 };
 
-Test(engine_url, takes_urls_apart)
+Test(codec_url, takes_urls_apart)
 {
     for (size_t i = 0; i < COUNT(good_cases); i++) {
         const struct good_case *row = &good_cases[i];
@@ -98,7 +98,7 @@ Test(engine_url, takes_urls_apart)
     }
 }
 
-Test(engine_url, takes_unix_urls_apart)
+Test(codec_url, takes_unix_urls_apart)
 {
     for (size_t i = 0; i < COUNT(unix_cases); i++) {
         const struct unix_case *row = &unix_cases[i];
@@ -111,7 +111,7 @@ Test(engine_url, takes_unix_urls_apart)
     }
 }
 
-Test(engine_url, refuses_everything_else)
+Test(codec_url, refuses_everything_else)
 {
     for (size_t i = 0; i < COUNT(bad); i++) {
         rws__url url;
@@ -134,7 +134,7 @@ static void check_length(const char *before, size_t max, const char *after)
     }
 }
 
-Test(engine_url, bounds_every_part)
+Test(codec_url, bounds_every_part)
 {
     check_length("ws://", 255, "/");
     check_length("ws://", 255, ":65535/");

@@ -13,11 +13,11 @@
  * Announced blocks are given while half of them is free; beyond, blocks are as large as what came.
  * - `refs` are the holders: the connection, and each loan. The last one gives the block back.
  */
-#ifndef RINGWS_ENGINE_PAYLOAD_H
-#define RINGWS_ENGINE_PAYLOAD_H
+#ifndef RINGWS_BASE_PAYLOAD_H
+#define RINGWS_BASE_PAYLOAD_H
 
-#include "engine/lender.h"
-#include "engine/slab.h"
+#include "engine/base/lender.h"
+#include "engine/base/slab.h"
 
 #include <stdint.h>
 

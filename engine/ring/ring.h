@@ -9,15 +9,15 @@
  * - Files are direct descriptors (indices of the ring's table), but for listeners and the wake-up
  * descriptor.
  */
-#ifndef RINGWS_ENGINE_RING_H
-#define RINGWS_ENGINE_RING_H
+#ifndef RINGWS_RING_RING_H
+#define RINGWS_RING_RING_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "engine/lender.h"
+#include "engine/base/lender.h"
 #include "ringws/ringws.h"
 
 typedef struct rws__ring rws__ring;

@@ -2,8 +2,8 @@
  * Whoever lends bytes to a send queue: a payload, a provided buffer, a prepared message. The bytes
  * stay as they are until release() was called, once per loan.
  */
-#ifndef RINGWS_ENGINE_LENDER_H
-#define RINGWS_ENGINE_LENDER_H
+#ifndef RINGWS_BASE_LENDER_H
+#define RINGWS_BASE_LENDER_H
 
 #include <stdbool.h>
 

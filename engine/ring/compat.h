@@ -2,8 +2,8 @@
  * io_uring flags and structures newer than liburing 2.3 (Debian 12), by number. Whether the running
  * kernel has them is found out at run time (ring.c).
  */
-#ifndef RINGWS_ENGINE_COMPAT_H
-#define RINGWS_ENGINE_COMPAT_H
+#ifndef RINGWS_RING_COMPAT_H
+#define RINGWS_RING_COMPAT_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
-#include "engine/payload.h"
+#include "engine/base/payload.h"
 
-#include "engine/assert.h"
+#include "engine/base/assert.h"
 
 #include <assert.h>
 #include <errno.h>
