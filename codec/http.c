@@ -212,6 +212,13 @@ bool rws__http_value_is_valid(rws_span text)
     return true;
 }
 
+rws_span rws__http_path(const rws__http_head *head)
+{
+    rws_span target = head->target;
+    const char *mark = memchr(target.data, '?', target.len);
+    return (rws_span){target.data, mark != NULL ? (size_t)(mark - target.data) : target.len};
+}
+
 rws_span rws__http_get(const rws__http_head *head, const char *name)
 {
     size_t len = strlen(name);

@@ -72,6 +72,9 @@ int rws__http_parse_request(rws__http_head *head, uint8_t *data, size_t len);
 /* The same for a response head. */
 int rws__http_parse_response(rws__http_head *head, uint8_t *data, size_t len);
 
+/* The target up to its first '?'. */
+rws_span rws__http_path(const rws__http_head *head);
+
 /* The value of the first stored header `name` (lower-case, NUL-terminated); data NULL if there is
  * none. */
 rws_span rws__http_get(const rws__http_head *head, const char *name);

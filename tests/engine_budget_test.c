@@ -40,6 +40,17 @@ static void start_with_budget(void)
     world_start(&w, &options);
 }
 
+/* Those that stand in the queue for the budget. */
+static uint32_t waiters(void)
+{
+    const rws__conns *conns = &w.shard->conns;
+    uint32_t count = 0;
+    for (uint32_t slot = conns->budget_first; slot != 0; count++)
+        slot = rws__conn_cold_part((rws_conn *)rws__streams_at(&conns->streams, slot - 1))
+                   ->budget_next;
+    return count;
+}
+
 Test(engine_budget, stops_reading_when_the_budget_is_used_up)
 {
     start_with_budget();
@@ -50,9 +61,10 @@ Test(engine_budget, stops_reading_when_the_budget_is_used_up)
         world_turns(&w, 3);
         if (script_find_recv(w.ring, file) == NULL) paused++;
     }
-    cr_assert_leq(w.shard->partial.charged_bytes, w.shard->partial.charged_bytes_max);
+    cr_assert_leq(w.shard->conns.streams.partial.charged_bytes,
+                  w.shard->conns.streams.partial.charged_bytes_max);
     cr_assert_gt(paused, 0);
-    cr_assert_eq(w.shard->budget_waiters, paused);
+    cr_assert_eq(waiters(), paused);
     w.log.len = 0;
     world_advance(&w, 2100);
     world_turns(&w, 3);
@@ -71,7 +83,7 @@ Test(engine_budget, goes_on_when_others_are_done)
         first[count] = world_open(&w);
         feed_cut(first[count], 65536, 50000);
         world_turns(&w, 3);
-        if (w.shard->budget_waiters > 0) break;
+        if (w.shard->conns.budget_first > 0) break;
     }
     cr_assert_lt(count, 8);
     uint32_t waiting = first[count];
@@ -80,7 +92,7 @@ Test(engine_budget, goes_on_when_others_are_done)
         rws_conn_abort(world_conn(&w, first[n]));
         world_turns(&w, 3);
     }
-    cr_assert_eq(w.shard->budget_waiters, 0);
+    cr_assert_eq(w.shard->conns.budget_first, 0);
     cr_assert_not_null(script_find_recv(w.ring, waiting), "it reads again");
     world_end(&w);
 }
@@ -96,7 +108,7 @@ Test(engine_budget, leaves_half_to_what_came)
     for (int n = 0; n < 64; n++)
         feed_cut(world_open(&w), 64u << 20, 20);
     world_turns(&w, 3);
-    const rws__pool *pool = &w.shard->partial;
+    const rws__pool *pool = &w.shard->conns.streams.partial;
     cr_assert_leq(pool->charged_bytes, 64 * 1024,
                   "an announced length alone costs its peer nothing");
     for (int n = 0; n < 64; n++)
@@ -104,7 +116,7 @@ Test(engine_budget, leaves_half_to_what_came)
     world_turns(&w, 3);
     cr_assert_leq(pool->charged_bytes, pool->budget_bytes / 2 + 64 * (1024 + 16384 + 8192));
     cr_assert_leq(pool->slab.used_bytes, pool->slab.bytes / 2 + 128 * 32768);
-    cr_assert_eq(w.shard->budget_waiters, 0, "and the budget is not used up by it");
+    cr_assert_eq(w.shard->conns.budget_first, 0, "and the budget is not used up by it");
     world_end(&w);
 }
 
@@ -140,7 +152,8 @@ static void take_step(const step *step, bool send_slab)
     w.subprotocol = "superchat";
     uint32_t file = step->open ? world_open(&w) : world_accept(&w);
     w.log.len = 0;
-    rws__slab *slab = send_slab ? &w.shard->send_slab : &w.shard->partial.slab;
+    rws__slab *slab =
+        send_slab ? &w.shard->conns.streams.send_slab : &w.shard->conns.streams.partial.slab;
     world_use_up(slab);
     feed_bytes bytes = {0};
     if (step->first != 0)
@@ -180,13 +193,13 @@ Test(engine_budget, refuses_a_subprotocol_that_it_can_not_keep)
     world_start(&w, &options);
     w.subprotocol = "superchat";
     uint32_t file = world_accept(&w);
-    world_use_up(&w.shard->partial.slab);
+    world_use_up(&w.shard->conns.streams.partial.slab);
     world_feed(&w, file, world_request, strlen(world_request));
     world_turns(&w, 3);
     feed_bytes_append(&w.ring->wire[file], "", 1);
     cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
     world_log_is(&w, "", "refused");
-    world_give_back(&w.shard->partial.slab);
+    world_give_back(&w.shard->conns.streams.partial.slab);
     world_eof(&w, file);
     world_turns(&w, 3);
     world_open(&w);

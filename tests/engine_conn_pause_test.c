@@ -162,6 +162,12 @@ Test(engine_conn_pause, can_pause_again_while_the_kept_data_is_delivered)
     world_end(&w);
 }
 
+static void pause_on_open(world *world, rws_conn *conn, const char *what)
+{
+    (void)world;
+    if (strcmp(what, "open") == 0) rws_conn_pause(conn);
+}
+
 Test(engine_conn_pause, holds_in_on_open_what_came_with_the_request)
 {
     start();
@@ -171,10 +177,9 @@ Test(engine_conn_pause, holds_in_on_open_what_came_with_the_request)
     feed_append_frame(&bytes, 0x81, true, "bird", 4);
     for (size_t cut = bytes.len - 40; cut <= bytes.len; cut++) {
         uint32_t file = world_accept(&w);
-        w.hook = NULL;
+        w.hook = pause_on_open;
         script_recv(w.ring, file, bytes.data, cut, false);
         if (cut < bytes.len) script_recv(w.ring, file, bytes.data + cut, bytes.len - cut, false);
-        rws_conn_pause(world_conn(&w, file)); /* before the completions: as in on_open */
         world_turns(&w, 2);
         char expected[64];
         snprintf(expected, sizeof expected, "open%u ", file);
@@ -245,7 +250,7 @@ Test(engine_conn_pause, delivers_before_it_reports_that_the_peer_left)
     rws_conn_resume(world_conn(&w, file));
     world_turns(&w, 3);
     world_log_is(&w, "text0:last words close0:1006::peer ", "resumed");
-    cr_assert_eq(w.shard->slots_used, 0);
+    cr_assert_eq(w.shard->conns.streams.slots_used, 0);
     world_end(&w);
 }
 
@@ -294,7 +299,7 @@ Test(engine_conn_pause, is_undone_by_closing)
                 "bye");
     world_turns(&w, 3);
     world_log_is(&w, "open0 text0:Pause close0:1000:bye:us ", "closed");
-    cr_assert_eq(w.shard->slots_used, 0);
+    cr_assert_eq(w.shard->conns.streams.slots_used, 0);
     world_end(&w);
 }
 

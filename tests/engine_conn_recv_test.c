@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/op.h"
+#include "engine/loop/op.h"
 #include "support/scripted_shard.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -102,7 +102,7 @@ Test(engine_conn_recv, ends_the_connection_when_the_transport_broke)
         world_turns(&w, 3);
         world_log_is(&w, "close0:1006::peer ", "broken");
         cr_assert(w.ring->closed[file]);
-        cr_assert_eq(w.shard->slots_used, 0);
+        cr_assert_eq(w.shard->conns.streams.slots_used, 0);
         feed_bytes_free(&rest);
         world_end(&w);
     }
@@ -186,7 +186,8 @@ Test(engine_conn_recv, keeps_the_frames_that_come_with_the_request)
 static void is_not_copied(world *world, rws_conn *conn, const char *what)
 {
     (void)conn;
-    if (strcmp(what, "message") == 0) cr_expect_eq(world->shard->partial.slab.used_bytes, 0);
+    if (strcmp(what, "message") == 0)
+        cr_expect_eq(world->shard->conns.streams.partial.slab.used_bytes, 0);
 }
 
 /* The kernel fills the rest of one buffer and goes on in the next, which lies behind it. */
@@ -262,7 +263,7 @@ Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
         }
         world_frame(&w, file, RWS_TEXT, "small");
         world_log_is(&w, "text0:small ", "after large ones");
-        cr_assert_eq(w.shard->partial.slab.used_bytes, 0);
+        cr_assert_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
         world_end(&w);
     }
 }
@@ -276,13 +277,13 @@ Test(engine_conn_recv, keeps_the_memory_of_a_receive_until_its_completion)
     rws_conn_abort(world_conn(&w, file));
     world_turns(&w, 3);
     cr_assert(w.ring->closed[file]);
-    cr_assert_eq(w.shard->slots_used, 2, "its receive is in flight");
+    cr_assert_eq(w.shard->conns.streams.slots_used, 2, "its receive is in flight");
     feed_bytes frame = world_long_frame(30000);
     for (size_t at = 0; at < frame.len; at += 1000)
         world_feed(&w, other, frame.data + at, frame.len - at < 1000 ? frame.len - at : 1000);
     script_recv(w.ring, file, rest.data, 1000, true); /* compares the memory */
     world_turns(&w, 2);
-    cr_assert_eq(w.shard->slots_used, 1);
+    cr_assert_eq(w.shard->conns.streams.slots_used, 1);
     cr_assert_null(w.ring->broken, "%s", w.ring->broken);
     feed_bytes_free(&frame);
     feed_bytes_free(&rest);
@@ -399,15 +400,15 @@ static void forge_frame(uint32_t slot, uint32_t generation)
 
 Test(engine_conn_recv, drops_completions_of_a_connection_that_is_gone)
 {
-    static const uint32_t before[] = {0, 1, UINT32_MAX - 1, UINT32_MAX};
+    static const uint32_t before[] = {1, 2, UINT32_MAX - 1, UINT32_MAX};
     for (size_t i = 0; i < COUNT(before); i++) {
         start(0);
-        w.shard->conns[0].generation = before[i];
+        rws__streams_at(&w.shard->conns.streams, 0)->generation = before[i];
         uint32_t file = world_open(&w);
         rws_conn *conn = world_conn(&w, file);
-        cr_assert_eq(conn->slot, 0);
-        cr_assert_eq(conn->generation, before[i] + 1);
-        const uint32_t stale[] = {before[i], before[i] + 2, before[i] - 1};
+        cr_assert_eq(conn->stream.slot, 0);
+        cr_assert_eq(conn->stream.generation, before[i]);
+        const uint32_t stale[] = {before[i] - 1, before[i] + 1, before[i] - 2};
         for (size_t n = 0; n < COUNT(stale); n++) {
             forge_frame(0, stale[n]);
             script_forge(w.ring, rws__op_pack(RWS__OP_RECV, 0, stale[n]), 0, 0, NULL);
@@ -432,8 +433,8 @@ Test(engine_conn_recv, uses_free_slots_first_in_first_out_with_a_new_generation)
     uint32_t first[3], slots[3], generations[3];
     for (int i = 0; i < 3; i++) {
         first[i] = world_open(&w);
-        slots[i] = world_conn(&w, first[i])->slot;
-        generations[i] = world_conn(&w, first[i])->generation;
+        slots[i] = world_conn(&w, first[i])->stream.slot;
+        generations[i] = world_conn(&w, first[i])->stream.generation;
     }
     static const int order[] = {1, 2, 0};
     for (int i = 0; i < 3; i++) {
@@ -442,8 +443,8 @@ Test(engine_conn_recv, uses_free_slots_first_in_first_out_with_a_new_generation)
     }
     for (int i = 0; i < 3; i++) {
         rws_conn *conn = world_conn(&w, world_open(&w));
-        cr_assert_eq(conn->slot, slots[order[i]]);
-        cr_assert_eq(conn->generation, generations[order[i]] + 1);
+        cr_assert_eq(conn->stream.slot, slots[order[i]]);
+        cr_assert_eq(conn->stream.generation, generations[order[i]] + 1);
     }
     world_end(&w);
 }

@@ -161,7 +161,7 @@ Test(engine_conn_send, ends_the_connection_when_the_transport_broke)
         world_turns(&w, 3);
         world_log_is(&w, "open0 close0:1006::peer ", strerror(-fatal[i % COUNT(fatal)]));
         cr_assert(w.ring->closed[file]);
-        cr_assert_eq(w.shard->slots_used, 0);
+        cr_assert_eq(w.shard->conns.streams.slots_used, 0);
         world_end(&w);
     }
 }
@@ -184,10 +184,10 @@ Test(engine_conn_send, keeps_the_memory_of_a_send_until_its_completion)
         send_text(other, "others write what was freed");
         world_turn(&w);
     }
-    cr_assert_eq(w.shard->slots_used, 2, "its send is in flight");
+    cr_assert_eq(w.shard->conns.streams.slots_used, 2, "its send is in flight");
     complete_send(file, -ECANCELED); /* compares the memory */
     world_turns(&w, 2);
-    cr_assert_eq(w.shard->slots_used, 1);
+    cr_assert_eq(w.shard->conns.streams.slots_used, 1);
     cr_assert_null(w.ring->broken, "%s", w.ring->broken);
     world_end(&w);
 }

@@ -153,7 +153,7 @@ static void end_from_outside(uint32_t file, ender ender)
         break;
     }
     case TIME: world_advance(&w, 100000); break;
-    case STOP: rws__shard_stop(w.shard); break;
+    case STOP: rws__loop_stop(&w.shard->loop); break;
     default: end_by_program(world_conn(&w, file), ender);
     }
 }
@@ -230,9 +230,9 @@ static void check_end(moment moment, ender ender, const variant *variant)
     if (moment < IN_CALLBACK && conn != NULL && w.open[file]) end_from_outside(file, ender);
     world_turns(&w, 3);
     if (w.ring->closed[file] && !variant->manual_close)
-        cr_expect_eq(w.shard->slots_used, 0, "%s: the slot is not free", name);
+        cr_expect_eq(w.shard->conns.streams.slots_used, 0, "%s: the slot is not free", name);
     script_op *accept = script_find(w.ring, SCRIPT_ACCEPT_MULTISHOT, UINT32_MAX);
-    if (variant->manual_close && w.shard->draining && accept != NULL)
+    if (variant->manual_close && w.shard->conns.draining && accept != NULL)
         script_complete(w.ring, accept, -ECANCELED, 0); /* what the cancel was meant for */
     world_end(&w);
     cr_expect_eq(w.closes, 1, "%s: %u times closed", name, w.closes);
@@ -357,12 +357,13 @@ Test(engine_conn, gives_the_slot_back_with_the_last_completion)
         int first = order / 2, second = (first + 1 + order % 2) % 3, third = 3 - first - second;
         const int sequence[3] = {first, second, third};
         for (int i = 0; i < 3; i++) {
-            cr_assert_eq(w.shard->slots_used, 1, "order %d, before completion %d", order, i);
+            cr_assert_eq(w.shard->conns.streams.slots_used, 1, "order %d, before completion %d",
+                         order, i);
             cr_assert_not_null(ops[sequence[i]]);
             script_complete(w.ring, ops[sequence[i]], sequence[i] == 2 ? 0 : -ECANCELED, 0);
             world_turn(&w);
         }
-        cr_assert_eq(w.shard->slots_used, 0, "order %d", order);
+        cr_assert_eq(w.shard->conns.streams.slots_used, 0, "order %d", order);
         world_end(&w);
     }
 }
@@ -379,7 +380,7 @@ Test(engine_conn, cancels_a_receive_that_is_alone_by_its_name)
     cr_expect(w.ring->closed[alone]);
     cr_expect_eq(w.ring->calls_of[SCRIPT_CANCEL], 1);
     cr_expect_eq(w.ring->calls_of[SCRIPT_CANCEL_FILE], 0);
-    cr_expect_eq(w.shard->slots_used, 1);
+    cr_expect_eq(w.shard->conns.streams.slots_used, 1);
 
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
     rws_conn_send_text(world_conn(&w, sending), long_text(), 300000);
@@ -388,7 +389,7 @@ Test(engine_conn, cancels_a_receive_that_is_alone_by_its_name)
     world_turns(&w, 3);
     cr_expect(w.ring->closed[sending]);
     cr_expect_eq(w.ring->calls_of[SCRIPT_CANCEL_FILE], 1, "its send has to be taken back too");
-    cr_expect_eq(w.shard->slots_used, 0);
+    cr_expect_eq(w.shard->conns.streams.slots_used, 0);
     world_end(&w);
 }
 
@@ -404,10 +405,10 @@ Test(engine_conn, closes_the_file_only_after_the_shutdown_has_completed)
     complete_recv(file, 0);
     world_advance(&w, 100000);
     cr_assert_eq(w.ring->calls_of[SCRIPT_CLOSE], 0);
-    cr_assert_eq(w.shard->slots_used, 1);
+    cr_assert_eq(w.shard->conns.streams.slots_used, 1);
     script_complete(w.ring, script_find(w.ring, SCRIPT_SHUTDOWN, file), -ENOTCONN, 0);
     world_turns(&w, 3);
     cr_assert(w.ring->closed[file]);
-    cr_assert_eq(w.shard->slots_used, 0);
+    cr_assert_eq(w.shard->conns.streams.slots_used, 0);
     world_end(&w);
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/dialer.h"
+#include "engine/server/dialer.h"
 #include "support/scripted_shard.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -32,10 +32,16 @@ static void start(void)
 static int dial(const char *url, const char *subprotocols)
 {
     rws__dial *dial;
-    int res = rws__dial_create(&dial, &w.group.config, url, subprotocols, (void *)7);
+    const rws__config *config = &w.group.config;
+    int res = rws__dial_create(&dial, &config->env, url, subprotocols, (void *)7);
     if (res != 0) return res;
-    dial->shard = w.shard;
-    rws__dial_post(dial, false);
+    dial->endpoint = &config->endpoint;
+    dial->timeout_ms = config->handshake_timeout_ms;
+    dial->head_bytes_max = config->handshake_bytes_max;
+    rws__dial_post *post = rws__alloc(&config->env, sizeof *post);
+    cr_assert_not_null(post);
+    *post = (rws__dial_post){dial, &w.shard->conns, config->listener.socket};
+    rws__dial_start(post, false);
     return 0;
 }
 
@@ -111,8 +117,6 @@ Test(engine_dialer, masks_what_it_sends)
 typedef enum failure {
     INSTALL_FULL,
     INSTALL_ERROR,
-    INSTALL_REFUSED,
-    CONNECT_REFUSED_BY_RING,
     CONNECT_ERROR,
     CONNECT_TIMEOUT,
     SEND_ERROR,
@@ -134,8 +138,6 @@ typedef enum failure {
 static const int expected_status[FAILURES] = {
     [INSTALL_FULL] = -ENFILE,
     [INSTALL_ERROR] = -ENOMEM,
-    [INSTALL_REFUSED] = -EAGAIN,
-    [CONNECT_REFUSED_BY_RING] = -EAGAIN,
     [CONNECT_ERROR] = -ECONNREFUSED,
     [CONNECT_TIMEOUT] = RWS_E_TIMEOUT,
     [SEND_ERROR] = -EPIPE,
@@ -165,21 +167,18 @@ static void complete(script_kind kind, int32_t res)
 static bool fails_before_answer(failure failure)
 {
     w.ring->manual = SCRIPT_BIT(SCRIPT_INSTALL) | SCRIPT_BIT(SCRIPT_CONNECT);
-    if (failure == INSTALL_REFUSED) w.ring->refuse[SCRIPT_INSTALL] = 1;
-    if (failure == CONNECT_REFUSED_BY_RING) w.ring->refuse[SCRIPT_CONNECT] = 1;
     dial_and_pump();
-    if (failure == INSTALL_REFUSED) return true;
     world_turn(&w);
     if (failure == STOPPED_INSTALLING) {
-        rws__shard_stop(w.shard);
+        rws__loop_stop(&w.shard->loop);
         world_turns(&w, 3);
         complete(SCRIPT_INSTALL, 1);
         return true;
     }
     complete(SCRIPT_INSTALL, failure == INSTALL_FULL ? 0 : failure == INSTALL_ERROR ? -ENOMEM : 1);
-    if (failure <= CONNECT_REFUSED_BY_RING) return true;
+    if (failure <= INSTALL_ERROR) return true;
     if (failure == CONNECT_TIMEOUT || failure == STOPPED_CONNECTING) {
-        if (failure == STOPPED_CONNECTING) rws__shard_stop(w.shard);
+        if (failure == STOPPED_CONNECTING) rws__loop_stop(&w.shard->loop);
         world_turns(&w, 3);
         world_advance(&w, 1100);
         return true;
@@ -223,11 +222,11 @@ static void fail_at_answer(failure failure)
         break;
     case ANSWER_TIMEOUT: world_advance(&w, 1100); break;
     case NO_MEMORY:
-        while (rws__slab_take(&w.shard->partial.slab, 256) != NULL)
+        while (rws__slab_take(&w.shard->conns.streams.partial.slab, 256) != NULL)
             continue;
         world_feed(&w, FILE_INDEX, "HTTP/1.1 101 ", 13);
         break;
-    case STOPPED_WAITING: rws__shard_stop(w.shard); break;
+    case STOPPED_WAITING: rws__loop_stop(&w.shard->loop); break;
     default: cr_assert_fail("not a failure of the answer");
     }
 }
@@ -243,13 +242,27 @@ static void check_failure(failure failure)
     snprintf(expected, sizeof expected, "dial_error7:%d ", expected_status[failure]);
     snprintf(context, sizeof context, "failure %d", (int)failure);
     world_log_is(&w, expected, context);
-    cr_expect_eq(w.shard->slots_used, 0, "%s", context);
+    cr_expect_eq(w.shard->conns.streams.slots_used, 0, "%s", context);
     if (failure == NO_MEMORY) { /* what the test took itself */
-        rws__pool_deinit(&w.shard->partial);
-        cr_assert_eq(rws__pool_init(&w.shard->partial, 65536), 0);
+        rws__pool_deinit(&w.shard->conns.streams.partial);
+        cr_assert_eq(rws__pool_init(&w.shard->conns.streams.partial, 65536), 0);
     }
     world_end(&w);
     cr_expect_eq(w.closes, 0);
+}
+
+/* A full submission queue loses no dial: it is tried again in the next turns. */
+Test(engine_dialer, goes_on_when_the_ring_took_it_later)
+{
+    start();
+    w.ring->refuse[SCRIPT_INSTALL] = 2;
+    w.ring->refuse[SCRIPT_CONNECT] = 3;
+    dial_and_pump();
+    world_turns(&w, 8);
+    answer("101 Switching Protocols", "", "");
+    world_turns(&w, 2);
+    cr_assert_not_null(strstr(world_log(&w), "open"), "%s", world_log(&w));
+    world_end(&w);
 }
 
 Test(engine_dialer, reports_every_failure_exactly_once)

@@ -27,8 +27,8 @@ static void echo(world *world, rws_conn *conn, const char *what)
 static void echo_to_all(world *world, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    for (uint32_t slot = 0; slot < world->shard->slots_touched; slot++) {
-        rws_conn *other = &world->shard->conns[slot];
+    for (uint32_t slot = 0; slot < world->shard->conns.streams.slots_touched; slot++) {
+        rws_conn *other = (rws_conn *)rws__streams_at(&world->shard->conns.streams, slot);
         if (other == conn || other->state != RWS__CONN_OPEN) continue;
         cr_expect_eq(
             rws_conn_send(other, world->message_opcode, world->message, world->message_len), 0);
@@ -83,8 +83,8 @@ static void echoes_are_sent(uint32_t file, uint8_t opcode, size_t len, size_t co
 static void nothing_is_held(void)
 {
     cr_expect_eq(w.ring->buffers_out, 0);
-    cr_expect_eq(w.shard->partial.slab.used_bytes, 0);
-    cr_expect_eq(w.shard->send_slab.used_bytes, 0);
+    cr_expect_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
+    cr_expect_eq(w.shard->conns.streams.send_slab.used_bytes, 0);
 }
 
 /* ---- tests ---- */
@@ -155,7 +155,7 @@ Test(engine_lend, sends_a_message_from_the_two_buffers_in_which_it_lies)
         script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
         cr_assert_not_null(op);
         cr_assert_eq(op->len, 4100, "header and payload in one piece");
-        cr_assert_eq(w.shard->partial.slab.used_bytes, 0);
+        cr_assert_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
         if (full) script_complete(w.ring, op, 3, 0); /* the rest is copied */
         world_turn(&w);
         cr_assert_eq(w.ring->buffers_out, 0, "cut at %zu", cut);
@@ -299,7 +299,7 @@ static bool was_borrowed;
 static void echo_and_look(world *world, rws_conn *conn, const char *what)
 {
     echo(world, conn, what);
-    was_borrowed = rws__sendq_front_is_borrowed(&conn->sendq);
+    was_borrowed = rws__sendq_front_is_borrowed(&conn->stream.sendq);
 }
 
 /* A quiet send that completes has met a full socket, even if it took all: the next send is counted,
@@ -341,11 +341,11 @@ Test(engine_lend, cuts_a_connection_whose_message_can_not_be_kept)
     feed_bytes frame = world_long_frame(20000);
     cr_assert_eq(script_recv(w.ring, file, frame.data, frame.len, false), frame.len);
     world_turn(&w);
-    world_use_up(&w.shard->send_slab);
+    world_use_up(&w.shard->conns.streams.send_slab);
     script_complete(w.ring, script_find(w.ring, SCRIPT_SEND_QUIET, file), -EAGAIN, 0);
     world_turns(&w, 4);
     cr_assert_not_null(strstr(world_log(&w), "close0:1006:"), "%s", world_log(&w));
-    world_give_back(&w.shard->send_slab);
+    world_give_back(&w.shard->conns.streams.send_slab);
     nothing_is_held();
     feed_bytes_free(&frame);
     world_end(&w);
@@ -386,8 +386,8 @@ Test(engine_lend, takes_the_loan_back_from_a_receiver_that_is_cut_off)
     feed_bytes frame = world_long_frame(300000);
     world_feed_pieces(&w, second, &frame, 100000);
     world_turns(&w, 2);
-    cr_assert_gt(w.shard->partial.slab.used_bytes, 0);
-    cr_assert_eq(w.shard->partial.charged_bytes, 0, "it is whole");
+    cr_assert_gt(w.shard->conns.streams.partial.slab.used_bytes, 0);
+    cr_assert_eq(w.shard->conns.streams.partial.charged_bytes, 0, "it is whole");
     rws_conn_abort(world_conn(&w, first));
     w.ring->manual = 0;
     script_op *op = script_find(w.ring, SCRIPT_SEND, second);

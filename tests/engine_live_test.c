@@ -179,7 +179,7 @@ Test(engine_live, the_peers_address_can_be_left_out)
         char wanted[100];
         rws_server_options options = engine_server_options();
         rws_handler handler = engine_server_handler();
-        options.features_off = *off;
+        options.features_off = *off | RWS_FEATURE_SOCKET_COMMANDS;
         options.no_peer_address = true;
         handler.on_message = tell_peer;
         start(&server, &options, &handler);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/mailbox.h"
+#include "engine/loop/mailbox.h"
 
 static rws__env env; /* the allocator is malloc */
 static rws__mailbox mailbox;

@@ -1,7 +1,7 @@
 /* user_data: kind, slot and generation, and back. */
 #include <criterion/criterion.h>
 
-#include "engine/op.h"
+#include "engine/loop/op.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 

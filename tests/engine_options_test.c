@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "engine/config.h"
+#include "engine/server/config.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 

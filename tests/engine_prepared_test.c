@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/prepared.h"
+#include "engine/conn/prepared.h"
 #include "support/scripted_shard.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -216,11 +216,11 @@ Test(engine_prepared, is_given_back_when_the_pool_is_used_up)
     options.send_pool_bytes_max = 65536;
     world_start(&w, &options);
     uint32_t file = world_open(&w);
-    world_use_up(&w.shard->send_slab);
+    world_use_up(&w.shard->conns.streams.send_slab);
     rws_prepared *prepared = prepare(RWS_TEXT, 300);
     cr_expect_eq(rws_conn_send_prepared(world_conn(&w, file), prepared), -ENOMEM);
     rws_prepared_release(prepared);
     cr_expect_eq(bytes_out, 0);
-    world_give_back(&w.shard->send_slab);
+    world_give_back(&w.shard->conns.streams.send_slab);
     world_end(&w);
 }

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "engine/probe.h"
+#include "engine/server/probe.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 

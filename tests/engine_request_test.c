@@ -5,21 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/request.h"
-#include "engine/shard.h"
+#include "engine/conn/request.h"
+#include "engine/server/shard.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 static rws__http_header headers[8];
-static rws__http_head head;
 static rws_conn conn;
 static rws__conn_cold cold;
-static rws__config config;
-static rws__shard shard = {.conns = &conn, .cold = &cold, .config = &config};
+static rws__loop loop;
+static rws__conns conns = {
+    .streams = {.loop = &loop, .cold = (uint8_t *)&cold, .options.cold_bytes = sizeof cold},
+};
 static rws_request request;
 static uint8_t bytes[4096];
 
-/* A request as conn_upgrade.c makes it. */
+/* A request as upgrade.c makes it. */
 static void start(const char *target, const char *lines)
 {
     int len = snprintf((char *)bytes, sizeof bytes,
@@ -27,15 +28,13 @@ static void start(const char *target, const char *lines)
                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                        "Sec-WebSocket-Version: 13\r\n%s\r\n",
                        target, lines);
-    memset(&head, 0, sizeof head);
-    head.headers = headers;
-    head.headers_capacity = COUNT(headers);
-    cr_assert_eq(rws__http_parse_request(&head, bytes, (size_t)len), 0);
     memset(&conn, 0, sizeof conn);
-    conn.shard = &shard;
+    conn.stream.streams = &conns.streams;
     memset(&request, 0, sizeof request);
     request.conn = &conn;
-    request.head = &head;
+    request.head.headers = headers;
+    request.head.headers_capacity = COUNT(headers);
+    cr_assert_eq(rws__http_parse_request(&request.head, bytes, (size_t)len), 0);
     request.refuse_status = 403;
 }
 
@@ -67,8 +66,8 @@ Test(engine_request, gives_the_parts_of_the_request)
     span_is(value, "two", "the last value");
     cr_expect_not(rws_request_header_at(&request, 8, &name, &value));
     cr_expect_not(rws_request_header_at(&request, SIZE_MAX, &name, &value));
-    rws_request_set_user(&request, &bytes);
-    cr_expect_eq(rws_conn_user(&conn), &bytes);
+    rws_request_set_user(&request, &bytes, NULL);
+    cr_expect_eq(request.user, &bytes);
     struct sockaddr_storage address;
     socklen_t len = sizeof address;
     cr_expect_eq(rws_request_peer(&request, &address, &len), RWS_E_STATE);

@@ -67,10 +67,9 @@ static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer 
     atomic_fetch_add(&own->closed, 1);
 }
 
-static void on_dial_error(rws_client *client, const rws_error *error, void *dial_user, void *user)
+static void on_dial_error(const rws_error *error, void *dial_user, void *user)
 {
     watch *own = user;
-    (void)client;
     cr_expect_eq(dial_user, user);
     pthread_mutex_lock(&own->lock);
     snprintf(own->error_text, sizeof own->error_text, "%s", error->text);

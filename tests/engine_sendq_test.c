@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/sendq.h"
+#include "engine/stream/sendq.h"
 
 static rws__slab slab;
 static rws__sendq queue;

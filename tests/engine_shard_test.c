@@ -174,7 +174,7 @@ Test(engine_shard, wakes_up_for_posts_although_that_was_not_submitted)
 
 static void stop(void)
 {
-    rws__shard_stop(w.shard);
+    rws__loop_stop(&w.shard->loop);
     world_turns(&w, 4);
 }
 

@@ -147,7 +147,7 @@ static int read_request(rws_request *request, void *user)
     socklen_t len = sizeof address;
     cr_expect_eq(rws_request_peer(request, &address, &len), 0);
     cr_expect_eq(address.ss_family, AF_INET);
-    rws_request_set_user(request, user);
+    rws_request_set_user(request, user, NULL);
     return 0;
 }
 

@@ -206,9 +206,8 @@ void load_note_dial_error(load_run *run, const load_conn *c, const rws_error *er
                     "connection %u: %s", c->index, error->text);
 }
 
-static void on_dial_error(rws_client *client, const rws_error *error, void *dial_user, void *user)
+static void on_dial_error(const rws_error *error, void *dial_user, void *user)
 {
-    (void)client;
     load_run *run = user;
     load_conn *c = dial_user;
     load_note_dial_error(run, c, error);

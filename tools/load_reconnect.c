@@ -72,9 +72,8 @@ static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer 
     retire(run, c);
 }
 
-static void on_dial_error(rws_client *client, const rws_error *error, void *dial_user, void *user)
+static void on_dial_error(const rws_error *error, void *dial_user, void *user)
 {
-    (void)client;
     load_run *run = user;
     const load_conn *c = dial_user;
     load_note_dial_error(run, c, error);

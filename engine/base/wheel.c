@@ -15,6 +15,7 @@ void rws__wheel_init(rws__wheel *wheel, uint64_t now_ms)
 {
     memset(wheel, 0, sizeof *wheel);
     wheel->now_tick = now_ms / RWS__TICK_MS;
+    wheel->next_tick = UINT64_MAX;
 }
 
 void rws__timer_clear(rws__wheel *wheel, rws__timer *timer)
@@ -52,6 +53,7 @@ void rws__timer_set(rws__wheel *wheel, rws__timer *timer, uint64_t now_ms, uint6
     if (tick <= wheel->now_tick) tick = wheel->now_tick + 1;
     while ((uint32_t)tick == 0 || (uint32_t)tick == DUE_TICK)
         tick++;
+    if (wheel->count == 0 || tick < wheel->next_tick) wheel->next_tick = tick;
     insert(wheel, timer, (uint32_t)tick);
 }
 
@@ -68,6 +70,32 @@ static void collect(rws__wheel *wheel, unsigned bucket, uint32_t end)
     }
 }
 
+/* The earliest timer of a bucket. */
+static uint64_t earliest_in(const rws__wheel *wheel, unsigned bucket)
+{
+    uint64_t earliest = UINT64_MAX;
+    for (const rws__timer *timer = wheel->buckets[bucket]; timer != NULL; timer = timer->next) {
+        int32_t ahead = (int32_t)(timer->tick - (uint32_t)wheel->now_tick);
+        uint64_t tick = wheel->now_tick + (uint64_t)(int64_t)ahead;
+        if (tick < earliest) earliest = tick;
+    }
+    return earliest;
+}
+
+/* The first bucket whose timer is due in this turn of the wheel has the earliest of all. */
+static uint64_t earliest(const rws__wheel *wheel)
+{
+    uint64_t far = UINT64_MAX;
+    for (unsigned step = 1; step <= RWS__WHEEL_BUCKETS; step++) {
+        unsigned bucket = (unsigned)((wheel->now_tick + step) % RWS__WHEEL_BUCKETS);
+        if (!(wheel->occupied[bucket / 64] >> bucket % 64 & 1)) continue;
+        uint64_t tick = earliest_in(wheel, bucket);
+        if (tick == wheel->now_tick + step) return tick;
+        if (tick < far) far = tick;
+    }
+    return far;
+}
+
 void rws__wheel_advance(rws__wheel *wheel, uint64_t now_ms, rws__timer_fn fire, void *context)
 {
     uint64_t end = now_ms / RWS__TICK_MS;
@@ -76,7 +104,7 @@ void rws__wheel_advance(rws__wheel *wheel, uint64_t now_ms, rws__timer_fn fire, 
     if (end - begin >= RWS__WHEEL_BUCKETS) begin = end - RWS__WHEEL_BUCKETS + 1;
     /* What the callbacks set goes behind `end`. */
     wheel->now_tick = end;
-    if (wheel->count == 0) return;
+    if (wheel->count == 0 || end < wheel->next_tick) return;
     for (uint64_t tick = begin; tick <= end; tick++) {
         unsigned bucket = (unsigned)(tick % RWS__WHEEL_BUCKETS);
         if (wheel->occupied[bucket / 64] >> bucket % 64 & 1) collect(wheel, bucket, (uint32_t)end);
@@ -86,16 +114,10 @@ void rws__wheel_advance(rws__wheel *wheel, uint64_t now_ms, rws__timer_fn fire, 
         rws__timer_clear(wheel, timer);
         fire(timer, context);
     }
+    wheel->next_tick = earliest(wheel);
 }
 
 uint64_t rws__wheel_next_ms(const rws__wheel *wheel)
 {
-    if (wheel->count == 0) return UINT64_MAX;
-    unsigned bucket = (unsigned)((wheel->now_tick + 1) % RWS__WHEEL_BUCKETS);
-    for (unsigned step = 0; step < RWS__WHEEL_BUCKETS; step++) {
-        unsigned at = (bucket + step) % RWS__WHEEL_BUCKETS;
-        if (wheel->occupied[at / 64] >> at % 64 & 1)
-            return (wheel->now_tick + 1 + step) * RWS__TICK_MS;
-    }
-    return UINT64_MAX;
+    return wheel->count == 0 ? UINT64_MAX : wheel->next_tick * RWS__TICK_MS;
 }

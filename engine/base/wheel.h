@@ -1,8 +1,9 @@
 /*
  * The timer wheel of a shard: 512 buckets of 16 ms. A timer sits in the bucket of its deadline; a
- * deadline more than one turn of the wheel (8.2 s) away is met again once per turn. Setting and
- * clearing are O(1) and take no memory; the ring holds one timeout, for the next bucket that is not
- * empty.
+ * deadline more than one turn of the wheel (8.2 s) away stays in its bucket until its turn. Setting
+ * and clearing are O(1) and take no memory. `next_tick` is never later than the earliest timer; it
+ * is exact after timers fired, and may be early when one was cleared, so that a loop that sleeps
+ * until then wakes up at most once for nothing.
  *
  * A timer fires once, never early, and at most one tick plus one loop turn late (three ticks where
  * the lower half of the tick count, which timers keep, is a value that is reserved).
@@ -26,7 +27,8 @@ typedef struct __attribute__((packed, aligned(4))) rws__timer {
 typedef struct rws__wheel {
     rws__timer *buckets[RWS__WHEEL_BUCKETS + 1]; /* the last: due, being fired */
     uint64_t occupied[RWS__WHEEL_BUCKETS / 64];
-    uint64_t now_tick; /* all buckets up to here were visited */
+    uint64_t now_tick;  /* nothing is due up to here */
+    uint64_t next_tick; /* no timer is due before it */
     uint32_t count;
 } rws__wheel;
 

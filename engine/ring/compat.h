@@ -20,6 +20,7 @@ struct rws__buf_reg {
 #define RWS__PBUF_RING_INC      2u /* IOU_PBUF_RING_INC, 6.12 */
 
 /* IORING_OP_URING_CMD on sockets, 6.7. */
+#define RWS__SOCKET_SIOCOUTQ   1u /* SOCKET_URING_OP_SIOCOUTQ */
 #define RWS__SOCKET_GETSOCKOPT 2u /* SOCKET_URING_OP_GETSOCKOPT */
 
 /* IORING_OP_SEND_ZC with a report of what became of it, 6.2 and stable releases of 6.1. The report

@@ -110,6 +110,12 @@ int rws__ring_recv(rws__ring *ring, uint32_t file, void *data, size_t len, uint6
 /* Send all of `len` bytes, waiting for room. */
 int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len,
                    uint64_t user_data);
+/* Send at least one byte and as many as fit, waiting for room; the completion has their number. */
+int rws__ring_send_some(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                        uint64_t user_data);
+/* Ask how many bytes that were sent the peer has not acknowledged (SIOCOUTQ); the completion has
+ * their number. TCP only. Needs RWS_FEATURE_SOCKET_COMMANDS. */
+int rws__ring_unacknowledged(rws__ring *ring, uint32_t file, uint64_t user_data);
 /* Send without waiting and without a completion on success: it is done when the turn that submitted
  * it has been reaped and no completion came. Otherwise the completion has -EAGAIN or the short
  * count. */
@@ -139,7 +145,10 @@ int rws__ring_cancel_file(rws__ring *ring, uint32_t file);
 
 /* Read the 8 bytes of an eventfd. */
 int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user_data);
-/* One completion (-ETIME) after `ms` milliseconds; at most one call per turn. */
+/* One completion (-ETIME) after `ms` milliseconds; at most one call of this and the next function
+ * per turn. */
 int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data);
+/* Move a timeout that is armed to `ms` from now. Nothing happens if it has fired. */
+int rws__ring_timeout_update(rws__ring *ring, uint64_t ms, uint64_t user_data);
 
 #endif

@@ -563,12 +563,34 @@ int rws__ring_recv(rws__ring *ring, uint32_t file, void *data, size_t len, uint6
     return 0;
 }
 
-int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len, uint64_t user_data)
+static int send_flags(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                      unsigned msg_flags, uint64_t user_data)
 {
     struct io_uring_sqe *sqe = take_sqe(ring);
     if (sqe == NULL) return -EAGAIN;
     prepare(sqe, IORING_OP_SEND, (int)file, data, len, user_data);
-    sqe->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    sqe->msg_flags = MSG_NOSIGNAL | msg_flags;
+    sqe->flags |= IOSQE_FIXED_FILE;
+    return 0;
+}
+
+int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len, uint64_t user_data)
+{
+    return send_flags(ring, file, data, len, MSG_WAITALL, user_data);
+}
+
+int rws__ring_send_some(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                        uint64_t user_data)
+{
+    return send_flags(ring, file, data, len, 0, user_data);
+}
+
+int rws__ring_unacknowledged(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare(sqe, IORING_OP_URING_CMD, (int)file, NULL, 0, user_data);
+    sqe->off = RWS__SOCKET_SIOCOUTQ;
     sqe->flags |= IOSQE_FIXED_FILE;
     return 0;
 }
@@ -665,13 +687,29 @@ int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user
     return 0;
 }
 
+static void set_timeout(rws__ring *ring, uint64_t ms)
+{
+    ring->timeout.tv_sec = (long long)(ms / 1000);
+    ring->timeout.tv_nsec = (long long)(ms % 1000) * 1000000;
+}
+
 int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data)
 {
     struct io_uring_sqe *sqe = take_sqe(ring);
     if (sqe == NULL) return -EAGAIN;
-    ring->timeout.tv_sec = (long long)(ms / 1000);
-    ring->timeout.tv_nsec = (long long)(ms % 1000) * 1000000;
+    set_timeout(ring, ms);
     io_uring_prep_timeout(sqe, &ring->timeout, 0, 0);
     sqe->user_data = user_data;
+    return 0;
+}
+
+int rws__ring_timeout_update(rws__ring *ring, uint64_t ms, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    set_timeout(ring, ms);
+    io_uring_prep_timeout_update(sqe, &ring->timeout, user_data, 0);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = 0;
     return 0;
 }

@@ -35,6 +35,9 @@ typedef struct rws_conn rws_conn;
 typedef struct rws_request rws_request;
 typedef struct rws_prepared rws_prepared;
 
+/* For options that are a time: not at all, where 0 means the default. */
+#define RWS_NEVER UINT32_MAX
+
 /* Who ended a connection, for on_close. */
 typedef enum rws_closer {
     RWS_CLOSED_BY_US = 0,   /* rws_conn_close(), a limit, a deadline or a drain */
@@ -77,7 +80,7 @@ typedef struct rws_handler {
 
     /* Clients: rws_client_dial() did not lead to an open connection. `error` is borrowed.
      * `dial_user` is what was given to rws_client_dial(). */
-    void (*on_dial_error)(rws_client *client, const rws_error *error, void *dial_user, void *user);
+    void (*on_dial_error)(const rws_error *error, void *dial_user, void *user);
 } rws_handler;
 
 /* clang-format off */
@@ -137,7 +140,9 @@ typedef struct rws_server_options {
     bool handle_ping;               /* false: pings are answered */
     bool handle_pong;               /* false: pongs are ignored */
     bool handle_close;              /* false: close frames are answered */
-    bool no_peer_address;           /* false: rws_conn_peer() works */
+    bool no_peer_address;           /* false: rws_conn_peer() works everywhere; true: only where the
+                                       kernel can be asked later (Linux 6.7), and accepts are
+                                       cheaper elsewhere */
     uint32_t features_off;          /* rws_feature bits that are not to be used */
     const rws_allocator *allocator; /* NULL: malloc */
     rws_log_fn log;                 /* NULL: no log */
@@ -147,6 +152,11 @@ typedef struct rws_server_options {
      * nothing that comes meanwhile waits for a thread to wake up; it keeps its CPU 100 % busy while
      * it polls, so there should be one for each shard. UINT64_MAX: it never sleeps. */
     uint64_t busy_wait_us;
+    uint32_t send_timeout_ms; /* (0) 30000: a connection whose peer takes nothing of what is queued
+                                 for so long is ended */
+    uint32_t keepalive_s;     /* (0) 60: idle seconds before TCP asks whether the peer is still there;
+                                 RWS_NEVER: it does not */
+    uint32_t user_timeout_ms; /* 0: off; TCP_USER_TIMEOUT, at least send_timeout_ms */
 } rws_server_options;
 
 #define RWS_SERVER_OPTIONS_DEFAULT                                                                 \
@@ -313,9 +323,13 @@ RWS_API int rws_request_add_header(rws_request *request, const char *name, const
  */
 RWS_API int rws_request_reject(rws_request *request, int status, const char *body);
 
-/** Set what rws_conn_user() will return. If no on_open follows, there is no on_close to free it in.
+/**
+ * Set what rws_conn_user() will return. `conn_user` is *borrowed*: once on_open was called, the
+ * program frees it, in on_close at the earliest; if no on_open follows (a refusal, a client that
+ * went away, a full server), `release` (NULL: nothing is to be done) is called with it, once.
  */
-RWS_API void rws_request_set_user(rws_request *request, void *conn_user);
+RWS_API void rws_request_set_user(rws_request *request, void *conn_user,
+                                  void (*release)(void *conn_user));
 
 /* Connections. */
 
@@ -407,7 +421,7 @@ RWS_API size_t rws_conn_buffered(const rws_conn *conn);
  * Thread: loop. Returns 0 (unix sockets: AF_UNIX without a path), or RWS_E_STATE if it is not known
  * (no_peer_address).
  */
-RWS_API int rws_conn_peer(const rws_conn *conn, struct sockaddr_storage *address, socklen_t *len);
+RWS_API int rws_conn_peer(rws_conn *conn, struct sockaddr_storage *address, socklen_t *len);
 
 /** The pointer that the program keeps with a connection; NULL at first (clients: `dial_user`).
  * Thread: loop. */
@@ -456,6 +470,7 @@ typedef struct rws_client_options {
     void *log_user;
     void *user;
     uint64_t busy_wait_us; /* as a server's */
+    uint32_t send_timeout_ms, keepalive_s, user_timeout_ms; /* likewise */
 } rws_client_options;
 
 #define RWS_CLIENT_OPTIONS_DEFAULT                                                                 \

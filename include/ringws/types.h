@@ -46,7 +46,8 @@ extern "C" {
     X(RWS_E_RING_BLOCKED, -5015, "io_uring is blocked on this system")                             \
     X(RWS_E_URL, -5016, "the URL is not a valid ws:// or ws+unix:// URL")                          \
     X(RWS_E_ADDRESS, -5017, "the address can't be resolved or parsed")                             \
-    X(RWS_E_INTERNAL, -5018, "an internal error")
+    X(RWS_E_INTERNAL, -5018, "an internal error")                                                  \
+    X(RWS_E_ABORTED, -5019, "this side cut the connection off")
 
 typedef enum rws_status {
     RWS_OK = 0,

@@ -58,9 +58,8 @@ static script_op *queue(rws__ring *ring, script_kind kind, uint32_t file, uint64
     ring->calls++;
     if (ring->refuse[kind] > 0 || ring->calls == ring->refuse_call) {
         if (ring->refuse[kind] > 0) ring->refuse[kind]--;
-        /* These are not tried again: the address stays unknown, the connection is given up. */
-        bool given_up = kind == SCRIPT_PEER || kind == SCRIPT_INSTALL || kind == SCRIPT_CONNECT;
-        if (!given_up) ring->refused = true;
+        /* This is not tried again: the address stays unknown. */
+        if (kind != SCRIPT_PEER) ring->refused = true;
         return NULL;
     }
     ring->calls_of[kind]++;
@@ -273,9 +272,10 @@ static void cancel(rws__ring *ring, const script_op *cancel)
     for (script_op *op = ring->ops, *next; op != NULL; op = next) {
         next = op->next;
         if (op == cancel || op->kind == SCRIPT_CLOSE || !op->submitted) continue;
+        bool by_name = op->kind < SCRIPT_CANCEL || op->kind == SCRIPT_TIMEOUT;
         bool meant = cancel->kind == SCRIPT_CANCEL_FILE
                          ? is_of_file(op->kind) && op->file == cancel->file
-                         : op->kind < SCRIPT_CANCEL && op->user_data == cancel->target;
+                         : by_name && op->user_data == cancel->target;
         if (meant && !op->notifies) cancel_one(ring, op);
     }
 }
@@ -303,6 +303,9 @@ static void complete_usual(rws__ring *ring, script_op *op)
     case SCRIPT_CONNECT:
     case SCRIPT_CLOSE: script_complete(ring, op, 0, 0); return;
     case SCRIPT_INSTALL: script_complete(ring, op, 1, 0); return;
+    case SCRIPT_UNACKNOWLEDGED:
+        script_complete(ring, op, (int32_t)ring->unacknowledged[op->file], 0);
+        return;
     case SCRIPT_TIMEOUT:
         if (op->target <= script_now_ms) script_complete(ring, op, -ETIME, 0);
         return;
@@ -556,6 +559,22 @@ int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len,
     return queue_memory(ring, SCRIPT_SEND, file, data, len, user_data);
 }
 
+int rws__ring_send_some(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                        uint64_t user_data)
+{
+    if (queue_memory(ring, SCRIPT_SEND, file, data, len, user_data) != 0) return -EAGAIN;
+    script_op *op = ring->ops;
+    while (op->next != NULL)
+        op = op->next;
+    op->some = true;
+    return 0;
+}
+
+int rws__ring_unacknowledged(rws__ring *ring, uint32_t file, uint64_t user_data)
+{
+    return queue_simple(ring, SCRIPT_UNACKNOWLEDGED, file, user_data);
+}
+
 int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_t len,
                          uint64_t user_data)
 {
@@ -615,5 +634,14 @@ int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data)
     script_op *op = queue(ring, SCRIPT_TIMEOUT, 0, user_data);
     if (op == NULL) return -EAGAIN;
     op->target = script_now_ms + ms;
+    return 0;
+}
+
+int rws__ring_timeout_update(rws__ring *ring, uint64_t ms, uint64_t user_data)
+{
+    if (queue_simple(ring, SCRIPT_TIMEOUT_UPDATE, 0, 0) != 0) return -EAGAIN;
+    for (script_op *op = ring->ops; op != NULL; op = op->next)
+        if (op->kind == SCRIPT_TIMEOUT && op->user_data == user_data)
+            op->target = script_now_ms + ms;
     return 0;
 }

@@ -37,8 +37,10 @@ typedef enum script_kind {
     SCRIPT_CLOSE,
     SCRIPT_CANCEL,
     SCRIPT_CANCEL_FILE,
+    SCRIPT_UNACKNOWLEDGED,
     SCRIPT_READ_EVENT,
     SCRIPT_TIMEOUT,
+    SCRIPT_TIMEOUT_UPDATE,
     SCRIPT_KINDS
 } script_kind;
 
@@ -60,6 +62,7 @@ typedef struct script_op {
     uint8_t *copy;   /* what `memory` held when it was lent */
     uint64_t target; /* CANCEL: user_data; TIMEOUT: when it is due */
     bool submitted;  /* a turn has passed */
+    bool some;       /* SEND: a short count is not tried again by the kernel */
     bool notifies;   /* SEND_ZERO_COPY: its result was posted, its notification was not */
     struct script_op *next;
 } script_op;
@@ -101,8 +104,9 @@ struct rws__ring {
     script_buffer buffers[SCRIPT_BUFFERS];
     script_block *joined; /* where the next buffers are, or NULL */
     uint32_t buffers_out;
-    bool copies;                   /* notifications say so */
-    feed_bytes wire[SCRIPT_FILES]; /* what was sent */
+    bool copies;                           /* notifications say so */
+    uint32_t unacknowledged[SCRIPT_FILES]; /* what UNACKNOWLEDGED answers */
+    feed_bytes wire[SCRIPT_FILES];         /* what was sent */
     bool closed[SCRIPT_FILES];
     int32_t next_install; /* the index that the next descriptor gets in the table */
     const char *broken;

@@ -63,7 +63,7 @@ static int on_upgrade(rws_request *request, void *user)
 static void on_open(rws_conn *conn, void *user)
 {
     world *w = user;
-    uint32_t file = (uint32_t)conn->file;
+    uint32_t file = (uint32_t)conn->stream.file;
     rws_conn_set_user(conn, (void *)(uintptr_t)file);
     if (w->open[file] && w->broken == NULL) w->broken = "open twice";
     w->open[file] = true;
@@ -137,9 +137,8 @@ static int on_close_frame(rws_conn *conn, uint16_t code, rws_span reason, void *
     return w->control_result;
 }
 
-static void on_dial_error(rws_client *client, const rws_error *error, void *dial_user, void *user)
+static void on_dial_error(const rws_error *error, void *dial_user, void *user)
 {
-    (void)client;
     world *w = user;
     note(w, "dial_error%u:%d ", (uint32_t)(uintptr_t)dial_user, error->status);
 }
@@ -175,7 +174,7 @@ static void start(world *w, rws__config *config, int *fds)
     cr_assert_eq(rws__group_init(&w->group, config, fds, &error), 0, "%s", error.text);
     w->shard = &w->group.workers[0].shard;
     cr_assert_eq(rws__shard_open(w->shard, &error), 0, "%s", error.text);
-    w->ring = w->shard->ring;
+    w->ring = w->shard->loop.ring;
     world_turn(w);
 }
 
@@ -190,7 +189,8 @@ void world_start(world *w, const rws_server_options *options)
     cr_assert_eq(rws__config_for_server(&config, &mine, &handler, &error), 0, "%s", error.text);
     int *fds = rws__alloc(&config.env, config.shards * sizeof(int));
     cr_assert_not_null(fds);
-    cr_assert_eq(rws__listeners_open(&config, fds, config.shards, &port, &error), 0, "%s",
+    rws__config_arrange(&config);
+    cr_assert_eq(rws__listeners_open(&config.listener, fds, config.shards, &port, &error), 0, "%s",
                  error.text);
     start(w, &config, fds);
 }
@@ -210,15 +210,19 @@ static void check_nothing_is_left(const world *w)
 {
     cr_expect_null(w->broken, "the callback %s came out of order", w->broken);
     cr_expect_null(w->ring->broken, "%s", w->ring->broken);
-    cr_expect_eq(w->shard->slots_used, 0, "%u slots are in use", w->shard->slots_used);
-    cr_expect_eq(w->shard->send_slab.used_bytes, 0, "%zu bytes of the send slab are in use",
-                 w->shard->send_slab.used_bytes);
-    cr_expect_eq(w->shard->partial.slab.used_bytes, 0, "%zu bytes of the partial pool are in use",
-                 w->shard->partial.slab.used_bytes);
-    cr_expect_eq(w->shard->partial.charged_bytes, 0, "%zu bytes are charged to the budget",
-                 w->shard->partial.charged_bytes);
+    cr_expect_eq(w->shard->conns.streams.slots_used, 0, "%u slots are in use",
+                 w->shard->conns.streams.slots_used);
+    cr_expect_eq(w->shard->conns.streams.send_slab.used_bytes, 0,
+                 "%zu bytes of the send slab are in use",
+                 w->shard->conns.streams.send_slab.used_bytes);
+    cr_expect_eq(w->shard->conns.streams.partial.slab.used_bytes, 0,
+                 "%zu bytes of the partial pool are in use",
+                 w->shard->conns.streams.partial.slab.used_bytes);
+    cr_expect_eq(w->shard->conns.streams.partial.charged_bytes, 0,
+                 "%zu bytes are charged to the budget",
+                 w->shard->conns.streams.partial.charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
-    cr_expect_eq(w->shard->budget_waiters, 0);
+    cr_expect_eq(w->shard->conns.budget_first, 0);
     cr_expect_eq(w->ring->slept, 0, "it waited and nobody would have woken it");
     for (uint32_t file = 0; file < SCRIPT_FILES; file++) {
         cr_expect_not(w->open[file], "on_close is missing for %u", file);
@@ -231,7 +235,7 @@ void world_end(world *w)
     w->ring->manual = 0;
     w->ring->submit_max = UINT32_MAX;
     w->hook = NULL;
-    rws__shard_stop(w->shard);
+    rws__loop_stop(&w->shard->loop);
     for (int i = 0; i < 100 && !w->ended; i++) {
         script_cancel_closed(w->ring);
         world_advance(w, 1000);
@@ -303,9 +307,9 @@ uint32_t world_open(world *w)
 
 rws_conn *world_conn(world *w, uint32_t file)
 {
-    for (uint32_t i = 0; i < w->shard->slots_touched; i++) {
-        rws_conn *conn = &w->shard->conns[i];
-        if (conn->state != RWS__CONN_FREE && conn->file == (int32_t)file) return conn;
+    for (uint32_t i = 0; i < w->shard->conns.streams.slots_touched; i++) {
+        rws_conn *conn = (rws_conn *)rws__streams_at(&w->shard->conns.streams, i);
+        if (conn->state != RWS__CONN_FREE && conn->stream.file == (int32_t)file) return conn;
     }
     return NULL;
 }

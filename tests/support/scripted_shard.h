@@ -11,7 +11,7 @@
 #ifndef RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
 #define RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
 
-#include "engine/group.h"
+#include "engine/server/group.h"
 #include "support/scripted_ring.h"
 
 typedef struct world world;

@@ -1,0 +1,17 @@
+/*
+ * Why something ended, given once, where it is known. A dial's error, on_close, a counter and a
+ * log line all read it there.
+ */
+#ifndef RINGWS_BASE_CAUSE_H
+#define RINGWS_BASE_CAUSE_H
+
+#include "ringws/ringws.h"
+
+typedef struct rws__cause {
+    int status;    /* 0: a closing handshake; else a negative status */
+    uint16_t code; /* RFC 6455 section 7.4.1; 1006: no close frame */
+    rws_closer who;
+    rws_span text; /* the reason of a close frame, or a sentence of ours; borrowed */
+} rws__cause;
+
+#endif

@@ -1,0 +1,375 @@
+/*
+ * The life of a connection: its states, its deadlines, and its end.
+ */
+#include "engine/conn/conn.h"
+
+#include "codec/close.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define TO(state) (1u << (state))
+
+/* The only legal moves. No way back to OPEN: RFC 6455, section 5.5.1. */
+static const uint16_t conn_moves[RWS__CONN_STATE_COUNT] = {
+    [RWS__CONN_FREE] = TO(RWS__CONN_CONNECTING),
+    [RWS__CONN_CONNECTING] = TO(RWS__CONN_UPGRADING) | TO(RWS__CONN_ENDED),
+    [RWS__CONN_UPGRADING] = TO(RWS__CONN_OPEN) | TO(RWS__CONN_ENDED),
+    [RWS__CONN_OPEN] =
+        TO(RWS__CONN_CLOSE_SENT) | TO(RWS__CONN_CLOSE_RECEIVED) | TO(RWS__CONN_ENDING),
+    [RWS__CONN_CLOSE_SENT] = TO(RWS__CONN_ENDING),
+    [RWS__CONN_CLOSE_RECEIVED] = TO(RWS__CONN_ENDING),
+    [RWS__CONN_ENDING] = TO(RWS__CONN_ENDED),
+    [RWS__CONN_ENDED] = TO(RWS__CONN_FREE),
+};
+
+/* ---- deadlines ---- */
+
+static rws__deadline deadline_kind(const rws_conn *conn)
+{
+    return conn->state == RWS__CONN_OPEN ? RWS__DEADLINE_MESSAGE : RWS__DEADLINE_OPENING;
+}
+
+void rws__conn_set_deadline(rws_conn *conn, uint32_t delay_ms)
+{
+    rws__loop_set(rws__conn_loop(conn), deadline_kind(conn), &conn->timer, delay_ms);
+}
+
+void rws__conn_clear_deadline(rws_conn *conn)
+{
+    rws__loop_clear(rws__conn_loop(conn), deadline_kind(conn), &conn->timer);
+}
+
+void rws__conn_enter(rws_conn *conn, rws__conn_state state)
+{
+    RWS_ASSERT(conn_moves[conn->state] & TO(state));
+    /* The handshake's deadline goes on; every other state has its own. */
+    if (state != RWS__CONN_CONNECTING && state != RWS__CONN_UPGRADING)
+        rws__conn_clear_deadline(conn);
+    conn->state = (uint8_t)state;
+    if (state == RWS__CONN_OPEN) rws__conn_table(conn)->open_count++;
+    if (state == RWS__CONN_ENDING) rws__conn_table(conn)->open_count--;
+}
+
+/* ---- the end ---- */
+
+rws__dial *rws__conn_dial(rws_conn *conn)
+{
+    return conn->stream.has_cold ? rws__conn_cold_part(conn)->dial : NULL;
+}
+
+/* on_close: the program's last word of it. */
+static void tell(rws_conn *conn, const rws__cause *cause)
+{
+    const rws__endpoint *endpoint = conn->endpoint;
+    rws__conn_enter(conn, RWS__CONN_ENDED);
+    if (endpoint->handler.on_close != NULL)
+        endpoint->handler.on_close(conn, cause->code, cause->text, cause->who, endpoint->user);
+}
+
+/* A handshake that did not lead to an open connection. */
+static void tell_refused(rws_conn *conn, const rws__cause *cause)
+{
+    rws__dial *dial = rws__conn_dial(conn);
+    rws__count(&rws__conn_counters(conn)->refused, 1);
+    rws__conn_enter(conn, RWS__CONN_ENDED);
+    rws__conn_drop_request(conn);
+    if (dial == NULL || dial->endpoint->handler.on_dial_error == NULL) return;
+    rws_error error;
+    rws__fail(&error, cause->status, "%.*s", (int)cause->text.len, cause->text.data);
+    dial->endpoint->handler.on_dial_error(&error, dial->user, dial->endpoint->user);
+}
+
+void rws__conn_end(rws_conn *conn, const rws__cause *cause, rws__finish finish)
+{
+    if (conn->state >= RWS__CONN_ENDING) return;
+    bool was_open = conn->state >= RWS__CONN_OPEN;
+    if (was_open) rws__conn_enter(conn, RWS__CONN_ENDING);
+    rws__conn_clear_pause(conn, conn->pauses);
+    rws__stream_finish(&conn->stream, finish);
+    if (was_open)
+        tell(conn, cause);
+    else
+        tell_refused(conn, cause);
+}
+
+void rws__conn_end_later(rws_conn *conn, int status, uint16_t code, rws_closer who,
+                         rws__finish finish)
+{
+    rws__conn_enter(conn, RWS__CONN_ENDING);
+    conn->end_status = (int16_t)status;
+    conn->end_who = (uint8_t)who;
+    conn->close_code = code;
+    rws__conn_clear_pause(conn, conn->pauses);
+    rws__stream_finish(&conn->stream, finish);
+    rws__stream_want_turn(&conn->stream);
+}
+
+static void on_turn(rws__stream *stream)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    if (conn->state != RWS__CONN_ENDING) return;
+    rws__cause cause = {conn->end_status, conn->close_code, conn->end_who, {NULL, 0}};
+    tell(conn, &cause);
+}
+
+void rws__conn_fail(rws_conn *conn, int status, uint16_t code)
+{
+    if (conn->state >= RWS__CONN_ENDING) return;
+    rws__counters *counters = rws__conn_counters(conn);
+    if (status == RWS_E_TIMEOUT)
+        rws__count(&counters->timeouts, 1);
+    else if (status != RWS_E_INTERNAL)
+        rws__count(&counters->protocol_errors, 1);
+    uint8_t payload[RWS__FRAME_CONTROL_MAX];
+    const char *text = rws_strerror(status);
+    rws__cause cause = {status, code, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    int len = rws__close_write(payload, code, cause.text);
+    RWS_ASSERT(len >= 0);
+    /* After our own close frame nothing may be sent any more (section 5.5.1). */
+    if (conn->state != RWS__CONN_CLOSE_SENT)
+        rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, true);
+    rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
+}
+
+/* ---- what the stream tells ---- */
+
+static void on_up(rws__stream *stream)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    rws__conn_enter(conn, RWS__CONN_UPGRADING);
+    if (rws__conn_dial(conn) != NULL) rws__conn_start_handshake(conn);
+}
+
+static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    switch ((rws__conn_state)conn->state) {
+    case RWS__CONN_UPGRADING: return rws__conn_upgrade_input(conn, data, len);
+    case RWS__CONN_OPEN:
+    case RWS__CONN_CLOSE_SENT: return rws__conn_frames(conn, data, len);
+    case RWS__CONN_CLOSE_RECEIVED: /* nothing may follow a close frame */
+    case RWS__CONN_ENDING:
+    case RWS__CONN_ENDED: return len;
+    case RWS__CONN_FREE:
+    case RWS__CONN_CONNECTING:
+    case RWS__CONN_STATE_COUNT: break;
+    }
+    RWS_UNREACHABLE("input before the stream was up");
+}
+
+/* The peer ended its half: everything before that was handled, and what is queued is sent. */
+static void on_eof(rws__stream *stream)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    /* The program may still answer the peer's close frame. */
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED) return;
+    static const char text[] = "the server closed the connection before it answered";
+    rws__cause cause = {RWS_E_CLOSED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {NULL, 0}};
+    if (conn->state == RWS__CONN_UPGRADING) cause.text = (rws_span){text, strlen(text)};
+    rws__conn_end(conn, &cause,
+                  conn->state == RWS__CONN_UPGRADING ? RWS__FINISH_CUT : RWS__FINISH_CLOSE);
+}
+
+/* The transport is over. The peer may have said before how it ends, even if nobody answered. */
+static void on_ended(rws__stream *stream, const rws__cause *cause)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    rws__cause own = *cause;
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED) {
+        own.code = conn->close_code;
+        own.who = RWS_CLOSED_BY_PEER;
+    }
+    if (conn->state >= RWS__CONN_OPEN) own.text = (rws_span){NULL, 0};
+    rws__conn_end(conn, &own, RWS__FINISH_CUT);
+}
+
+static void on_input_overflow(rws__stream *stream)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    static const char text[] = "no memory for what the peer sent";
+    rws__cause cause = {-ENOMEM, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    if (conn->state == RWS__CONN_OPEN)
+        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+    else
+        rws__conn_end(conn, &cause, RWS__FINISH_CUT);
+}
+
+/* The close's deadline passed: whether the peer still takes what was sent. */
+static void on_asked(rws__stream *stream, bool moved)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    if (conn->state != RWS__CONN_CLOSE_SENT) return;
+    if (moved) {
+        rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
+        return;
+    }
+    rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    rws__count(&rws__conn_counters(conn)->timeouts, 1);
+    rws__conn_end(conn, &cause, RWS__FINISH_CUT);
+}
+
+static void on_released(rws__stream *stream)
+{
+    rws_conn *conn = (rws_conn *)stream;
+    rws__conns *conns = rws__conn_table(conn);
+    rws__payload_release(conn->assembly);
+    if (conn->decoder.stash != NULL) rws__pool_give(&conns->streams.partial, conn->decoder.stash);
+    if (stream->has_cold) {
+        rws__conn_cold *cold = rws__conn_cold_part(conn);
+        RWS_ASSERT(cold->request == NULL);
+        if (cold->subprotocol != NULL) rws__pool_give(&conns->streams.partial, cold->subprotocol);
+        if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
+        if (cold->refused) conns->refused_count--;
+    }
+    rws__conn_enter(conn, RWS__CONN_FREE);
+}
+
+const rws__stream_events rws__conn_events = {
+    .on_up = on_up,
+    .on_input = on_input,
+    .on_eof = on_eof,
+    .on_sent = rws__conn_on_sent,
+    .on_asked = on_asked,
+    .on_ended = on_ended,
+    .on_input_overflow = on_input_overflow,
+    .on_turn = on_turn,
+    .on_released = on_released,
+    .direct = rws__conn_direct,
+    .direct_memory = rws__conn_direct_memory,
+};
+
+/* ---- deadlines that passed ---- */
+
+/* The handshake's. */
+static void on_handshake_timeout(rws_conn *conn)
+{
+    static const char text[] = "the handshake did not end in time";
+    rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__count(&rws__conn_counters(conn)->timeouts, 1);
+    rws__conn_end(conn, &cause, RWS__FINISH_CUT);
+}
+
+void rws__conns_on_opening_deadline(rws__timer *timer, void *loop)
+{
+    (void)loop;
+    rws_conn *conn = (void *)((char *)timer - offsetof(rws_conn, timer));
+    rws__cause cause = {RWS_E_TIMEOUT, conn->close_code, RWS_CLOSED_BY_PEER, {NULL, 0}};
+    switch ((rws__conn_state)conn->state) {
+    case RWS__CONN_CONNECTING:
+    case RWS__CONN_UPGRADING: on_handshake_timeout(conn); return;
+    case RWS__CONN_CLOSE_SENT:
+        /* In a drain its own deadline is for all of them. What is still queued has a deadline, too;
+         * this one is for the peer's close frame behind it. */
+        if (rws__conn_table(conn)->draining || rws__stream_queued(&conn->stream) > 0)
+            rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
+        else
+            rws__stream_ask(&conn->stream);
+        return;
+    case RWS__CONN_CLOSE_RECEIVED:
+        rws__count(&rws__conn_counters(conn)->timeouts, 1);
+        rws__conn_end(conn, &cause, RWS__FINISH_CUT);
+        return;
+    case RWS__CONN_OPEN:
+    case RWS__CONN_ENDING:
+    case RWS__CONN_ENDED:
+    case RWS__CONN_FREE:
+    case RWS__CONN_STATE_COUNT: break;
+    }
+    RWS_UNREACHABLE("this state has no such deadline");
+}
+
+/* A message that has begun did not end. A slow peer is waited for while the message goes on, and
+ * one that can't help it because this side does not read; pings in between are no progress. */
+void rws__conns_on_message_deadline(rws__timer *timer, void *loop)
+{
+    (void)loop;
+    rws_conn *conn = (void *)((char *)timer - offsetof(rws_conn, timer));
+    const rws__endpoint *endpoint = conn->endpoint;
+    uint32_t collected = rws__conn_collected(conn), came = collected - conn->collected_mark;
+    uint64_t floor = (uint64_t)endpoint->progress_bytes_per_s_min * endpoint->message_timeout_ms;
+    if (conn->pauses & RWS__PAUSE_BUDGET) {
+        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+    } else if (conn->pauses != 0 || (uint64_t)came * 1000 >= floor) {
+        conn->collected_mark = collected;
+        rws__conn_set_deadline(conn, endpoint->message_timeout_ms);
+    } else {
+        rws__conn_fail(conn, RWS_E_TIMEOUT, RWS_CLOSE_POLICY_VIOLATION);
+    }
+}
+
+/* ---- pausing ---- */
+
+void rws__conn_set_pause(rws_conn *conn, uint8_t reason)
+{
+    if (conn->pauses & reason) return;
+    if (reason == RWS__PAUSE_BUDGET) rws__conns_wait_for_budget(conn);
+    conn->pauses |= reason;
+    rws__stream_pause(&conn->stream);
+}
+
+void rws__conn_clear_pause(rws_conn *conn, uint8_t reasons)
+{
+    if ((conn->pauses & reasons) == 0) return;
+    if (conn->pauses & reasons & RWS__PAUSE_BUDGET) rws__conns_leave_budget(conn);
+    conn->pauses &= (uint8_t)~reasons;
+    if (conn->pauses == 0) rws__stream_resume(&conn->stream);
+}
+
+/* ---- the public functions that only read or set ---- */
+
+void rws_conn_pause(rws_conn *conn)
+{
+    /* Nothing is delivered any more once it closes, but the peer's close frame has to be read. */
+    if (conn->state != RWS__CONN_OPEN) return;
+    rws__conn_set_pause(conn, RWS__PAUSE_USER);
+}
+
+void rws_conn_resume(rws_conn *conn)
+{
+    rws__conn_clear_pause(conn, RWS__PAUSE_USER);
+}
+
+void rws_conn_abort(rws_conn *conn)
+{
+    if (conn->state < RWS__CONN_OPEN || conn->state >= RWS__CONN_ENDING) return;
+    bool by_peer = conn->state == RWS__CONN_CLOSE_RECEIVED;
+    rws__conn_end_later(conn, RWS_E_ABORTED, by_peer ? conn->close_code : RWS_CLOSE_ABNORMAL,
+                        by_peer ? RWS_CLOSED_BY_PEER : RWS_CLOSED_BY_US, RWS__FINISH_CUT);
+}
+
+int rws_conn_peer(rws_conn *conn, struct sockaddr_storage *address, socklen_t *len)
+{
+    const struct sockaddr *peer = rws__stream_peer(&conn->stream);
+    if (peer == NULL) return RWS_E_STATE;
+    socklen_t have = peer->sa_family == AF_INET    ? sizeof(struct sockaddr_in)
+                     : peer->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                   : sizeof(sa_family_t);
+    memcpy(address, peer, have < *len ? have : *len);
+    *len = have;
+    return 0;
+}
+
+void *rws_conn_user(const rws_conn *conn)
+{
+    return conn->user;
+}
+
+void rws_conn_set_user(rws_conn *conn, void *conn_user)
+{
+    conn->user = conn_user;
+}
+
+uint32_t rws_conn_shard(const rws_conn *conn)
+{
+    return rws__conn_table(conn)->index;
+}
+
+rws_span rws_conn_subprotocol(const rws_conn *conn)
+{
+    rws_span span = {NULL, 0};
+    if (!conn->stream.has_cold) return span;
+    span.data = ((const rws__conn_cold *)rws__stream_cold_of(&conn->stream))->subprotocol;
+    if (span.data != NULL) span.len = strlen(span.data);
+    return span;
+}

@@ -1,0 +1,205 @@
+/*
+ * The connections of a loop: taking slots, ids, the budget of partial messages, and the drain.
+ */
+#include "engine/base/pages.h"
+#include "engine/conn/conn.h"
+#include "engine/ring/random.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A drain gives a connection whose request has not come this long. */
+#define DRAIN_REQUEST_MS 1000u
+
+static size_t headers_bytes(uint32_t headers_max)
+{
+    return (headers_max + 1) * sizeof(rws__http_header);
+}
+
+int rws__conns_init(rws__conns *conns, rws__loop *loop, uint32_t index, uint32_t connections_max,
+                    uint32_t headers_max, const rws__streams_options *options)
+{
+    rws__streams_options own = *options;
+    own.slots_max = connections_max + RWS__RESERVE;
+    own.slot_bytes = sizeof(rws_conn);
+    own.cold_bytes = sizeof(rws__conn_cold);
+    conns->index = index;
+    conns->connections_max = connections_max;
+    conns->headers_max = headers_max;
+    loop->on_deadline[RWS__DEADLINE_OPENING] = rws__conns_on_opening_deadline;
+    loop->on_deadline[RWS__DEADLINE_MESSAGE] = rws__conns_on_message_deadline;
+    int res = rws__streams_init(&conns->streams, loop, &own);
+    conns->headers = rws__alloc(loop->env, headers_bytes(headers_max));
+    return conns->headers == NULL ? -ENOMEM : res;
+}
+
+void rws__conns_deinit(rws__conns *conns)
+{
+    if (conns->streams.loop == NULL) return;
+    rws__free(conns->streams.loop->env, conns->headers, headers_bytes(conns->headers_max));
+    rws__streams_deinit(&conns->streams);
+}
+
+/* ---- slots and ids ---- */
+
+static rws_conn *take(rws__conns *conns, uint32_t timeout_ms)
+{
+    rws_conn *conn = (rws_conn *)rws__streams_take(&conns->streams, &rws__conn_events);
+    if (conn == NULL) return NULL;
+    rws__conn_enter(conn, RWS__CONN_CONNECTING);
+    rws__conn_set_deadline(conn, conns->draining && timeout_ms > DRAIN_REQUEST_MS ? DRAIN_REQUEST_MS
+                                                                                  : timeout_ms);
+    return conn;
+}
+
+rws_conn *rws__conns_take(rws__conns *conns, const rws__http_rules *http)
+{
+    rws_conn *conn = take(conns, http->timeout_ms);
+    if (conn != NULL) conn->upgrade.http = http;
+    return conn;
+}
+
+rws_conn *rws__conns_take_dial(rws__conns *conns, rws__dial *dial)
+{
+    rws_conn *conn =
+        conns->streams.slots_used < conns->connections_max ? take(conns, dial->timeout_ms) : NULL;
+    if (conn == NULL) return NULL;
+    rws__conn_cold_part(conn)->dial = dial;
+    conn->endpoint = dial->endpoint;
+    conn->user = dial->user;
+    return conn;
+}
+
+/* shard (8 bits), slot (24), generation (32); a generation is never 0. */
+uint64_t rws__conn_id(const rws_conn *conn)
+{
+    return (uint64_t)rws__conn_table(conn)->index << 56 | (uint64_t)conn->stream.slot << 32 |
+           conn->stream.generation;
+}
+
+rws_conn *rws__conns_find(rws__conns *conns, uint64_t id)
+{
+    uint32_t slot = (uint32_t)(id >> 32) & (RWS__SLOTS_MAX - 1);
+    if (id >> 56 != conns->index || slot >= conns->streams.slots_touched) return NULL;
+    rws_conn *conn = (rws_conn *)rws__streams_at(&conns->streams, slot);
+    bool is_open = conn->state >= RWS__CONN_OPEN && conn->state < RWS__CONN_ENDING;
+    return is_open && conn->stream.generation == (uint32_t)id ? conn : NULL;
+}
+
+/* The next connection from slot `*slot` on that is in use, or NULL; moves `*slot` behind it. */
+static rws_conn *next_conn(const rws__conns *conns, uint32_t *slot)
+{
+    while (*slot < conns->streams.slots_touched) {
+        rws_conn *conn = (rws_conn *)rws__streams_at(&conns->streams, (*slot)++);
+        if (conn->stream.phase != RWS__STREAM_FREE) return conn;
+    }
+    return NULL;
+}
+
+/* ---- masking keys ---- */
+
+uint32_t rws__conns_mask_key(rws__conns *conns)
+{
+    if (conns->random_left < sizeof(uint32_t)) {
+        rws__random(conns->random, sizeof conns->random);
+        conns->random_left = sizeof conns->random;
+    }
+    conns->random_left -= (uint32_t)sizeof(uint32_t);
+    uint32_t key;
+    memcpy(&key, conns->random + conns->random_left, sizeof key);
+    return key;
+}
+
+/* ---- the budget of partial messages: those that wait for it stand in a queue ---- */
+
+void rws__conns_wait_for_budget(rws_conn *conn)
+{
+    rws__conns *conns = rws__conn_table(conn);
+    rws__conn_cold *cold = rws__conn_cold_part(conn);
+    uint32_t own = conn->stream.slot + 1;
+    cold->budget_prev = conns->budget_last;
+    cold->budget_next = 0;
+    if (conns->budget_last == 0) {
+        conns->budget_first = own;
+    } else {
+        rws_conn *last = (rws_conn *)rws__streams_at(&conns->streams, conns->budget_last - 1);
+        rws__conn_cold_part(last)->budget_next = own;
+    }
+    conns->budget_last = own;
+}
+
+void rws__conns_leave_budget(rws_conn *conn)
+{
+    rws__conns *conns = rws__conn_table(conn);
+    rws__conn_cold *cold = rws__conn_cold_part(conn);
+    uint32_t *next = &conns->budget_first, *prev = &conns->budget_last;
+    if (cold->budget_prev != 0)
+        next = &rws__conn_cold_part(
+                    (rws_conn *)rws__streams_at(&conns->streams, cold->budget_prev - 1))
+                    ->budget_next;
+    if (cold->budget_next != 0)
+        prev = &rws__conn_cold_part(
+                    (rws_conn *)rws__streams_at(&conns->streams, cold->budget_next - 1))
+                    ->budget_prev;
+    *next = cold->budget_next;
+    *prev = cold->budget_prev;
+    cold->budget_next = cold->budget_prev = 0;
+}
+
+/* All go on when an eighth of the budget is free again; until then one after the other. */
+void rws__conns_check_budget(rws__conns *conns)
+{
+    const rws__pool *pool = &conns->streams.partial;
+    if (conns->budget_first == 0) return;
+    bool enough = pool->charged_bytes <= pool->budget_bytes - pool->budget_bytes / 8;
+    const rws_conn *holder = conns->budget_holder;
+    bool held = holder != NULL && holder->state == RWS__CONN_OPEN && holder->assembly != NULL;
+    if (held && !enough) return;
+    conns->budget_holder = NULL;
+    while (conns->budget_first != 0) {
+        rws_conn *conn = (rws_conn *)rws__streams_at(&conns->streams, conns->budget_first - 1);
+        rws__conn_clear_pause(conn, RWS__PAUSE_BUDGET);
+        if (enough) continue;
+        conns->budget_holder = conn;
+        return;
+    }
+}
+
+/* ---- the drain ---- */
+
+static void stop_dial(rws_conn *conn)
+{
+    static const char text[] = "the client is stopping";
+    rws__cause cause = {RWS_E_STATE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__conn_end(conn, &cause, RWS__FINISH_CUT);
+}
+
+void rws__conns_drain(rws__conns *conns)
+{
+    conns->draining = true;
+    rws_conn *conn;
+    for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
+        if (rws__conn_dial(conn) != NULL)
+            stop_dial(conn);
+        else if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_RECEIVED)
+            rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL);
+        else if (conn->state < RWS__CONN_OPEN)
+            rws__conn_set_deadline(conn, DRAIN_REQUEST_MS);
+    }
+}
+
+void rws__conns_cut(rws__conns *conns)
+{
+    rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    rws_conn *conn;
+    for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
+        if (conn->stream.phase < RWS__STREAM_CLOSING) {
+            rws__count(&conns->streams.loop->counters.cut_off, 1);
+            conns->cut_off_some = true;
+        }
+        if (conn->state == RWS__CONN_CLOSE_RECEIVED) cause.code = conn->close_code;
+        rws__conn_end(conn, &cause, RWS__FINISH_CUT);
+        rws__stream_finish(&conn->stream, RWS__FINISH_CUT);
+        cause.code = RWS_CLOSE_ABNORMAL;
+    }
+}

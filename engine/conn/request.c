@@ -1,0 +1,111 @@
+#include "engine/conn/request.h"
+
+#include <string.h>
+
+rws_span rws_request_method(const rws_request *request)
+{
+    return request->head.method;
+}
+
+rws_span rws_request_target(const rws_request *request)
+{
+    return request->head.target;
+}
+
+rws_span rws_request_path(const rws_request *request)
+{
+    return rws__http_path(&request->head);
+}
+
+rws_span rws_request_query(const rws_request *request, const char *name)
+{
+    rws_span target = request->head.target, path = rws__http_path(&request->head);
+    rws_span none = {NULL, 0}, query = none;
+    if (path.len < target.len)
+        query = (rws_span){target.data + path.len + 1, target.len - path.len - 1};
+    size_t name_len = strlen(name);
+    while (query.len > 0) {
+        const char *end = memchr(query.data, '&', query.len);
+        size_t len = end != NULL ? (size_t)(end - query.data) : query.len;
+        const char *equal = memchr(query.data, '=', len);
+        size_t key_len = equal != NULL ? (size_t)(equal - query.data) : len;
+        if (key_len == name_len && memcmp(query.data, name, name_len) == 0) {
+            const char *value = equal != NULL ? equal + 1 : query.data + len;
+            return (rws_span){value, (size_t)(query.data + len - value)};
+        }
+        size_t step = end != NULL ? len + 1 : len;
+        query.data += step;
+        query.len -= step;
+    }
+    return none;
+}
+
+rws_span rws_request_header(const rws_request *request, const char *name)
+{
+    return rws__http_get(&request->head, name);
+}
+
+size_t rws_request_header_count(const rws_request *request)
+{
+    return request->head.headers_count;
+}
+
+bool rws_request_header_at(const rws_request *request, size_t index, rws_span *name,
+                           rws_span *value)
+{
+    if (index >= request->head.headers_count) return false;
+    *name = request->head.headers[index].name;
+    *value = request->head.headers[index].value;
+    return true;
+}
+
+rws_span rws_request_origin(const rws_request *request)
+{
+    return request->head.known.origin;
+}
+
+int rws_request_peer(const rws_request *request, struct sockaddr_storage *address, socklen_t *len)
+{
+    return rws_conn_peer(request->conn, address, len);
+}
+
+int rws_request_choose_subprotocol(rws_request *request, const char *name)
+{
+    rws_span wanted = {name, strlen(name)};
+    if (!rws__handshake_offers_subprotocol(&request->head, wanted)) return RWS_E_ARGUMENT;
+    /* The client's own copy of the name lives as long as the request. */
+    for (size_t i = 0; i < sizeof request->head.known.ws_protocol / sizeof(rws_span); i++) {
+        rws_span list = request->head.known.ws_protocol[i], element;
+        while (rws__http_list_next(&list, &element)) {
+            if (element.len != wanted.len || memcmp(element.data, name, wanted.len) != 0) continue;
+            request->subprotocol = element;
+            return 0;
+        }
+    }
+    return RWS_E_ARGUMENT;
+}
+
+int rws_request_add_header(rws_request *request, const char *name, const char *value)
+{
+    rws_span name_span = {name, strlen(name)}, value_span = {value, strlen(value)};
+    return rws__handshake_append_header(request->extra, sizeof request->extra, &request->extra_len,
+                                        name_span, value_span);
+}
+
+int rws_request_reject(rws_request *request, int status, const char *body)
+{
+    if (status < 300 || status > 599) return RWS_E_ARGUMENT;
+    size_t len = body != NULL ? strlen(body) : 0;
+    if (len > sizeof request->body) return RWS_E_ARGUMENT;
+    if (len > 0) memcpy(request->body, body, len);
+    request->refuse_status = status;
+    request->body_len = len;
+    request->has_body = body != NULL;
+    return 0;
+}
+
+void rws_request_set_user(rws_request *request, void *conn_user, void (*release)(void *conn_user))
+{
+    request->user = conn_user;
+    request->release_user = release;
+}

@@ -1,0 +1,237 @@
+#include "engine/server/listener.h"
+
+#include "engine/base/loopback.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MULTISHOT_SLOT RWS__ACCEPTS
+/* After an accept that failed for want of a resource. */
+#define RESOURCE_PAUSE_MS 100
+
+static rws__loop *loop_of(const rws__listener *listener)
+{
+    return listener->conns->streams.loop;
+}
+
+static uint32_t free_slots(const rws__listener *listener)
+{
+    const rws__streams *streams = &listener->conns->streams;
+    return streams->options.slots_max - streams->slots_used;
+}
+
+void rws__listener_init(rws__listener *listener, int fd, rws__conns *conns,
+                        const rws__listener_config *config, const rws__http_rules *http)
+{
+    memset(listener, 0, sizeof *listener);
+    listener->fd = fd;
+    listener->conns = conns;
+    listener->config = config;
+    listener->http = http;
+    listener->family = config->unix_path != NULL ? AF_UNIX : AF_UNSPEC;
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof address;
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&address, &len) != 0) return;
+    listener->family = address.ss_family;
+    listener->loopback = rws__is_loopback((struct sockaddr *)&address);
+}
+
+/* ---- accepting ---- */
+
+static bool may_accept(rws__listener *listener)
+{
+    return !listener->conns->draining && !listener->failing && free_slots(listener) > 0;
+}
+
+/*
+ * A multishot accept takes whatever waits in the backlog before we can stop it, so there must be
+ * room for all of that; single accepts take no more than there is. The peer's address comes with a
+ * single accept, or by a command on the accepted socket.
+ */
+static bool uses_multishot(const rws__listener *listener)
+{
+    if (free_slots(listener) < 2 * listener->config->backlog) return false;
+    if (listener->hand_round != NULL ||
+        !(loop_of(listener)->features & RWS_FEATURE_MULTISHOT_ACCEPT))
+        return false;
+    return !listener->config->peer_address ||
+           (loop_of(listener)->features & RWS_FEATURE_SOCKET_COMMANDS);
+}
+
+static uint64_t accept_data(uint32_t slot)
+{
+    return rws__op_pack(RWS__OP_ACCEPT, slot, 0);
+}
+
+static void arm_singles(rws__listener *listener)
+{
+    /* No more accepts than free slots: each may bring a connection. */
+    uint32_t room = free_slots(listener);
+    for (uint32_t i = 0; i < RWS__ACCEPTS; i++)
+        if (listener->accepts[i].armed && room > 0) room--;
+    for (uint32_t i = 0; i < RWS__ACCEPTS && room > 0; i++) {
+        rws__accept_slot *slot = &listener->accepts[i];
+        if (slot->armed) continue;
+        slot->len = sizeof slot->address;
+        int res = listener->hand_round != NULL
+                      ? rws__ring_accept_fd(loop_of(listener)->ring, listener->fd, accept_data(i))
+                      : rws__ring_accept_direct(loop_of(listener)->ring, listener->fd,
+                                                (struct sockaddr *)&slot->address, &slot->len,
+                                                accept_data(i));
+        if (res != 0) {
+            loop_of(listener)->refused = true;
+            return;
+        }
+        slot->armed = true;
+        room--;
+    }
+}
+
+bool rws__listener_is_quiet(const rws__listener *listener)
+{
+    for (uint32_t i = 0; i < RWS__ACCEPTS; i++)
+        if (listener->accepts[i].armed) return false;
+    return !listener->multishot_armed;
+}
+
+static void cancel_all(rws__listener *listener)
+{
+    if (listener->cancelled) return;
+    int res = 0;
+    if (listener->multishot_armed)
+        res = rws__ring_cancel(loop_of(listener)->ring, accept_data(MULTISHOT_SLOT));
+    for (uint32_t i = 0; i < RWS__ACCEPTS && res == 0; i++)
+        if (listener->accepts[i].armed)
+            res = rws__ring_cancel(loop_of(listener)->ring, accept_data(i));
+    listener->cancelled = res == 0;
+    if (res != 0) loop_of(listener)->refused = true;
+}
+
+void rws__listener_pump(rws__listener *listener)
+{
+    if (listener->fd < 0) return;
+    if (!may_accept(listener)) {
+        if (!listener->paused && !listener->conns->draining && !listener->failing)
+            rws__count(&loop_of(listener)->counters.accept_pauses, 1);
+        listener->paused = true;
+        if (!rws__listener_is_quiet(listener)) cancel_all(listener);
+        return;
+    }
+    listener->paused = false;
+    if (listener->cancelled && !rws__listener_is_quiet(listener)) return;
+    listener->cancelled = false;
+    if (listener->multishot_armed && !uses_multishot(listener)) {
+        cancel_all(listener);
+        return;
+    }
+    if (!uses_multishot(listener)) {
+        arm_singles(listener);
+        return;
+    }
+    if (listener->multishot_armed) return;
+    if (rws__ring_accept_multishot(loop_of(listener)->ring, listener->fd,
+                                   accept_data(MULTISHOT_SLOT)) == 0)
+        listener->multishot_armed = true;
+    else
+        loop_of(listener)->refused = true;
+}
+
+static void on_accept_error(rws__listener *listener, int32_t res)
+{
+    switch (-res) {
+    case ECANCELED:
+    case EINTR:
+    case EAGAIN:
+    case ECONNABORTED:
+    case EPROTO: return; /* the peer gave up before it was accepted */
+    default:
+        rws__log(loop_of(listener)->env, RWS_LOG_WARNING,
+                 "accept failed: %s; trying again in %d ms", rws_strerror(res), RESOURCE_PAUSE_MS);
+        listener->failing = true;
+        rws__loop_set(loop_of(listener), RWS__DEADLINE_SHARD, &listener->timer, RESOURCE_PAUSE_MS);
+    }
+}
+
+/* A connection for what was accepted, or NULL. */
+static rws__stream *take_stream(rws__listener *listener)
+{
+    rws_conn *conn = rws__conns_take(listener->conns, listener->http);
+    if (conn == NULL) return NULL;
+    conn->stream.family = (uint8_t)listener->family;
+    conn->stream.no_card = listener->loopback || listener->family == AF_UNIX;
+    return &conn->stream;
+}
+
+static void on_file(rws__listener *listener, int32_t file, const struct sockaddr *address)
+{
+    /* Where it can be asked for later it is not kept for all. */
+    bool keep = listener->config->peer_address &&
+                !(loop_of(listener)->features & RWS_FEATURE_SOCKET_COMMANDS);
+    rws__stream *stream = take_stream(listener);
+    if (stream == NULL)
+        rws__streams_close_file(&listener->conns->streams, file);
+    else
+        rws__stream_accepted(stream, file, keep ? address : NULL);
+}
+
+void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
+{
+    uint32_t slot = rws__op_slot(cqe->user_data);
+    const struct sockaddr *address = NULL;
+    if (slot == MULTISHOT_SLOT) {
+        listener->multishot_armed = cqe->flags & RWS__CQE_MORE;
+    } else {
+        listener->accepts[slot].armed = false;
+        address = (const struct sockaddr *)&listener->accepts[slot].address;
+    }
+    if (cqe->res < 0)
+        on_accept_error(listener, cqe->res);
+    else if (listener->hand_round != NULL)
+        listener->hand_round(listener, cqe->res);
+    else
+        on_file(listener, cqe->res, address);
+}
+
+/* There is not even a slot of the reserve: say so, without waiting for anything. */
+static void turn_away(int fd)
+{
+    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
+                                 "Connection: close\r\n"
+                                 "Content-Length: 0\r\n\r\n";
+    (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)shutdown(fd, SHUT_WR);
+    close(fd);
+}
+
+void rws__listener_adopt(rws__listener *listener, int fd)
+{
+    rws__stream *stream = take_stream(listener);
+    if (stream == NULL)
+        turn_away(fd);
+    else
+        rws__stream_adopt(stream, fd);
+}
+
+void rws__listener_on_deadline(rws__listener *listener)
+{
+    listener->failing = false;
+}
+
+void rws__listener_finish(rws__listener *listener)
+{
+    if (listener->fd < 0) return;
+    /* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and
+     * answer it with 503. */
+    (void)fcntl(listener->fd, F_SETFL, O_NONBLOCK);
+    /* Not later: once nobody listens, the next server may take the path for its own. */
+    if (listener->config->unix_path != NULL) (void)unlink(listener->config->unix_path);
+    while (free_slots(listener) > 0) {
+        int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0) break;
+        rws__listener_adopt(listener, fd);
+    }
+    close(listener->fd);
+    listener->fd = -1;
+}

@@ -1,0 +1,38 @@
+/*
+ * Sockets, before a ring has them: listeners are opened, dialled ones are made and set up.
+ */
+#ifndef RINGWS_SERVER_SOCKETS_H
+#define RINGWS_SERVER_SOCKETS_H
+
+#include "engine/base/env.h"
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* What accepted sockets inherit from their listener, and dialled ones get. */
+typedef struct rws__socket_options {
+    int send_buffer_bytes;    /* SO_SNDBUF; 0: the kernel's */
+    uint32_t keepalive_s;     /* idle seconds before the first probe; 0: no keep-alive */
+    uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT; 0: the kernel's */
+} rws__socket_options;
+
+typedef struct rws__listener_config {
+    char *address; /* NULL for a unix socket */
+    uint16_t port;
+    char *unix_path; /* or NULL */
+    uint32_t backlog;
+    bool peer_address; /* accepts bring the peer's address where it can't be asked for later */
+    rws__socket_options socket;
+} rws__listener_config;
+
+/* Open the listeners of `count` shards into `fds` (one for a unix socket, the others -1) and report
+ * the port. Any thread. */
+int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t count,
+                        uint16_t *port, rws_error *error);
+
+/* A socket to dial with, or -errno. Any thread. */
+int rws__socket_make(sa_family_t family, const rws__socket_options *options);
+
+#endif

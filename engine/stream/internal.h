@@ -1,0 +1,64 @@
+/*
+ * What the files of stream/ have of each other.
+ */
+#ifndef RINGWS_STREAM_INTERNAL_H
+#define RINGWS_STREAM_INTERNAL_H
+
+#include "engine/base/assert.h"
+#include "engine/stream/streams.h"
+
+/* stream.c: phases */
+void rws__stream_enter(rws__stream *stream, rws__stream_phase phase);
+/* The transport failed with -errno. */
+void rws__stream_broken(rws__stream *stream, int32_t res);
+void rws__stream_pump(rws__stream *stream);
+void rws__stream_on_installed(rws__stream *stream, int32_t res);
+void rws__stream_on_connected(rws__stream *stream, int32_t res);
+static inline uint64_t rws__stream_op(const rws__stream *stream, rws__op_kind kind)
+{
+    return rws__op_pack(kind, stream->slot, stream->generation);
+}
+
+/* streams.c */
+void rws__stream_try_release(rws__stream *stream);
+/* Look at it in the next turn, before all that are not deferred. */
+void rws__stream_defer(rws__stream *stream);
+
+/* stream_recv.c */
+void rws__stream_pump_recv(rws__stream *stream);
+void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool more);
+/* Input for what is above; what it does not take waits. */
+void rws__stream_deliver(rws__stream *stream, uint8_t *data, size_t len);
+void rws__stream_deliver_stalled(rws__stream *stream);
+
+/* stream_send.c */
+void rws__stream_pump_send(rws__stream *stream);
+/* `more`: a notification follows. */
+void rws__stream_on_send(rws__stream *stream, int32_t res, bool more);
+/* The quiet send in flight got no completion: it is done. */
+void rws__stream_quiet_done(rws__stream *stream);
+/* Whether nothing is queued or in flight. */
+bool rws__stream_is_sent(const rws__stream *stream);
+
+/* stream_progress.c: what the peer acknowledged */
+/* Something is queued that the socket does not take: from now on it has to make progress. */
+void rws__stream_watch(rws__stream *stream);
+void rws__stream_unwatch(rws__stream *stream);
+/* Ask how many bytes are not acknowledged; the answer is handled as `what` says. */
+void rws__stream_ask_for(rws__stream *stream, rws__asking what);
+void rws__stream_on_answer(rws__stream *stream, int32_t res);
+
+/* stream_zero_copy.c */
+/* Whether the front of the queue, `len` bytes, is to be sent without a copy. */
+bool rws__stream_may_zero_copy(rws__stream *stream, size_t len);
+/* Such a send was submitted. */
+void rws__stream_lend_to_kernel(rws__stream *stream);
+/* It has completed. Returns `res`, or -EAGAIN where a plain send is to be tried instead. */
+int32_t rws__stream_end_zero_copy(rws__stream *stream, int32_t res, bool more);
+void rws__stream_on_notification(rws__stream *stream, bool copied);
+/* Whether the kernel reads what a zero-copy send was given. */
+bool rws__stream_lends_to_kernel(const rws__stream *stream);
+/* The ring is gone, or will be: take the loan back without its notification. */
+void rws__stream_abandon_loan(rws__stream *stream);
+
+#endif

@@ -1,0 +1,120 @@
+/*
+ * The streams of one loop: their slots, the memory that they share, and the lists of what is to be
+ * done at the end of the turn.
+ *
+ * Invariants:
+ * - A slot is `slot_bytes` long and begins with a rws__stream; likewise the cold array.
+ * - A stream is on at most one of the lists `dirty` and `deferred`.
+ * - Every quiet send in flight has an entry in `quiet`, until it was settled or completed.
+ * - A file that no stream has is on the list of files to close until the ring took its close.
+ */
+#ifndef RINGWS_STREAM_STREAMS_H
+#define RINGWS_STREAM_STREAMS_H
+
+#include "engine/stream/stream.h"
+
+/* This part of the send pool is kept for answers of handshakes, pongs and closes. */
+#define RWS__SEND_RESERVE_PART 16
+/* As long as the pool has something, everybody may have this much queued. */
+#define RWS__SEND_SHARE_MIN 4096u
+
+/* Settled once per turn: at most one quiet send of a stream is in flight. */
+typedef struct rws__quiet_list {
+    rws__stream **streams;
+    uint32_t count, capacity;
+} rws__quiet_list;
+
+typedef struct rws__streams_options {
+    uint32_t slots_max;
+    size_t slot_bytes, cold_bytes; /* at least a rws__stream and a rws__stream_cold */
+    size_t send_pool_bytes_max;
+    size_t partial_bytes_max; /* waiting input, and what is above puts there */
+    uint32_t send_timeout_ms;
+    uint32_t linger_timeout_ms;
+    uint32_t progress_bytes_per_s_min; /* less is no progress */
+} rws__streams_options;
+
+struct rws__streams {
+    rws__loop *loop;
+    rws__streams_options options;
+    uint8_t *slots; /* mapped, so that a slot never used costs nothing */
+    uint8_t *cold;
+    uint32_t slots_touched; /* slots that were ever used */
+    uint32_t slots_used;
+    uint32_t *free_slots; /* first in, first out */
+    uint32_t free_first, free_count;
+    /* Streams, by slot + 1 (0: none): to be looked at, at the end of the turn, and before those,
+     * first come, first served. */
+    uint32_t dirty;
+    uint32_t deferred, deferred_last;
+    size_t direct_bytes; /* asked for by direct receives of this turn */
+    rws__quiet_list quiet;
+    uint32_t *files_to_close;
+    uint32_t files_to_close_count;
+    /* The bytes in provided buffers that are being read; NULL: none. */
+    const uint8_t *buffer, *buffer_end;
+    rws__slab send_slab;
+    rws__pool partial; /* messages, heads and waiting input */
+};
+
+/* Zeroed memory in, which rws__streams_deinit() takes also after a failure. Returns 0 or -ENOMEM.
+ * Any thread. */
+int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams_options *options);
+void rws__streams_deinit(rws__streams *streams);
+/* The loop ended with an error: everything that is still there is cut off and released, without the
+ * ring's help; what the kernel was lent comes back with it. Loop thread. */
+void rws__streams_abandon(rws__streams *streams);
+
+/* Take a free slot, or NULL. */
+rws__stream *rws__streams_take(rws__streams *streams, const rws__stream_events *events);
+static inline rws__stream *rws__streams_at(const rws__streams *streams, uint32_t slot)
+{
+    return (rws__stream *)(void *)(streams->slots + slot * streams->options.slot_bytes);
+}
+/* The cold part of a stream that has one. */
+static inline const rws__stream_cold *rws__stream_cold_of(const rws__stream *stream)
+{
+    const rws__streams *streams = stream->streams;
+    return (const void *)(streams->cold + stream->slot * streams->options.cold_bytes);
+}
+/* Close a file that no stream has. */
+void rws__streams_close_file(rws__streams *streams, int32_t file);
+
+/* ---- the turn (see loop.h) ---- */
+
+void rws__streams_flush(rws__streams *streams);
+bool rws__streams_are_busy(const rws__streams *streams);
+uint32_t rws__streams_on_completions(rws__streams *streams, const rws__cqe *cqes, uint32_t left);
+void rws__streams_settle(rws__streams *streams, bool all_submitted);
+/* A timer of the kinds SENDING and LINGER fired. */
+void rws__streams_on_sending_deadline(rws__timer *timer, void *loop);
+void rws__streams_on_linger_deadline(rws__timer *timer, void *loop);
+
+/* Whether a stream may have `bytes` queued: anything while half of the send pool is free; then up
+ * to an eighth of what is free, so that those who take nothing never hold it all, and not from the
+ * reserve. */
+static inline bool rws__streams_may_queue(const rws__streams *streams, size_t bytes)
+{
+    const rws__slab *slab = &streams->send_slab;
+    if (slab->used_bytes <= slab->bytes / 2) return true;
+    size_t free_bytes = slab->bytes - slab->used_bytes;
+    size_t reserve = slab->bytes / RWS__SEND_RESERVE_PART;
+    return free_bytes > reserve && bytes <= (free_bytes - reserve) / 8 + RWS__SEND_SHARE_MIN;
+}
+
+/* Room for `bytes` in one piece at the end of the queue, or NULL: the pool, or this stream's share
+ * of it, is in use. They count with rws__stream_commit(). */
+static inline uint8_t *rws__stream_reserve(rws__stream *stream, size_t bytes)
+{
+    rws__streams *streams = stream->streams;
+    if (!rws__streams_may_queue(streams, stream->sendq.bytes + bytes)) return NULL;
+    return rws__sendq_reserve(&stream->sendq, &streams->send_slab, bytes);
+}
+
+static inline void rws__stream_commit(rws__stream *stream, size_t bytes)
+{
+    rws__sendq_commit(&stream->sendq, bytes);
+    if (stream->send_mode == RWS__SEND_IDLE) rws__stream_mark_dirty(stream);
+}
+
+#endif
