@@ -124,8 +124,8 @@ static void start_threads(rws__group *group, uint32_t first)
         worker->has_thread = res == 0;
         if (res == 0) continue;
         rws_error error;
-        result = rws__fail(&error, -res, "can't start a thread for shard %u: %s", i,
-                           strerrordesc_np(res));
+        result =
+            rws__fail(&error, -res, "can't start a thread for shard %u: %s", i, rws_strerror(-res));
         report(group, result, &error);
     }
 }

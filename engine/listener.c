@@ -174,7 +174,7 @@ static int open_unix(const rws__config *config, int *fd_out, rws_error *error)
     memcpy(address.un.sun_path, config->unix_path, strlen(config->unix_path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        return rws__fail(error, -errno, "can't make a unix socket: %s", strerrordesc_np(errno));
+        return rws__fail(error, -errno, "can't make a unix socket: %s", rws_strerror(-errno));
     if (config->socket_send_buffer_bytes > 0)
         set_int(fd, SOL_SOCKET, SO_SNDBUF, config->socket_send_buffer_bytes);
     int res = bind_unix(fd, &address.un);
