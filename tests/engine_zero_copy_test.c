@@ -149,10 +149,10 @@ static void end(void)
 
 /* ---- what is sent without a copy ---- */
 
-static void echo(world *world, rws_conn *conn, const char *what)
+static void echo(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    cr_expect_eq(rws_conn_send(conn, world->message_opcode, world->message, world->message_len), 0);
+    cr_expect_eq(rws_conn_send(conn, self->message_opcode, self->message, self->message_len), 0);
 }
 
 /* From the peer, in pieces of `step`: in one piece it is echoed from the provided buffer. */
@@ -716,15 +716,15 @@ Test(engine_zero_copy, does_not_keep_a_server_that_stops)
 
 /* ---- many ---- */
 
-static void send_on_to_all(world *world, rws_conn *conn, const char *what)
+static void send_on_to_all(world *self, rws_conn *conn, const char *what)
 {
     (void)conn;
     if (strcmp(what, "message") != 0) return;
-    for (uint32_t slot = 0; slot < world->shard->slots_touched; slot++) {
-        rws_conn *other = &world->shard->conns[slot];
+    for (uint32_t slot = 0; slot < self->shard->slots_touched; slot++) {
+        rws_conn *other = &self->shard->conns[slot];
         if (other->state != RWS__CONN_OPEN) continue;
-        cr_expect_eq(
-            rws_conn_send(other, world->message_opcode, world->message, world->message_len), 0);
+        cr_expect_eq(rws_conn_send(other, self->message_opcode, self->message, self->message_len),
+                     0);
     }
 }
 
