@@ -10,7 +10,7 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/ringws)
 install(EXPORT ringws NAMESPACE ringws:: FILE ringws-targets.cmake DESTINATION ${package_dir})
 configure_package_config_file(cmake/ringws-config.cmake.in ringws-config.cmake
     INSTALL_DESTINATION ${package_dir})
-write_basic_package_version_file(ringws-config-version.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(ringws-config-version.cmake COMPATIBILITY ${ringws_compatibility})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/ringws-config.cmake
     ${CMAKE_CURRENT_BINARY_DIR}/ringws-config-version.cmake DESTINATION ${package_dir})
 

@@ -12,13 +12,16 @@ foreach(kind shared static)
         PRIVATE "$<BUILD_INTERFACE:${ringws_links}>")
     target_compile_features(ringws_${kind} INTERFACE c_std_99)
 endforeach()
+set(exports_map ${PROJECT_BINARY_DIR}/exports.map)
+configure_file(${CMAKE_CURRENT_LIST_DIR}/exports.map.in ${exports_map} @ONLY)
 set_target_properties(ringws_shared PROPERTIES
     EXPORT_NAME ringws
-    VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
-    LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/exports.map)
-# Symbols are hidden unless RWS_API marks them; the map keeps out what a static library brings in.
+    VERSION ${PROJECT_VERSION} SOVERSION ${ringws_abi}
+    LINK_DEPENDS ${exports_map})
+# Symbols are hidden unless RWS_API marks them. The map keeps out what a static library brings in, and
+# gives all of them a version: a program that was linked with one does not start with another.
 target_link_options(ringws_shared PRIVATE
-    -Wl,--version-script=${CMAKE_CURRENT_LIST_DIR}/exports.map -Wl,-z,defs,-z,relro,-z,now)
+    -Wl,--version-script=${exports_map} -Wl,-z,defs,-z,relro,-z,now)
 if(RINGWS_SANITIZE)
     # Sanitizer runtimes stay undefined in a shared library under clang.
     target_link_options(ringws_shared PRIVATE -Wl,-z,undefs)

@@ -1,17 +1,15 @@
-/*
- * Status codes to text. Constant strings only, so that any thread may ask at any time:
- * strerror() may overwrite its buffer and translates.
- */
-#include <string.h>
-
+/* Status codes to text. Constant strings only, so that any thread may ask at any time. */
+#include "codec/errno_text.h"
 #include "ringws/types.h"
+
+#include <stddef.h>
 
 #define ERRNO_MAX 4095 /* what the kernel's ABI keeps for -errno */
 
 const char *rws_strerror(int status)
 {
     if (status < 0 && status >= -ERRNO_MAX) {
-        const char *text = strerrordesc_np(-status);
+        const char *text = rws__errno_text(-status);
         return text != NULL ? text : "unknown status";
     }
 

@@ -192,6 +192,23 @@ Test(codec_status, errno_has_its_text)
     cr_assert_eq(rws_strerror(-EAGAIN), rws_strerror(-EAGAIN), "a constant");
 }
 
+/* The table against the C library's own, which has what the kernel can answer. */
+Test(codec_status, every_errno_has_a_text)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+    int known = 0;
+    for (int number = 1; number <= 4095; number++) {
+        const char *text = strerrordesc_np(number);
+        cr_assert_str_eq(rws_strerror(-number), text != NULL ? text : "unknown status", "%d",
+                         number);
+        known += text != NULL;
+    }
+    cr_assert_gt(known, 100);
+#else
+    cr_skip_test("this C library does not list its errnos");
+#endif
+}
+
 Test(codec_status, unknown_values_say_so)
 {
     static const int unknown[] = {1, ENOENT, -4095, -4096, -5000, -5999, INT_MAX, INT_MIN};

@@ -20,13 +20,13 @@
 #define CASES 246 /* of the suite, groups 1–7 */
 
 /* A frame: the first byte of its header, and a payload that may repeat or be cut into fragments. */
-typedef struct shot {
+typedef struct shot_spec {
     uint8_t first;
     const char *data; /* NULL ends a list */
     size_t len;
     size_t repeat;        /* 0 means 1 */
     size_t fragment_size; /* 0: one frame */
-} shot;
+} shot_spec;
 
 #define BYTES(text) .data = (text), .len = sizeof(text) - 1
 #define FRAME(byte, text)                                                                          \
@@ -62,10 +62,10 @@ typedef struct shot {
 
 typedef struct conformance_case {
     const char *name;
-    shot sent[12];
-    shot answer[12]; /* a close that answers a failure is not listed */
-    bool closes;     /* `sent` has a close of its own; otherwise a close with 1000 goes behind it */
-    uint16_t fails;  /* the close code of the failure, or 0 */
+    shot_spec sent[12];
+    shot_spec answer[12]; /* a close that answers a failure is not listed */
+    bool closes;    /* `sent` has a close of its own; otherwise a close with 1000 goes behind it */
+    uint16_t fails; /* the close code of the failure, or 0 */
     /* The failure shows with this byte: so many headers of short frames, so many bytes more. */
     size_t fails_headers, fails_bytes;
 } conformance_case;
@@ -500,7 +500,7 @@ static void send_close(endpoint *end, uint16_t code)
     send_frame(end, RWS_CLOSE, payload, (size_t)len);
 }
 
-static void echo(endpoint *end, const feed *feed)
+static void echo(endpoint *end, const feed_run *feed)
 {
     for (size_t i = 0; i < feed->items_count; i++) {
         const feed_item *item = &feed->items[i];
@@ -524,7 +524,7 @@ static void echo(endpoint *end, const feed *feed)
     }
 }
 
-static void append_shot(feed_bytes *bytes, const shot *shot, bool masked)
+static void append_shot(feed_bytes *bytes, const shot_spec *shot, bool masked)
 {
     feed_bytes payload = {0};
     for (size_t i = 0; i < (shot->repeat > 0 ? shot->repeat : 1); i++)
@@ -550,7 +550,7 @@ typedef struct expectation {
     size_t fails_at;
 } expectation;
 
-static void check_answer(const feed *feed, const char *how, void *user)
+static void check_answer(const feed_run *feed, const char *how, void *user)
 {
     const expectation *expected = user;
     const char *name = expected->row->name;
@@ -574,13 +574,13 @@ static void run_case(const conformance_case *row, rws_role role)
     const bool masks = role == RWS_SERVER; /* what is sent to a server is masked */
     const rws__message_rules rules = {
         .message_bytes_max = 1 << 20, .role = role, .validate_utf8 = true, .fragments_max = 131072};
-    const shot goodbye = CLOSE(C1000);
+    const shot_spec goodbye = CLOSE(C1000);
     feed_bytes stream = {0};
     expectation expected = {.row = row, .role = role};
 
-    for (const shot *shot = row->sent; shot->data != NULL; shot++)
+    for (const shot_spec *shot = row->sent; shot->data != NULL; shot++)
         append_shot(&stream, shot, masks);
-    for (const shot *shot = row->answer; shot->data != NULL; shot++)
+    for (const shot_spec *shot = row->answer; shot->data != NULL; shot++)
         append_shot(&expected.answer, shot, !masks);
     if (row->fails != 0) {
         const uint8_t code[2] = {(uint8_t)(row->fails >> 8), (uint8_t)row->fails};

@@ -21,14 +21,14 @@
 /* A piece of a stream: a whole frame, a header alone, or a frame masked as the other role would. */
 typedef enum shot_kind { SHOT_END, SHOT_FRAME, SHOT_HEADER, SHOT_WRONG_ROLE } shot_kind;
 
-typedef struct shot {
+typedef struct shot_spec {
     shot_kind kind;
     uint8_t first;
     const char *data;
     size_t len; /* of `data`, or bytes of a payload of 'x' if `data` is NULL */
     feed_form form;
     uint64_t declared;
-} shot;
+} shot_spec;
 
 #define FRAME(byte, text)                                                                          \
     {                                                                                              \
@@ -78,7 +78,7 @@ typedef struct shot {
  */
 typedef struct rule_case {
     const char *name;
-    shot stream[10];
+    shot_spec stream[10];
     const char *outcome;
     /* The error shows with this byte: so many whole headers with 7-bit lengths, so many bytes more.
      */
@@ -323,7 +323,7 @@ static void append_text(feed_bytes *out, const char *text)
     feed_bytes_append(out, text, strlen(text));
 }
 
-static void summarise(feed_bytes *out, const feed *feed)
+static void summarise(feed_bytes *out, const feed_run *feed)
 {
     for (size_t i = 0; i < feed->items_count; i++) {
         const feed_item *item = &feed->items[i];
@@ -358,7 +358,7 @@ typedef struct expectation {
     size_t fails_at;
 } expectation;
 
-static void check_outcome(const feed *feed, const char *how, void *user)
+static void check_outcome(const feed_run *feed, const char *how, void *user)
 {
     const expectation *expected = user;
     const rule_case *row = expected->row;
@@ -380,7 +380,7 @@ static void check_outcome(const feed *feed, const char *how, void *user)
     }
 }
 
-static void append_shot(feed_bytes *stream, const shot *shot, bool masked)
+static void append_shot(feed_bytes *stream, const shot_spec *shot, bool masked)
 {
     if (shot->kind == SHOT_HEADER) {
         feed_append_header(stream, shot->first, masked, shot->form, shot->declared);
@@ -416,7 +416,7 @@ static void run_rule(const rule_case *row, rws_role role)
         .role = role,
         .fails_at = row->fails_headers * (masked ? 6 : 2) + row->fails_bytes,
     };
-    for (const shot *shot = row->stream; shot->kind != SHOT_END; shot++)
+    for (const shot_spec *shot = row->stream; shot->kind != SHOT_END; shot++)
         append_shot(&stream, shot, masked);
     feed_every_way(&rules, &stream, check_outcome, &expected);
     feed_bytes_free(&stream);
@@ -498,7 +498,7 @@ Test(codec_message, an_invalid_byte_fails_before_its_frame_is_whole)
     feed_append_frame(&stream, TEXT, true, text, sizeof text);
     stream.len = 8 + 100; /* up to the invalid byte */
 
-    feed whole, bytes, cut;
+    feed_run whole, bytes, cut;
     feed_whole(&whole, &server_rules, &stream);
     feed_one_by_one(&bytes, &server_rules, &stream);
     feed_split(&cut, &server_rules, &stream, stream.len - 1);
@@ -540,7 +540,7 @@ Test(codec_message, the_stash_exists_only_while_something_is_cut)
     for (size_t i = 0; i < COUNT(stash_cases); i++) {
         const stash_case *row = &stash_cases[i];
         feed_bytes stream = {0};
-        feed feed;
+        feed_run feed;
         feed_append_frame(&stream, row->first, true, payload, row->payload_len);
 
         feed_init(&feed, &server_rules);
@@ -561,7 +561,7 @@ Test(codec_message, the_stash_exists_only_while_something_is_cut)
 Test(codec_message, a_ping_one_byte_at_a_time_asks_once_for_its_header_and_once_for_its_payload)
 {
     feed_bytes stream = {0};
-    feed feed;
+    feed_run feed;
     feed_append_frame(&stream, PING, true, "ping", 4);
     feed_one_by_one(&feed, &server_rules, &stream);
     cr_assert_null(feed.broken);
@@ -652,7 +652,7 @@ Test(codec_message, is_idle_only_between_messages)
     cr_assert(rws__decoder_is_idle(&fresh));
     cr_assert(rws__decoder_stash_is_free(&fresh));
 
-    feed feed;
+    feed_run feed;
     feed_init(&feed, &server_rules);
     for (size_t i = 0; i < stream.len; i++) {
         feed_piece(&feed, stream.data + i, 1);
@@ -763,7 +763,7 @@ static void make_random_stream(feed_bytes *stream, rws__message_rules *rules)
     if (pick(4) == 0) stream->len = pick(stream->len + 1);
 }
 
-static void check_against(const feed *expected, feed *got, unsigned seed, int round)
+static void check_against(const feed_run *expected, feed_run *got, unsigned seed, int round)
 {
     const char *why;
     cr_assert(feed_is_same(expected, got, &why), "seed %u, round %d: %s", seed, round, why);
@@ -778,7 +778,7 @@ Test(codec_message, random_streams_decode_as_the_plain_decoder_says)
     for (int round = 0; round < 6000; round++) {
         rws__message_rules rules;
         feed_bytes stream = {0};
-        feed expected, got;
+        feed_run expected, got;
         make_random_stream(&stream, &rules);
         reference_decode(&expected, &rules, &stream);
         errors += expected.failed;

@@ -122,16 +122,16 @@ Test(engine_budget, leaves_half_to_what_came)
 
 /* ---- nothing is left at all ---- */
 
-typedef struct step {
+typedef struct budget_step {
     const char *name;
     bool open; /* the connection is open before the memory is used up */
     uint8_t first;
     const char *text;
     size_t cut;
     const char *log;
-} step;
+} budget_step;
 
-static const step steps[] = {
+static const budget_step steps[] = {
     {"a request in pieces", false, 0, world_request, 40, ""},
     {"a request with a subprotocol", false, 0, world_request, 1000, ""},
     {"a cut header", true, 0x81, "hello", 3, "close0:1013:"},
@@ -143,7 +143,7 @@ static const step steps[] = {
     {"a whole close", true, 0x88, "\x03\xe8", 100, "close0:1000:"},
 };
 
-static void take_step(const step *step, bool send_slab)
+static void take_step(const budget_step *step, bool send_slab)
 {
     rws_server_options options = world_server_options();
     options.partial_bytes_max = 1u << 20;

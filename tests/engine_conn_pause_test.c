@@ -31,11 +31,11 @@ static void arrives(uint32_t file, const char *text)
 }
 
 /* What the hook does when a message comes: by its first letter, on the connection `hook_data`. */
-static void on_letter(world *world, rws_conn *conn, const char *what)
+static void on_letter(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    rws_conn *target = world->hook_data != NULL ? world->hook_data : conn;
-    const char *log = world_log(world);
+    rws_conn *target = self->hook_data != NULL ? self->hook_data : conn;
+    const char *log = world_log(self);
     const char *letter = strrchr(log, ':') + 1;
     if (*letter == 'P') rws_conn_pause(target);
     if (*letter == 'R') rws_conn_resume(target);
@@ -162,9 +162,9 @@ Test(engine_conn_pause, can_pause_again_while_the_kept_data_is_delivered)
     world_end(&w);
 }
 
-static void pause_on_open(world *world, rws_conn *conn, const char *what)
+static void pause_on_open(world *self, rws_conn *conn, const char *what)
 {
-    (void)world;
+    (void)self;
     if (strcmp(what, "open") == 0) rws_conn_pause(conn);
 }
 

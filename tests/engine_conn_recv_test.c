@@ -35,10 +35,10 @@ static void long_frame_is_received(size_t len, const char *name)
 
 /* ---- results ---- */
 
-typedef enum mode { MULTISHOT, SINGLE, DIRECT } mode;
+typedef enum recv_mode { MULTISHOT, SINGLE, DIRECT } recv_mode;
 
 /* Bring a connection to the given mode; a large message is open in DIRECT. */
-static uint32_t open_in_mode(mode mode, feed_bytes *rest)
+static uint32_t open_in_mode(recv_mode mode, feed_bytes *rest)
 {
     start(mode == SINGLE ? RWS_FEATURE_MULTISHOT_RECV : 0);
     uint32_t file = world_open(&w);
@@ -60,7 +60,7 @@ static uint32_t open_in_mode(mode mode, feed_bytes *rest)
     return file;
 }
 
-static void message_came(mode mode, const char *name)
+static void message_came(recv_mode mode, const char *name)
 {
     if (mode == DIRECT)
         long_frame_is_received(200000, name);
@@ -72,7 +72,7 @@ Test(engine_conn_recv, goes_on_after_a_receive_that_ended_for_a_passing_reason)
 {
     static const int32_t passing[] = {-ENOBUFS, -ECANCELED, -EINTR, -EAGAIN};
     for (size_t i = 0; i < 3 * COUNT(passing); i++) {
-        mode mode = (enum mode)(i / COUNT(passing));
+        recv_mode mode = (enum recv_mode)(i / COUNT(passing));
         int32_t res = passing[i % COUNT(passing)];
         feed_bytes rest;
         uint32_t file = open_in_mode(mode, &rest);
@@ -95,7 +95,7 @@ Test(engine_conn_recv, ends_the_connection_when_the_transport_broke)
 {
     static const int32_t fatal[] = {-ECONNRESET, -ETIMEDOUT, -EPIPE, -EIO, -ENOTCONN, -EBADF, 0};
     for (size_t i = 0; i < 3 * COUNT(fatal); i++) {
-        mode mode = (enum mode)(i / COUNT(fatal));
+        recv_mode mode = (enum recv_mode)(i / COUNT(fatal));
         feed_bytes rest;
         uint32_t file = open_in_mode(mode, &rest);
         script_complete(w.ring, script_find_recv(w.ring, file), fatal[i % COUNT(fatal)], 0);
@@ -183,11 +183,11 @@ Test(engine_conn_recv, keeps_the_frames_that_come_with_the_request)
 /* ---- one message in several buffers ---- */
 
 /* The message lies where it was received. */
-static void is_not_copied(world *world, rws_conn *conn, const char *what)
+static void is_not_copied(world *self, rws_conn *conn, const char *what)
 {
     (void)conn;
     if (strcmp(what, "message") == 0)
-        cr_expect_eq(world->shard->conns.streams.partial.slab.used_bytes, 0);
+        cr_expect_eq(self->shard->conns.streams.partial.slab.used_bytes, 0);
 }
 
 /* The kernel fills the rest of one buffer and goes on in the next, which lies behind it. */

@@ -38,7 +38,7 @@ Test(engine_conn, echoes_a_message_and_closes)
 
 /* ---- when: what the connection is doing ---- */
 
-typedef enum moment {
+typedef enum end_moment {
     IDLE,
     PAUSED,
     PAUSED_WITH_DATA,
@@ -57,7 +57,7 @@ typedef enum moment {
     IN_CLOSE_FRAME,
     IN_CLOSE,
     MOMENTS
-} moment;
+} end_moment;
 
 static const char *const moment_names[MOMENTS] = {
     "idle",        "paused",       "paused with data",
@@ -70,7 +70,7 @@ static const char *const moment_names[MOMENTS] = {
 
 /* ---- who ends it ---- */
 
-typedef enum ender {
+typedef enum end_kind {
     NOBODY,
     CLOSE,
     CLOSE_AND_ABORT,
@@ -88,7 +88,7 @@ typedef enum ender {
     TIME,
     STOP,
     ENDERS
-} ender;
+} end_kind;
 
 static const char *const ender_names[ENDERS] = {
     "nobody",         "close",           "close and abort", "abort",     "abort and close",
@@ -96,7 +96,7 @@ static const char *const ender_names[ENDERS] = {
     "end of stream",  "reset",           "send failed",     "time",      "stop",
 };
 
-static void end_by_program(rws_conn *conn, ender ender)
+static void end_by_program(rws_conn *conn, end_kind ender)
 {
     if (ender == SEND_AND_CLOSE) rws_conn_send_text(conn, "last", 4);
     if (ender == PAUSE_AND_CLOSE) rws_conn_pause(conn);
@@ -107,12 +107,12 @@ static void end_by_program(rws_conn *conn, ender ender)
 }
 
 /* The moment and the ender of the case that runs, for the hook. */
-static moment current_moment;
-static ender current_ender;
+static end_moment current_moment;
+static end_kind current_ender;
 
-static void end_in_callback(world *world, rws_conn *conn, const char *what)
+static void end_in_callback(world *self, rws_conn *conn, const char *what)
 {
-    (void)world;
+    (void)self;
     if (current_moment < IN_CALLBACK || strcmp(what, moment_names[current_moment]) != 0) return;
     end_by_program(conn, current_ender);
 }
@@ -134,7 +134,7 @@ static void complete_recv(uint32_t file, int32_t res)
     world_turn(&w);
 }
 
-static void end_from_outside(uint32_t file, ender ender)
+static void end_from_outside(uint32_t file, end_kind ender)
 {
     switch (ender) {
     case PEER_CLOSE: peer_sends(file, 0x88, true, "\x03\xe8peer", 100); break;
@@ -166,7 +166,7 @@ static const char *long_text(void)
 }
 
 /* Bring an open connection to a moment; callbacks come with what the peer does here. */
-static void bring_to(uint32_t file, moment moment)
+static void bring_to(uint32_t file, end_moment moment)
 {
     rws_conn *conn = world_conn(&w, file);
     switch (moment) {
@@ -197,13 +197,13 @@ static void bring_to(uint32_t file, moment moment)
     world_turns(&w, 2);
 }
 
-typedef struct variant {
+typedef struct end_variant {
     bool manual_close; /* the end of the file is scripted, and comes late */
     int callbacks;     /* what they return */
     bool program_controls;
-} variant;
+} end_variant;
 
-static void check_end(moment moment, ender ender, const variant *variant)
+static void check_end(end_moment moment, end_kind ender, const end_variant *variant)
 {
     char name[128];
     snprintf(name, sizeof name, "%s while %s (%d %d %d)", ender_names[ender], moment_names[moment],
@@ -238,41 +238,41 @@ static void check_end(moment moment, ender ender, const variant *variant)
     cr_expect_eq(w.closes, 1, "%s: %u times closed", name, w.closes);
 }
 
-static void check_all(const variant *variant)
+static void check_all(const end_variant *variant)
 {
     for (int moment = 0; moment < MOMENTS; moment++) {
         int enders = moment < (int)IN_CALLBACK ? ENDERS : CALLBACK_ENDERS;
         for (int ender = 0; ender < enders; ender++)
-            check_end((enum moment)moment, (enum ender)ender, variant);
+            check_end((enum end_moment)moment, (enum end_kind)ender, variant);
     }
 }
 
 Test(engine_conn, closes_exactly_once_whoever_ends_it_and_whenever)
 {
-    check_all(&(variant){.program_controls = true});
+    check_all(&(end_variant){.program_controls = true});
 }
 
 Test(engine_conn, closes_exactly_once_when_the_engine_answers_the_control_frames)
 {
-    check_all(&(variant){.program_controls = false});
+    check_all(&(end_variant){.program_controls = false});
 }
 
 Test(engine_conn, closes_exactly_once_when_every_callback_fails)
 {
-    check_all(&(variant){.program_controls = true, .callbacks = -1});
+    check_all(&(end_variant){.program_controls = true, .callbacks = -1});
 }
 
 Test(engine_conn, closes_exactly_once_when_the_kernel_takes_its_time)
 {
-    check_all(&(variant){.manual_close = true, .program_controls = true});
+    check_all(&(end_variant){.manual_close = true, .program_controls = true});
 }
 
 /* ---- what on_close and the peer are told ---- */
 
 static const struct told_case {
     const char *name;
-    moment moment;
-    ender ender;
+    end_moment moment;
+    end_kind ender;
     const char *log;  /* from the ender on */
     const char *sent; /* all frames */
 } told_cases[] = {
@@ -321,7 +321,7 @@ Test(engine_conn, tells_the_code_and_who_closed)
 
 Test(engine_conn, drops_what_follows_a_close)
 {
-    static const moment moments[] = {CLOSE_SENT, CLOSE_RECEIVED};
+    static const end_moment moments[] = {CLOSE_SENT, CLOSE_RECEIVED};
     for (size_t i = 0; i < COUNT(moments); i++) {
         rws_server_options options = world_server_options();
         options.handle_close = true;

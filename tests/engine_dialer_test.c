@@ -114,7 +114,7 @@ Test(engine_dialer, masks_what_it_sends)
 
 /* ---- every way to fail ---- */
 
-typedef enum failure {
+typedef enum dial_failure {
     INSTALL_FULL,
     INSTALL_ERROR,
     CONNECT_ERROR,
@@ -133,7 +133,7 @@ typedef enum failure {
     STOPPED_CONNECTING,
     STOPPED_WAITING,
     FAILURES
-} failure;
+} dial_failure;
 
 static const int expected_status[FAILURES] = {
     [INSTALL_FULL] = -ENFILE,
@@ -164,7 +164,7 @@ static void complete(script_kind kind, int32_t res)
 }
 
 /* Up to the request that waits for its answer; fails on the way if it is told to. */
-static bool fails_before_answer(failure failure)
+static bool fails_before_answer(dial_failure failure)
 {
     w.ring->manual = SCRIPT_BIT(SCRIPT_INSTALL) | SCRIPT_BIT(SCRIPT_CONNECT);
     dial_and_pump();
@@ -200,7 +200,7 @@ static const char wrong_key[] =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
 
-static void fail_at_answer(failure failure)
+static void fail_at_answer(dial_failure failure)
 {
     static char large[9000];
     switch (failure) {
@@ -231,7 +231,7 @@ static void fail_at_answer(failure failure)
     }
 }
 
-static void check_failure(failure failure)
+static void check_failure(dial_failure failure)
 {
     start();
     if (!fails_before_answer(failure)) fail_at_answer(failure);
@@ -268,7 +268,7 @@ Test(engine_dialer, goes_on_when_the_ring_took_it_later)
 Test(engine_dialer, reports_every_failure_exactly_once)
 {
     for (int failure = 0; failure < FAILURES; failure++)
-        check_failure((enum failure)failure);
+        check_failure((enum dial_failure)failure);
 }
 
 Test(engine_dialer, reports_a_dial_beyond_connections_max)

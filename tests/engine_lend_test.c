@@ -17,38 +17,38 @@ static world w;
 
 /* ---- programs ---- */
 
-static void echo(world *world, rws_conn *conn, const char *what)
+static void echo(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    cr_expect_eq(rws_conn_send(conn, world->message_opcode, world->message, world->message_len), 0);
+    cr_expect_eq(rws_conn_send(conn, self->message_opcode, self->message, self->message_len), 0);
 }
 
 /* To every connection, the sender last. */
-static void echo_to_all(world *world, rws_conn *conn, const char *what)
+static void echo_to_all(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    for (uint32_t slot = 0; slot < world->shard->conns.streams.slots_touched; slot++) {
-        rws_conn *other = (rws_conn *)rws__streams_at(&world->shard->conns.streams, slot);
+    for (uint32_t slot = 0; slot < self->shard->conns.streams.slots_touched; slot++) {
+        rws_conn *other = (rws_conn *)rws__streams_at(&self->shard->conns.streams, slot);
         if (other == conn || other->state != RWS__CONN_OPEN) continue;
-        cr_expect_eq(
-            rws_conn_send(other, world->message_opcode, world->message, world->message_len), 0);
+        cr_expect_eq(rws_conn_send(other, self->message_opcode, self->message, self->message_len),
+                     0);
     }
-    echo(world, conn, what);
+    echo(self, conn, what);
 }
 
-static void echo_as_text_and_binary(world *world, rws_conn *conn, const char *what)
+static void echo_as_text_and_binary(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    cr_expect_eq(rws_conn_send_text(conn, world->message, world->message_len), 0);
-    cr_expect_eq(rws_conn_send_binary(conn, world->message, world->message_len), 0);
+    cr_expect_eq(rws_conn_send_text(conn, self->message, self->message_len), 0);
+    cr_expect_eq(rws_conn_send_binary(conn, self->message, self->message_len), 0);
 }
 
-static void echo_a_part(world *world, rws_conn *conn, const char *what)
+static void echo_a_part(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    const char *data = world->message;
-    cr_expect_eq(rws_conn_send_binary(conn, data + 1, world->message_len - 1), 0);
-    cr_expect_eq(rws_conn_send_binary(conn, data, world->message_len - 1), 0);
+    const char *data = self->message;
+    cr_expect_eq(rws_conn_send_binary(conn, data + 1, self->message_len - 1), 0);
+    cr_expect_eq(rws_conn_send_binary(conn, data, self->message_len - 1), 0);
 }
 
 /* ---- helpers ---- */
@@ -296,9 +296,9 @@ Test(engine_lend, gives_the_buffer_back_when_the_socket_is_full)
 
 static bool was_borrowed;
 
-static void echo_and_look(world *world, rws_conn *conn, const char *what)
+static void echo_and_look(world *self, rws_conn *conn, const char *what)
 {
-    echo(world, conn, what);
+    echo(self, conn, what);
     was_borrowed = rws__sendq_front_is_borrowed(&conn->stream.sendq);
 }
 

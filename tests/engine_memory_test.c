@@ -14,20 +14,20 @@
 #include "ringws/ringws.h"
 #include "support/raw_client.h"
 
-typedef struct counted {
+typedef struct counted_heap {
     pthread_mutex_t lock;
     unsigned allocations;
     unsigned fail_at; /* this one gets NULL; 0: none */
     long bytes;       /* taken and not given back */
     unsigned broken;
-} counted;
+} counted_heap;
 
 /* The size stands before each block, so that the size of a release can be checked. */
 #define HEADER 64
 
 static void *count_alloc(size_t size, void *user)
 {
-    counted *counted = user;
+    counted_heap *counted = user;
     pthread_mutex_lock(&counted->lock);
     bool fail = ++counted->allocations == counted->fail_at;
     if (!fail) counted->bytes += (long)size;
@@ -41,7 +41,7 @@ static void *count_alloc(size_t size, void *user)
 
 static void count_release(void *memory, size_t size, void *user)
 {
-    counted *counted = user;
+    counted_heap *counted = user;
     char *block = (char *)memory - HEADER;
     size_t had;
     memcpy(&had, block, sizeof had);
@@ -52,7 +52,7 @@ static void count_release(void *memory, size_t size, void *user)
     free(block);
 }
 
-static counted counted_memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static counted_heap counted_memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static const rws_allocator allocator = {count_alloc, count_release, &counted_memory};
 
 static unsigned allocations(void)

@@ -23,10 +23,10 @@ typedef struct both {
     rws_client_options client;
 } both;
 
-typedef struct field {
+typedef struct option_field {
     size_t offset;
     size_t width;
-} field;
+} option_field;
 
 #define FIELD(type, name)                                                                          \
     {                                                                                              \
@@ -39,7 +39,7 @@ typedef struct field {
         0, 0                                                                                       \
     }
 
-static void put(void *options, field field, uint64_t value)
+static void put(void *options, option_field field, uint64_t value)
 {
     char *at = (char *)options + field.offset;
     if (field.width == 4)
@@ -50,7 +50,7 @@ static void put(void *options, field field, uint64_t value)
 
 typedef struct bound_case {
     const char *name;
-    field server, client;
+    option_field server, client;
     uint64_t min, max;
 } bound_case;
 

@@ -27,9 +27,9 @@ Test(engine_review, a_pause_after_the_close_does_not_hold_up_the_closing_handsha
     world_end(&w);
 }
 
-static void close_in_message(world *world, rws_conn *conn, const char *what)
+static void close_in_message(world *self, rws_conn *conn, const char *what)
 {
-    (void)world;
+    (void)self;
     if (strcmp(what, "message") == 0) cr_assert_eq(rws_conn_close(conn, 4000, NULL), 0);
 }
 

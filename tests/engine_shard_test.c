@@ -32,10 +32,10 @@ static void count_post(void *arg, bool cancelled)
     counts[cancelled]++;
 }
 
-static void echo(world *world, rws_conn *conn, const char *what)
+static void echo(world *self, rws_conn *conn, const char *what)
 {
     static const char answer[70000];
-    (void)world;
+    (void)self;
     if (strcmp(what, "message") == 0) {
         cr_assert_eq(rws_conn_send_text(conn, "echo", 4), 0);
         cr_assert_eq(rws_conn_send_binary(conn, answer, sizeof answer), 0);

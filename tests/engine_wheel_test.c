@@ -16,21 +16,21 @@ typedef struct alarm_clock {
     unsigned fired;
 } alarm_clock;
 
-typedef struct bench {
+typedef struct wheel_bench {
     rws__wheel wheel;
     uint64_t now_ms;
     unsigned fired;
-    void (*also)(struct bench *bench, alarm_clock *clock);
+    void (*also)(struct wheel_bench *bench, alarm_clock *clock);
     alarm_clock *others;
-} bench;
+} wheel_bench;
 
-static void set(bench *bench, alarm_clock *clock, uint64_t delay_ms)
+static void set(wheel_bench *bench, alarm_clock *clock, uint64_t delay_ms)
 {
     rws__timer_set(&bench->wheel, &clock->timer, bench->now_ms, delay_ms);
     clock->due_ms = bench->now_ms + delay_ms;
 }
 
-static void clear(bench *bench, alarm_clock *clock)
+static void clear(wheel_bench *bench, alarm_clock *clock)
 {
     rws__timer_clear(&bench->wheel, &clock->timer);
     clock->due_ms = 0;
@@ -38,7 +38,7 @@ static void clear(bench *bench, alarm_clock *clock)
 
 static void fire(rws__timer *timer, void *context)
 {
-    bench *bench = context;
+    wheel_bench *bench = context;
     alarm_clock *clock = (void *)((char *)timer - offsetof(alarm_clock, timer));
     cr_assert_neq(clock->due_ms, 0, "it fired although it was not set");
     cr_assert_geq(bench->now_ms, clock->due_ms, "early");
@@ -49,19 +49,19 @@ static void fire(rws__timer *timer, void *context)
     if (bench->also != NULL) bench->also(bench, clock);
 }
 
-static void advance(bench *bench, uint64_t ms)
+static void advance(wheel_bench *bench, uint64_t ms)
 {
     bench->now_ms += ms;
     rws__wheel_advance(&bench->wheel, bench->now_ms, fire, bench);
 }
 
-static void start_at(bench *bench, uint64_t now_ms)
+static void start_at(wheel_bench *bench, uint64_t now_ms)
 {
-    *bench = (struct bench){.now_ms = now_ms};
+    *bench = (struct wheel_bench){.now_ms = now_ms};
     rws__wheel_init(&bench->wheel, now_ms);
 }
 
-static void start(bench *bench)
+static void start(wheel_bench *bench)
 {
     start_at(bench, START_MS);
 }
@@ -72,7 +72,7 @@ Test(engine_wheel, fires_in_time_for_every_delay)
         0,           1,       15,          16,           17,    100,     TURN_MS - 17,
         TURN_MS - 1, TURN_MS, TURN_MS + 1, TURN_MS + 16, 60000, 86400000};
     for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
-        bench bench;
+        wheel_bench bench;
         alarm_clock clock = {0};
         start(&bench);
         set(&bench, &clock, delays[i]);
@@ -92,7 +92,7 @@ Test(engine_wheel, fires_in_time_for_every_delay)
 
 Test(engine_wheel, fires_everything_after_a_long_sleep)
 {
-    bench bench;
+    wheel_bench bench;
     static alarm_clock clocks[2000];
     start(&bench);
     for (size_t i = 0; i < 2000; i++)
@@ -105,7 +105,7 @@ Test(engine_wheel, fires_everything_after_a_long_sleep)
 
 Test(engine_wheel, can_be_moved_and_cleared)
 {
-    bench bench;
+    wheel_bench bench;
     alarm_clock a = {0}, b = {0};
     start(&bench);
     set(&bench, &a, 100);
@@ -123,26 +123,26 @@ Test(engine_wheel, can_be_moved_and_cleared)
 
 /* Callbacks that set and clear each other. */
 
-static void clear_the_others(bench *bench, alarm_clock *clock)
+static void clear_the_others(wheel_bench *bench, alarm_clock *clock)
 {
     for (int i = 0; i < 10; i++)
         if (&bench->others[i] != clock) clear(bench, &bench->others[i]);
 }
 
-static void set_it_again(bench *bench, alarm_clock *clock)
+static void set_it_again(wheel_bench *bench, alarm_clock *clock)
 {
     if (clock->fired < 5) set(bench, clock, 0);
 }
 
-static void move_the_others(bench *bench, alarm_clock *clock)
+static void move_the_others(wheel_bench *bench, alarm_clock *clock)
 {
     for (int i = 0; i < 10; i++)
         if (&bench->others[i] != clock && bench->others[i].due_ms != 0)
             set(bench, &bench->others[i], 1000);
 }
 
-static void run_ten(bench *bench, alarm_clock *clocks,
-                    void (*also)(struct bench *bench, alarm_clock *clock))
+static void run_ten(wheel_bench *bench, alarm_clock *clocks,
+                    void (*also)(struct wheel_bench *bench, alarm_clock *clock))
 {
     start(bench);
     bench->also = also;
@@ -154,7 +154,7 @@ static void run_ten(bench *bench, alarm_clock *clocks,
 
 Test(engine_wheel, can_be_set_and_cleared_by_the_timers_that_fire)
 {
-    bench bench;
+    wheel_bench bench;
     alarm_clock cleared[10] = {0}, again[10] = {0}, moved[10] = {0};
     run_ten(&bench, cleared, clear_the_others);
     cr_assert_eq(bench.fired, 1, "the first clears the rest, which is due too");
@@ -177,7 +177,7 @@ Test(engine_wheel, agrees_with_a_list_of_deadlines)
     srand(seed);
     enum { CLOCKS = 300 };
     static alarm_clock clocks[CLOCKS];
-    bench bench;
+    wheel_bench bench;
     start(&bench);
     for (int step = 0; step < 20000; step++) {
         alarm_clock *clock = &clocks[rand() % CLOCKS];
@@ -210,7 +210,7 @@ Test(engine_wheel, goes_on_where_its_count_starts_again)
     for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
         for (uint64_t before = 0; before <= delays[i] + 64;
              before += before < 64 ? 16 : delays[i]) {
-            bench bench;
+            wheel_bench bench;
             alarm_clock clock = {0};
             start_at(&bench, wrap_ms - before);
             set(&bench, &clock, delays[i]);

@@ -149,10 +149,10 @@ static void end(void)
 
 /* ---- what is sent without a copy ---- */
 
-static void echo(world *world, rws_conn *conn, const char *what)
+static void echo(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    cr_expect_eq(rws_conn_send(conn, world->message_opcode, world->message, world->message_len), 0);
+    cr_expect_eq(rws_conn_send(conn, self->message_opcode, self->message, self->message_len), 0);
 }
 
 /* From the peer, in pieces of `step`: in one piece it is echoed from the provided buffer. */
@@ -726,15 +726,15 @@ Test(engine_zero_copy, does_not_keep_a_server_that_stops)
 
 /* ---- many ---- */
 
-static void send_on_to_all(world *world, rws_conn *conn, const char *what)
+static void send_on_to_all(world *self, rws_conn *conn, const char *what)
 {
     (void)conn;
     if (strcmp(what, "message") != 0) return;
-    for (uint32_t slot = 0; slot < world->shard->conns.streams.slots_touched; slot++) {
-        rws_conn *other = (rws_conn *)rws__streams_at(&world->shard->conns.streams, slot);
+    for (uint32_t slot = 0; slot < self->shard->conns.streams.slots_touched; slot++) {
+        rws_conn *other = (rws_conn *)rws__streams_at(&self->shard->conns.streams, slot);
         if (other->state != RWS__CONN_OPEN) continue;
-        cr_expect_eq(
-            rws_conn_send(other, world->message_opcode, world->message, world->message_len), 0);
+        cr_expect_eq(rws_conn_send(other, self->message_opcode, self->message, self->message_len),
+                     0);
     }
 }
 

@@ -39,11 +39,11 @@ typedef struct findings {
     bool would_serve;
 } findings;
 
-static check *add(findings *f, const char *name, verdict verdict)
+static check *add(findings *f, const char *name, verdict result)
 {
     check *c = &f->checks[f->count++];
     c->name = name;
-    c->verdict = verdict;
+    c->verdict = result;
     c->text[0] = '\0';
     return c;
 }

@@ -8,13 +8,21 @@
  * that neither a signal nor a main thread can end a shard that waits; only what the shard itself
  * does can.
  */
-#include <gnu/libc-version.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "codec/mask.h"
 #include "ringws/ringws.h"
+
+#if defined(__GLIBC__)
+#include <gnu/libc-version.h>
+#define LIBC           "glibc"
+#define LIBC_VERSION() gnu_get_libc_version()
+#else
+#define LIBC           "another"
+#define LIBC_VERSION() "C library"
+#endif
 
 #if defined(__clang__)
 #define COMPILER "clang " __clang_version__
@@ -37,9 +45,9 @@ static void print_facts(const rws_server *server)
     rws_probe probe = {.size = sizeof probe};
     rws_probe_kernel(&probe);
     size_t count;
-    printf("{\"port\": %u, \"compiler\": \"%s\", \"libc\": \"glibc %s\", \"build\": \"%s\", "
+    printf("{\"port\": %u, \"compiler\": \"%s\", \"libc\": \"%s %s\", \"build\": \"%s\", "
            "\"simd\": \"%s\", \"features\": %u}\n",
-           (unsigned)rws_server_port(server), COMPILER, gnu_get_libc_version(), BUILD,
+           (unsigned)rws_server_port(server), COMPILER, LIBC, LIBC_VERSION(), BUILD,
            rws__mask_impls(&count)[0]->name, (unsigned)probe.features);
     (void)fflush(stdout);
 }

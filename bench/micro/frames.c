@@ -69,11 +69,11 @@ static uint64_t run_scalar_decode(void *context, size_t calls)
         for (size_t at = 0; at < b->len;) {
             uint64_t len;
             at = scalar_header(b->bytes, at, &len);
-            uint8_t *payload = b->bytes + at;
-            const uint8_t *key = payload - 4;
+            uint8_t *body = b->bytes + at;
+            const uint8_t *key = body - 4;
             for (size_t j = 0; j < len; j++)
-                payload[j] ^= key[j % 4];
-            if (!b->text || dfa_is_utf8(payload, len)) sum += len;
+                body[j] ^= key[j % 4];
+            if (!b->text || dfa_is_utf8(body, len)) sum += len;
             at += len;
         }
     }
@@ -173,9 +173,9 @@ static void make_burst(burst *b, size_t payload_len, bool masked, const char *in
     b->len = b->frames * each;
     b->bytes = calloc(1, b->len);
     b->ready = calloc(1, b->len);
-    payload payload;
+    payload made;
     if (b->bytes == NULL || b->ready == NULL ||
-        payload_init(&payload, payload_len, strcmp(input, "mixed") == 0, 1) != 0)
+        payload_init(&made, payload_len, strcmp(input, "mixed") == 0, 1) != 0)
         abort();
 
     const rws__frame frame = {.payload_len = payload_len,
@@ -185,21 +185,21 @@ static void make_burst(burst *b, size_t payload_len, bool masked, const char *in
     size_t at = 0;
     for (uint32_t i = 0; i < b->frames; i++) {
         at += rws__frame_write(b->ready + at, &frame);
-        memcpy(b->ready + at, payload_begin(&payload, 0, i), payload_len);
-        payload_end(&payload, 0, i);
+        memcpy(b->ready + at, payload_begin(&made, 0, i), payload_len);
+        payload_end(&made, 0, i);
         for (size_t j = 0; strcmp(input, "ascii") == 0 && j < payload_len; j++)
             b->ready[at + j] = (uint8_t)(' ' + (i + j) % 95);
         at += payload_len;
     }
     memcpy(b->bytes, b->ready, b->len);
-    payload_free(&payload);
+    payload_free(&made);
 }
 
 static void race_burst(const race_options *options, race_totals *totals, const char *benchmark,
                        const char *input, size_t payload_len)
 {
     burst b;
-    race race = {
+    race_setup race = {
         .benchmark = benchmark, .input = input, .size_bytes = payload_len, .item = "frame"};
     const bool writes = strcmp(benchmark, "frame_write") == 0;
     make_burst(&b, payload_len, !writes, input);

@@ -71,12 +71,12 @@ static void race_mask(const race_options *options, race_totals *totals, size_t l
 
     mask_context contexts[RACE_CONTESTANTS_MAX];
     contexts[0] = (mask_context){NULL, &dst, &src, plain};
-    race race = {.benchmark = in_place ? "mask_in_place" : "mask_copy",
-                 .input = "bytes",
-                 .size_bytes = len,
-                 .item = "call",
-                 .items = in_place ? 2 * dst.count : dst.count,
-                 .bar = len == MICRO_BAR_BYTES ? 0.8 : 0};
+    race_setup race = {.benchmark = in_place ? "mask_in_place" : "mask_copy",
+                       .input = "bytes",
+                       .size_bytes = len,
+                       .item = "call",
+                       .items = in_place ? 2 * dst.count : dst.count,
+                       .bar = len == MICRO_BAR_BYTES ? 0.8 : 0};
     race_add(&race, (race_contestant){.name = "memcpy",
                                       .run = in_place ? run_twice : run_memcpy,
                                       .context = &contexts[0],

@@ -18,7 +18,7 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-void race_add(race *race, race_contestant contestant)
+void race_add(race_setup *race, race_contestant contestant)
 {
     if (race->count == RACE_CONTESTANTS_MAX) abort();
     race->contestants[race->count++] = contestant;
@@ -72,7 +72,7 @@ static const char *verdict(double bar, double ratio)
     return ratio >= bar ? "met" : "missed";
 }
 
-static void print_row(const race *race, size_t at, spread ns, spread ratio, size_t rounds,
+static void print_row(const race_setup *race, size_t at, spread ns, spread ratio, size_t rounds,
                       const race_options *options)
 {
     const double item_ns = ns.median / (double)race->items;
@@ -102,7 +102,7 @@ static void print_row(const race *race, size_t at, spread ns, spread ratio, size
 }
 
 /* Take all samples. False, with `*wrong` set, if a contestant's result is wrong. */
-static bool take_samples(const race *race, size_t rounds, double *ns, size_t *wrong)
+static bool take_samples(const race_setup *race, size_t rounds, double *ns, size_t *wrong)
 {
     size_t calls[RACE_CONTESTANTS_MAX];
     for (size_t i = 0; i < race->count; i++) {
@@ -120,7 +120,7 @@ static bool take_samples(const race *race, size_t rounds, double *ns, size_t *wr
     return true;
 }
 
-void race_start(const race *race, const race_options *options, race_totals *totals)
+void race_start(const race_setup *race, const race_options *options, race_totals *totals)
 {
     if (options->filter != NULL && strstr(race->benchmark, options->filter) == NULL) return;
     if (totals->run++ == 0 && !options->json) print_head();

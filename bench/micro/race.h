@@ -28,7 +28,7 @@ typedef struct race_contestant {
     bool (*check)(void *context);
 } race_contestant;
 
-typedef struct race {
+typedef struct race_setup {
     const char *benchmark;
     const char *input;
     size_t size_bytes; /* of an item */
@@ -37,7 +37,7 @@ typedef struct race {
     double bar;        /* speed of the first contestant after the floor, to the floor's; 0: none */
     race_contestant contestants[RACE_CONTESTANTS_MAX];
     size_t count;
-} race;
+} race_setup;
 
 typedef struct race_options {
     bool json; /* JSON lines, not a table */
@@ -51,9 +51,9 @@ typedef struct race_totals {
 } race_totals;
 
 /* Run a race that the filter lets by, and print its rows. */
-void race_start(const race *race, const race_options *options, race_totals *totals);
+void race_start(const race_setup *race, const race_options *options, race_totals *totals);
 
-void race_add(race *race, race_contestant contestant);
+void race_add(race_setup *race, race_contestant contestant);
 
 /* The compiler has to assume that `memory` is read and written here. */
 static inline void race_touch(void *memory)

@@ -18,7 +18,7 @@ texts texts_make(const uint8_t *payload, size_t len)
     return made;
 }
 
-void texts_free(texts *texts)
+void texts_free(texts *all)
 {
-    free(texts->first - TEXTS_HEADER_BYTES);
+    free(all->first - TEXTS_HEADER_BYTES);
 }

@@ -21,9 +21,9 @@ typedef struct texts {
 texts texts_make(const uint8_t *payload, size_t len);
 void texts_free(texts *texts);
 
-static inline uint8_t *texts_at(const texts *texts, size_t i)
+static inline uint8_t *texts_at(const texts *all, size_t i)
 {
-    return texts->first + i * (TEXTS_HEADER_BYTES + texts->len);
+    return all->first + i * (TEXTS_HEADER_BYTES + all->len);
 }
 
 #endif

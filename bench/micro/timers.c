@@ -16,22 +16,22 @@
 
 enum { TIMERS = 1024, SPREAD_MS = 4000 };
 
-typedef struct node {
-    struct node *next, *prev;
+typedef struct list_node {
+    struct list_node *next, *prev;
     uint64_t tick;
-} node;
+} list_node;
 
 typedef struct timers {
     rws__wheel wheel;
     uint64_t now_ms;
     rws__timer timers[TIMERS];
     uint64_t delays_ms[TIMERS];
-    node head;
-    node nodes[TIMERS];
+    list_node head;
+    list_node nodes[TIMERS];
     uint64_t fired;
 } timers;
 
-static void push(timers *t, node *node, uint64_t tick)
+static void push(timers *t, list_node *node, uint64_t tick)
 {
     node->tick = tick;
     node->prev = &t->head;
@@ -40,7 +40,7 @@ static void push(timers *t, node *node, uint64_t tick)
     t->head.next = node;
 }
 
-static void unlink_node(node *node)
+static void unlink_node(list_node *node)
 {
     node->prev->next = node->next;
     node->next->prev = node->prev;
@@ -118,11 +118,11 @@ void micro_timers(const race_options *options, race_totals *totals)
         race_run *run;
     } runs[] = {{"timer_clear", run_clear}, {"timer_fire", run_fire}};
     for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
-        race race = {.benchmark = runs[i].benchmark,
-                     .input = "4s",
-                     .size_bytes = sizeof(rws__timer),
-                     .item = "timer",
-                     .items = TIMERS};
+        race_setup race = {.benchmark = runs[i].benchmark,
+                           .input = "4s",
+                           .size_bytes = sizeof(rws__timer),
+                           .item = "timer",
+                           .items = TIMERS};
         race_add(&race, (race_contestant){
                             .name = "list", .run = run_list, .context = t, .result = TIMERS});
         race_add(&race, (race_contestant){

@@ -100,7 +100,7 @@ static void race_request(const race_options *options, race_totals *totals, const
                          const char *request)
 {
     upgrade u = {.request = request, .len = strlen(request)};
-    race race = {
+    race_setup race = {
         .benchmark = "upgrade", .input = name, .size_bytes = u.len, .item = "request", .items = 1};
     race_add(&race,
              (race_contestant){

@@ -106,10 +106,10 @@ static void fill_ascii(uint8_t *text, size_t len)
 /* What `ringws load --text` sends: nine characters of ten are ASCII. */
 static void fill_mixed(uint8_t *text, size_t len)
 {
-    payload payload;
-    if (payload_init(&payload, len, true, 1) != 0) abort();
-    memcpy(text, payload_begin(&payload, 0, 0), len);
-    payload_free(&payload);
+    payload made;
+    if (payload_init(&made, len, true, 1) != 0) abort();
+    memcpy(text, payload_begin(&made, 0, 0), len);
+    payload_free(&made);
 }
 
 /* No ASCII, and every change between characters of two, three and four bytes (nine bytes, so that
@@ -140,12 +140,12 @@ static void race_text(const race_options *options, race_totals *totals, const te
 
     text_context contexts[RACE_CONTESTANTS_MAX];
     contexts[0] = (text_context){NULL, &all, &copy};
-    race race = {.benchmark = fused ? "unmask_utf8" : "utf8",
-                 .input = kind->name,
-                 .size_bytes = len,
-                 .item = "call",
-                 .items = all.count,
-                 .bar = len == MICRO_BAR_BYTES ? kind->bar : 0};
+    race_setup race = {.benchmark = fused ? "unmask_utf8" : "utf8",
+                       .input = kind->name,
+                       .size_bytes = len,
+                       .item = "call",
+                       .items = all.count,
+                       .bar = len == MICRO_BAR_BYTES ? kind->bar : 0};
     race_run *dfa = fused ? run_unmask_dfa : run_dfa;
     race_add(&race, (race_contestant){.name = kind->against_memcpy ? "memcpy" : "scalar_dfa",
                                       .run = kind->against_memcpy ? run_memcpy : dfa,

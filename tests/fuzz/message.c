@@ -27,7 +27,7 @@ static rws__message_rules rules_from(uint8_t choice)
     };
 }
 
-static void check_same(const feed *expected, feed *got, const char *how)
+static void check_same(const feed_run *expected, feed_run *got, const char *how)
 {
     const char *why;
     if (!feed_is_same(expected, got, &why)) {
@@ -37,7 +37,7 @@ static void check_same(const feed *expected, feed *got, const char *how)
     feed_free(got);
 }
 
-static void check_error_is_early(const feed *expected, const feed *got)
+static void check_error_is_early(const feed_run *expected, const feed_run *got)
 {
     if (!expected->failed || !got->failed) return;
     const size_t expected_at = expected->items[expected->items_count - 1].fed;
@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const rws__message_rules rules = rules_from(data[0]);
     uint32_t cuts = data[1] * 2654435761u + 1;
     feed_bytes stream = {0};
-    feed expected, got;
+    feed_run expected, got;
     feed_bytes_append(&stream, data + 2, size - 2);
 
     reference_decode(&expected, &rules, &stream);

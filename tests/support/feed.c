@@ -72,13 +72,13 @@ void feed_append_frame(feed_bytes *bytes, uint8_t first, bool masked, const void
         bytes->data[start + i] ^= feed_key[i % 4];
 }
 
-void feed_init(feed *feed, const rws__message_rules *rules)
+void feed_init(feed_run *feed, const rws__message_rules *rules)
 {
     memset(feed, 0, sizeof *feed);
     feed->rules = rules;
 }
 
-void feed_free(feed *feed)
+void feed_free(feed_run *feed)
 {
     for (size_t i = 0; i < feed->items_count; i++)
         feed_bytes_free(&feed->items[i].payload);
@@ -88,12 +88,12 @@ void feed_free(feed *feed)
     memset(feed, 0, sizeof *feed);
 }
 
-static void expect(feed *feed, bool holds, const char *what)
+static void expect(feed_run *feed, bool holds, const char *what)
 {
     if (!holds && feed->broken == NULL) feed->broken = what;
 }
 
-void feed_record(feed *feed, feed_item item)
+void feed_record(feed_run *feed, feed_item item)
 {
     if (feed->items_count == feed->items_capacity) {
         feed->items_capacity = feed->items_capacity * 2 + 4;
@@ -103,7 +103,7 @@ void feed_record(feed *feed, feed_item item)
     feed->items[feed->items_count++] = item;
 }
 
-static void take_data(feed *feed, const rws__event *event)
+static void take_data(feed_run *feed, const rws__event *event)
 {
     feed_item *open = &feed->open;
     expect(feed, event->opcode == RWS_TEXT || event->opcode == RWS_BINARY, "opcode of a message");
@@ -130,7 +130,7 @@ static void take_data(feed *feed, const rws__event *event)
     }
 }
 
-static void take_control(feed *feed, const rws__event *event)
+static void take_control(feed_run *feed, const rws__event *event)
 {
     feed_item item = {.kind = FEED_CONTROL, .opcode = event->opcode};
     expect(feed, event->opcode >= RWS_CLOSE && event->opcode <= RWS_PONG, "opcode of a control");
@@ -141,7 +141,7 @@ static void take_control(feed *feed, const rws__event *event)
     feed_record(feed, item);
 }
 
-static void take_error(feed *feed, const rws__event *event, rws__input *input)
+static void take_error(feed_run *feed, const rws__event *event, rws__input *input)
 {
     feed->failed = true;
     feed_record(feed, (feed_item){.kind = FEED_ERROR, .status = event->status});
@@ -152,7 +152,7 @@ static void take_error(feed *feed, const rws__event *event, rws__input *input)
            "a failed decoder did not stay failed");
 }
 
-static void take_stash(feed *feed)
+static void take_stash(feed_run *feed)
 {
     expect(feed, feed->decoder.stash == NULL, "asked for a stash that it has");
     if (feed->decoder.stash != NULL) return;
@@ -162,7 +162,7 @@ static void take_stash(feed *feed)
 }
 
 /* Between two pieces: the memory goes back when nothing is in it. */
-static void settle(feed *feed)
+static void settle(feed_run *feed)
 {
     if (rws__decoder_stash_is_free(&feed->decoder)) {
         free(feed->decoder.stash);
@@ -174,7 +174,7 @@ static void settle(feed *feed)
     expect(feed, rws__decoder_is_idle(&feed->decoder) == idle, "rws__decoder_is_idle");
 }
 
-void feed_piece(feed *feed, const uint8_t *bytes, size_t len)
+void feed_piece(feed_run *feed, const uint8_t *bytes, size_t len)
 {
     uint8_t *piece = grow(NULL, len > 0 ? len : 1);
     if (len > 0) memcpy(piece, bytes, len);
@@ -225,20 +225,21 @@ void feed_piece(feed *feed, const uint8_t *bytes, size_t len)
     free(piece);
 }
 
-void feed_whole(feed *feed, const rws__message_rules *rules, const feed_bytes *stream)
+void feed_whole(feed_run *feed, const rws__message_rules *rules, const feed_bytes *stream)
 {
     feed_init(feed, rules);
     feed_piece(feed, stream->data, stream->len);
 }
 
-void feed_one_by_one(feed *feed, const rws__message_rules *rules, const feed_bytes *stream)
+void feed_one_by_one(feed_run *feed, const rws__message_rules *rules, const feed_bytes *stream)
 {
     feed_init(feed, rules);
     for (size_t i = 0; i < stream->len; i++)
         feed_piece(feed, stream->data + i, 1);
 }
 
-void feed_split(feed *feed, const rws__message_rules *rules, const feed_bytes *stream, size_t at)
+void feed_split(feed_run *feed, const rws__message_rules *rules, const feed_bytes *stream,
+                size_t at)
 {
     feed_init(feed, rules);
     feed_piece(feed, stream->data, at);
@@ -248,7 +249,7 @@ void feed_split(feed *feed, const rws__message_rules *rules, const feed_bytes *s
 void feed_every_way(const rws__message_rules *rules, const feed_bytes *stream, feed_check *check,
                     void *user)
 {
-    feed feed;
+    feed_run feed;
     feed_whole(&feed, rules, stream);
     check(&feed, "whole", user);
     feed_free(&feed);
@@ -281,7 +282,7 @@ static bool is_same_item(const feed_item *a, const feed_item *b)
            is_same_payload(&a->payload, &b->payload);
 }
 
-bool feed_is_same(const feed *a, const feed *b, const char **why)
+bool feed_is_same(const feed_run *a, const feed_run *b, const char **why)
 {
     *why = NULL;
     if (a->broken != NULL || b->broken != NULL) {
@@ -299,7 +300,7 @@ bool feed_is_same(const feed *a, const feed *b, const char **why)
     return *why == NULL;
 }
 
-int feed_status(const feed *feed)
+int feed_status(const feed_run *feed)
 {
     if (!feed->failed) return 0;
     return feed->items[feed->items_count - 1].status;

@@ -51,7 +51,7 @@ typedef struct feed_item {
     size_t fed; /* bytes of the stream that had been fed when it came */
 } feed_item;
 
-typedef struct feed {
+typedef struct feed_run {
     rws__decoder decoder;
     const rws__message_rules *rules;
     feed_item *items;
@@ -65,34 +65,35 @@ typedef struct feed {
     size_t events;      /* DATA and CONTROL events */
     size_t stash_asked; /* how often the decoder asked for its stash */
     const char *broken; /* a breach of the events' contract, or NULL */
-} feed;
+} feed_run;
 
-void feed_init(feed *feed, const rws__message_rules *rules);
-void feed_free(feed *feed);
+void feed_init(feed_run *feed, const rws__message_rules *rules);
+void feed_free(feed_run *feed);
 
 /* The next `len` bytes of the stream, in one piece; `bytes` is copied. */
-void feed_piece(feed *feed, const uint8_t *bytes, size_t len);
+void feed_piece(feed_run *feed, const uint8_t *bytes, size_t len);
 
 /* The whole stream: at once, one byte at a time, or cut after `at` bytes. */
-void feed_whole(feed *feed, const rws__message_rules *rules, const feed_bytes *stream);
-void feed_one_by_one(feed *feed, const rws__message_rules *rules, const feed_bytes *stream);
-void feed_split(feed *feed, const rws__message_rules *rules, const feed_bytes *stream, size_t at);
+void feed_whole(feed_run *feed, const rws__message_rules *rules, const feed_bytes *stream);
+void feed_one_by_one(feed_run *feed, const rws__message_rules *rules, const feed_bytes *stream);
+void feed_split(feed_run *feed, const rws__message_rules *rules, const feed_bytes *stream,
+                size_t at);
 
 /*
  * All of these, `check` after each; `how` names the way. Of a stream that is long, the splits in
  * the first and last bytes and some in between are tried.
  */
-typedef void feed_check(const feed *feed, const char *how, void *user);
+typedef void feed_check(const feed_run *feed, const char *how, void *user);
 void feed_every_way(const rws__message_rules *rules, const feed_bytes *stream, feed_check *check,
                     void *user);
 
 /* Append an item to what was recorded; its payload is taken. */
-void feed_record(feed *feed, feed_item item);
+void feed_record(feed_run *feed, feed_item item);
 
 /* Whether both recorded the same; else `*why` says what differs. */
-bool feed_is_same(const feed *a, const feed *b, const char **why);
+bool feed_is_same(const feed_run *a, const feed_run *b, const char **why);
 
 /* The status of the error, or 0 if there was none. */
-int feed_status(const feed *feed);
+int feed_status(const feed_run *feed);
 
 #endif

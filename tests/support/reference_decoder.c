@@ -3,7 +3,7 @@
 #include <string.h>
 
 typedef struct reference {
-    feed *out;
+    feed_run *out;
     const rws__message_rules *rules;
     uint8_t header[14];
     size_t header_len;
@@ -109,7 +109,7 @@ static int judge_length(const reference *ref)
 
 static int end_frame(reference *ref)
 {
-    feed *out = ref->out;
+    feed_run *out = ref->out;
     ref->in_payload = false;
     ref->header_len = 0;
     if (ref->header[0] & 0x08) {
@@ -129,7 +129,7 @@ static int end_frame(reference *ref)
 
 static int begin_frame(reference *ref)
 {
-    feed *out = ref->out;
+    feed_run *out = ref->out;
     ref->in_payload = true;
     ref->payload_had = 0;
     ref->payload_len = ref->header[1] & 0x7Fu;
@@ -180,7 +180,7 @@ static int take_payload_byte(reference *ref, uint8_t byte)
     return ref->payload_had == ref->payload_len ? end_frame(ref) : 0;
 }
 
-void reference_decode(feed *out, const rws__message_rules *rules, const feed_bytes *stream)
+void reference_decode(feed_run *out, const rws__message_rules *rules, const feed_bytes *stream)
 {
     reference ref = {.out = out, .rules = rules};
     feed_init(out, rules);

@@ -8,6 +8,6 @@
 
 #include "support/feed.h"
 
-void reference_decode(feed *out, const rws__message_rules *rules, const feed_bytes *stream);
+void reference_decode(feed_run *out, const rws__message_rules *rules, const feed_bytes *stream);
 
 #endif
