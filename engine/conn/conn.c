@@ -181,7 +181,8 @@ static void on_ended(rws__stream *stream, const rws__cause *cause)
         own.who = RWS_CLOSED_BY_PEER;
     }
     if (conn->state >= RWS__CONN_OPEN) own.text = (rws_span){NULL, 0};
-    rws__conn_end(conn, &own, RWS__FINISH_CUT);
+    /* It is cut already, unless a filter has something to send. */
+    rws__conn_end(conn, &own, RWS__FINISH_LINGER);
 }
 
 static void on_input_overflow(rws__stream *stream)

@@ -51,6 +51,7 @@ int rws_client_dial(rws_client *client, const char *url, const char *subprotocol
     int res = rws__dial_create(&dial, &config->env, url, subprotocols, dial_user);
     if (res != 0) return res;
     dial->endpoint = &config->endpoint;
+    dial->filters = config->listener.filters;
     dial->timeout_ms = config->handshake_timeout_ms;
     dial->head_bytes_max = config->handshake_bytes_max;
     rws__dial_post *post = rws__alloc(&config->env, sizeof *post);

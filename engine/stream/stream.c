@@ -51,7 +51,11 @@ static void come_up(rws__stream *stream)
     rws__stream_enter(stream, RWS__STREAM_UP);
     rws__count(&stream->streams->loop->counters.accepted, 1);
     rws__stream_mark_dirty(stream);
-    stream->events->on_up(stream);
+    if (stream->filter != NULL ||
+        (stream->has_cold && rws__stream_cold_of(stream)->filter_maker != NULL))
+        rws__filters_start(stream);
+    else
+        stream->events->on_up(stream);
 }
 
 void rws__stream_accepted(rws__stream *stream, int32_t file, const struct sockaddr *peer)
@@ -144,7 +148,7 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish)
     rws__payload_release(stream->stalled);
     stream->stalled = NULL;
     if (finish == RWS__FINISH_CUT || stream->phase < RWS__STREAM_UP) {
-        rws__count(&stream->streams->loop->counters.bytes_discarded, stream->sendq.bytes);
+        rws__count(&stream->streams->loop->counters.bytes_discarded, rws__stream_queued(stream));
         if (stream->installing && stream->ops == 0) drop_descriptor(stream);
         rws__stream_enter(stream, RWS__STREAM_CLOSING);
     } else if (stream->phase == RWS__STREAM_UP) {
@@ -288,6 +292,17 @@ static void pump_end(rws__stream *stream)
 
 /* ---- once per turn ---- */
 
+/* The peer ended its half: what is above is told when it has all input. */
+static void tell_eof(rws__stream *stream)
+{
+    bool ended = stream->eof || rws__filters_have_ended(stream);
+    if (!ended || stream->eof_told || stream->stalled != NULL) return;
+    stream->eof_told = true;
+    if (stream->phase != RWS__STREAM_UP) return;
+    if (stream->filter != NULL && !rws__filters_on_eof(stream)) return;
+    stream->events->on_eof(stream);
+}
+
 void rws__stream_pump(rws__stream *stream)
 {
     if (stream->phase == RWS__STREAM_FREE) return;
@@ -297,10 +312,7 @@ void rws__stream_pump(rws__stream *stream)
     }
     if (stream->phase == RWS__STREAM_UP) {
         if (stream->stalled != NULL && !stream->paused) rws__stream_deliver_stalled(stream);
-        if (stream->eof && !stream->eof_told && stream->stalled == NULL) {
-            stream->eof_told = true;
-            if (stream->phase == RWS__STREAM_UP) stream->events->on_eof(stream);
-        }
+        tell_eof(stream);
     } else if (stream->phase < RWS__STREAM_UP) {
         pump_up(stream);
     }

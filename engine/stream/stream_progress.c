@@ -49,6 +49,7 @@ void rws__stream_unwatch(rws__stream *stream)
 void rws__stream_mark(rws__stream *stream)
 {
     stream->taken_mark = stream->taken + (uint32_t)stream->sendq.bytes;
+    if (stream->wired) stream->taken_mark += (uint32_t)rws__filters_wire(stream)->bytes;
 }
 
 /* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */
@@ -68,7 +69,8 @@ static bool is_enough(const rws__stream *stream, int32_t bytes, uint32_t interva
 
 static void judge_sending(rws__stream *stream, uint32_t unacknowledged)
 {
-    if (stream->sendq.bytes == 0 && stream->phase != RWS__STREAM_FLUSHING) return;
+    bool all_taken = stream->sendq.bytes == 0 && rws__stream_out(stream)->bytes == 0;
+    if (all_taken && stream->phase != RWS__STREAM_FLUSHING) return;
     int32_t more = progress(stream, unacknowledged);
     if (is_enough(stream, more, look_interval_ms(stream)))
         stream->slow_looks = 0;

@@ -107,7 +107,7 @@ static inline bool rws__streams_may_queue(const rws__streams *streams, size_t by
 static inline uint8_t *rws__stream_reserve(rws__stream *stream, size_t bytes)
 {
     rws__streams *streams = stream->streams;
-    if (!rws__streams_may_queue(streams, stream->sendq.bytes + bytes)) return NULL;
+    if (!rws__streams_may_queue(streams, rws__stream_queued(stream) + bytes)) return NULL;
     return rws__sendq_reserve(&stream->sendq, &streams->send_slab, bytes);
 }
 
