@@ -94,7 +94,8 @@ typedef enum rws_feature {
     RWS_FEATURE_DIRECT_LARGE = 1u << 4,        /* large messages received into their own memory */
     RWS_FEATURE_MULTISHOT_RECV = 1u << 5,      /* off: one receive at a time */
     RWS_FEATURE_SEND_ZC = 1u << 6, /* large messages sent without a copy, 6.2 or later 6.1 */
-    RWS_FEATURE_ALL = (1u << 7) - 1,
+    RWS_FEATURE_REGISTERED_BUFFERS = 1u << 7, /* what they read is registered; needs SEND_ZC */
+    RWS_FEATURE_ALL = (1u << 8) - 1,
 } rws_feature;
 
 /*
