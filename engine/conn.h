@@ -81,9 +81,10 @@ typedef struct rws__conn_cold {
         struct sockaddr generic;
         struct sockaddr_in in;
         struct sockaddr_in6 in6;
-    } peer;              /* AF_UNSPEC: not known, or not asked for yet */
-    bool zero_copy_sent; /* some of it left: its notification's report counts */
-    bool zero_copy_off;  /* given up */
+    } peer;               /* AF_UNSPEC: not known, or not asked for yet */
+    int32_t kernel_entry; /* of registered memory (registered.h) that it reads */
+    bool zero_copy_sent;  /* some of it left: its notification's report counts */
+    bool zero_copy_off;   /* given up */
 } rws__conn_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */
@@ -175,8 +176,8 @@ int rws__conn_submit_send(rws_conn *conn);
 /* conn_zero_copy.c */
 /* Whether the front of the queue, `len` bytes, is to be sent without a copy. */
 bool rws__conn_may_zero_copy(rws_conn *conn, size_t len);
-/* Such a send was submitted. */
-void rws__conn_lend_to_kernel(rws_conn *conn);
+/* Submit it. Returns 0 or -EAGAIN. */
+int rws__conn_send_zero_copy(rws_conn *conn, const uint8_t *data, size_t len, uint64_t user_data);
 /* It has completed. Returns `res`, or -EAGAIN where a plain send is to be tried instead. */
 int32_t rws__conn_end_zero_copy(rws_conn *conn, int32_t res, bool more);
 void rws__conn_on_notification(rws_conn *conn, bool copied);

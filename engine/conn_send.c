@@ -254,9 +254,7 @@ int rws__conn_submit_send(rws_conn *conn)
     rws__send_mode mode = choose_mode(conn, len);
     int res;
     switch (mode) {
-    case RWS__SEND_ZERO_COPY:
-        res = rws__ring_send_zero_copy(shard->ring, file, data, len, user_data);
-        break;
+    case RWS__SEND_ZERO_COPY: res = rws__conn_send_zero_copy(conn, data, len, user_data); break;
     case RWS__SEND_QUIET:
         res = rws__ring_send_quiet(shard->ring, file, data, len, user_data);
         break;
@@ -272,7 +270,6 @@ int rws__conn_submit_send(rws_conn *conn)
     conn->send_mode = (uint8_t)mode;
     conn->send_len = (uint32_t)len;
     conn->ops++;
-    if (mode == RWS__SEND_ZERO_COPY) rws__conn_lend_to_kernel(conn);
     if (mode == RWS__SEND_QUIET) {
         RWS_ASSERT(shard->quiet.count < shard->quiet.capacity);
         shard->quiet.conns[shard->quiet.count++] = conn;

@@ -11,8 +11,9 @@
  * it is in vain, and given up on a connection with the first such report, or when the kernel can't
  * do it at all.
  *
- * The memory is not registered: the pages of each send are pinned for its time, against the limit
- * of locked memory (RLIMIT_MEMLOCK).
+ * Payloads lie in memory that is registered with the ring from the first notification on that
+ * reports no copy (registered.h). For other sends the pages are pinned for their time, against the
+ * limit of locked memory (RLIMIT_MEMLOCK).
  */
 #include "engine/base/assert.h"
 #include "engine/conn.h"
@@ -44,16 +45,34 @@ bool rws__conn_may_zero_copy(rws_conn *conn, size_t len)
            rws__sendq_lender(&conn->sendq) != NULL && !is_in_vain(conn);
 }
 
-void rws__conn_lend_to_kernel(rws_conn *conn)
+/* The kernel reads what is at the front of the queue. */
+static void lend_to_kernel(rws_conn *conn, int32_t entry)
 {
     rws__conn_cold *cold = rws__conn_cold_part(conn);
     rws__lender *lender = rws__sendq_lender(&conn->sendq);
     RWS_ASSERT(cold->kernel_loan == NULL && lender != NULL);
     lender->retain(lender);
     cold->kernel_loan = lender;
+    cold->kernel_entry = entry;
     cold->zero_copy_sent = false;
     conn->ops++; /* for the notification */
     rws__count(&conn->shard->counters.sends_zero_copy, 1);
+}
+
+int rws__conn_send_zero_copy(rws_conn *conn, const uint8_t *data, size_t len, uint64_t user_data)
+{
+    rws__shard *shard = conn->shard;
+    uint32_t file = (uint32_t)conn->file;
+    int32_t entry = rws__registered_begin(&shard->registered, data, len);
+    int res =
+        entry == RWS__NOT_REGISTERED
+            ? rws__ring_send_zero_copy(shard->ring, file, data, len, user_data)
+            : rws__ring_send_registered(shard->ring, file, data, len, (uint32_t)entry, user_data);
+    if (res == 0)
+        lend_to_kernel(conn, entry);
+    else
+        rws__registered_end(&shard->registered, entry);
+    return res;
 }
 
 bool rws__conn_lends_to_kernel(const rws_conn *conn)
@@ -67,6 +86,8 @@ static void end_loan(rws_conn *conn)
     rws__lender *lender = cold->kernel_loan;
     cold->kernel_loan = NULL;
     conn->ops--;
+    /* First: what gives the block back finds out whether anything reads its region. */
+    rws__registered_end(&conn->shard->registered, cold->kernel_entry);
     lender->release(lender);
     /* It may be what draining waits for. */
     if (conn->state == RWS__CONN_DRAINING) rws__conn_mark_dirty(conn);
@@ -103,5 +124,6 @@ void rws__conn_on_notification(rws_conn *conn, bool copied)
     if (!rws__conn_lends_to_kernel(conn)) return;
     /* Of what was never sent the kernel says that it was copied. */
     if (copied && rws__conn_cold_part(conn)->zero_copy_sent) give_up(conn);
+    if (!copied) rws__registered_start(&conn->shard->registered);
     end_loan(conn);
 }

@@ -74,6 +74,7 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
         .incremental_bytes = config->recv_buffer_bytes,
         .plain_buffers = config->plain_buffers,
         .plain_bytes = config->plain_buffer_bytes,
+        .registered_max = RWS__REGISTERED_MAX,
         .features_off = config->features_off,
         .busy_wait_us = config->busy_wait_us,
     };
@@ -88,6 +89,8 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
                                         : "");
     }
     shard->features = rws__ring_features(shard->ring);
+    rws__registered_init(&shard->registered, &shard->partial.slab, shard->ring,
+                         rws__registered_regions_max(config->shards), RWS__REGISTERED_BYTES);
     shard->now_ms = rws__clock_ms();
     rws__wheel_init(&shard->wheel, shard->now_ms);
     return 0;
@@ -117,6 +120,7 @@ void rws__shard_close(rws__shard *shard)
 {
     rws__mailbox_close(&shard->mailbox);
     abandon_conns(shard);
+    rws__registered_deinit(&shard->registered);
     if (shard->ring != NULL) rws__ring_destroy(shard->ring);
     shard->ring = NULL;
 }
@@ -489,6 +493,7 @@ int rws__shard_run(rws__shard *shard)
         arm_wake(shard);
         /* After the pump, in which a message may have ended with nothing else to come. */
         check_budget(shard);
+        rws__registered_settle(&shard->registered);
         /* Pumping may have given the last slot back, and then no completion will come. */
         bool wait =
             shard->dirty == 0 && shard->deferred == 0 && !shard->refused && !is_drained(shard);

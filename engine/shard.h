@@ -15,6 +15,7 @@
 #include "engine/listener.h"
 #include "engine/mailbox.h"
 #include "engine/base/payload.h"
+#include "engine/registered.h"
 #include "engine/ring/ring.h"
 #include "engine/base/slab.h"
 #include "engine/base/wheel.h"
@@ -62,7 +63,8 @@ struct rws__shard {
     size_t direct_bytes; /* asked for by direct receives of this turn */
     rws__quiet_list quiet;
     rws__slab send_slab;
-    rws__pool partial; /* messages and heads that have not come whole */
+    rws__pool partial;          /* messages and heads that have not come whole */
+    rws__registered registered; /* parts of its slab */
     rws__delivery delivery;
     rws__wheel wheel;
     uint64_t tick_armed_ms; /* when the earliest timeout in the ring fires; 0: none */
