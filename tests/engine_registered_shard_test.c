@@ -14,10 +14,10 @@
 
 static world w;
 
-static void echo(world *world, rws_conn *conn, const char *what)
+static void echo(world *at, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    cr_expect_eq(rws_conn_send(conn, world->message_opcode, world->message, world->message_len), 0);
+    cr_expect_eq(rws_conn_send(conn, at->message_opcode, at->message, at->message_len), 0);
 }
 
 static uint32_t open_echo(uint32_t features_off)
