@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/base/payload.h"
 
@@ -56,6 +57,27 @@ Test(engine_payload, grows_with_what_comes)
         }
         holds_the_stream(payload);
         rws__payload_release(payload);
+        end();
+    }
+}
+
+/* A byte costs the page that it lies in, and no more than its block. */
+Test(engine_payload, charges_pages_of_any_size)
+{
+    static const size_t page_sizes[] = {4096, 16384, 65536};
+    for (size_t i = 0; i < sizeof page_sizes / sizeof page_sizes[0]; i++) {
+        size_t page = page_sizes[i];
+        if (page < (size_t)sysconf(_SC_PAGESIZE)) continue;
+        cr_assert_eq(rws__pool_init_paged(&pool, BUDGET, page), 0);
+        rws__payload *large = NULL, *small = NULL;
+        cr_assert_eq(append(&large, 2048, 200000), 0);
+        cr_expect_eq(large->charged, page, "2 KiB of a large message take a page of %zu", page);
+        cr_assert_eq(append(&small, 900, 0), 0);
+        cr_expect_eq(small->charged, 1024, "a small block costs itself");
+        cr_assert_eq(rws__payload_charge(large, page), 0);
+        cr_expect_eq(large->charged, 2 * page, "its head takes part of the first page");
+        rws__payload_release(large);
+        rws__payload_release(small);
         end();
     }
 }

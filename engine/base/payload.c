@@ -1,6 +1,7 @@
 #include "engine/base/payload.h"
 
 #include "engine/base/assert.h"
+#include "engine/base/pages.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -9,7 +10,6 @@
 
 static_assert(offsetof(rws__payload, data) == 64, "one cache line before the data");
 
-#define PAGE 4096u
 /* Addresses for each byte of the budget. Half is for what came: rounded up to a power of two, and
  * the old block beside the new one while a payload grows. */
 #define ADDRESSES_PER_BYTE 16u
@@ -18,10 +18,15 @@ static_assert(offsetof(rws__payload, data) == 64, "one cache line before the dat
 
 int rws__pool_init(rws__pool *pool, size_t bytes_max)
 {
+    return rws__pool_init_paged(pool, bytes_max, rws__page_bytes());
+}
+
+int rws__pool_init_paged(rws__pool *pool, size_t bytes_max, size_t page_bytes)
+{
     pool->budget_bytes = bytes_max;
     pool->charged_bytes_max = bytes_max + (bytes_max / 3 > BURST_MIN ? bytes_max / 3 : BURST_MIN);
     size_t addresses = ADDRESSES_PER_BYTE * bytes_max, most = (size_t)1 << RWS__SLAB_ORDER_MAX;
-    return rws__slab_init(&pool->slab, addresses < most ? addresses : most);
+    return rws__slab_init_paged(&pool->slab, addresses < most ? addresses : most, page_bytes);
 }
 
 void rws__pool_deinit(rws__pool *pool)
@@ -65,7 +70,8 @@ static void retain(rws__lender *lender)
 /* What `bytes` of a payload cost: pages, but no more than its block. */
 static size_t cost(const rws__payload *payload, size_t bytes)
 {
-    size_t pages = (offsetof(rws__payload, data) + bytes + PAGE - 1) / PAGE * PAGE;
+    size_t page = payload->pool->slab.page_bytes;
+    size_t pages = (offsetof(rws__payload, data) + bytes + page - 1) / page * page;
     size_t block = offsetof(rws__payload, data) + payload->capacity;
     return pages < block ? pages : block;
 }

@@ -48,6 +48,8 @@ typedef struct rws__payload {
 
 /* Make a pool for a budget of `bytes_max`. Returns 0 or -ENOMEM. */
 int rws__pool_init(rws__pool *pool, size_t bytes_max);
+/* The same for pages of `page_bytes`, for tests: rws__slab_init_paged(). */
+int rws__pool_init_paged(rws__pool *pool, size_t bytes_max, size_t page_bytes);
 void rws__pool_deinit(rws__pool *pool);
 
 /* A small block that is charged as a whole, or NULL. */

@@ -128,7 +128,7 @@ void rws__conn_fail(rws_conn *conn, int status, uint16_t code)
     RWS_ASSERT(len >= 0);
     /* After our own close frame nothing may be sent any more (section 5.5.1). */
     if (conn->state != RWS__CONN_CLOSE_SENT)
-        rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, true);
+        rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, RWS__SHARE_ONCE);
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
 

@@ -189,9 +189,8 @@ uint8_t *rws__conn_direct_memory(rws__stream *stream, size_t bytes);
 /* send.c: messages out */
 /* Whether a program may send this as a message. */
 bool rws__may_send(rws_opcode opcode, const void *data, size_t len);
-/* `urgent`: from the reserve of the send pool. */
 int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len,
-                          bool urgent);
+                          rws__share_use use);
 void rws__conn_on_sent(rws__stream *stream);
 
 /* upgrade.c: the opening handshake */

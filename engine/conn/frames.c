@@ -21,8 +21,8 @@
 /* When much of the budget is in use, a receive into the assembly asks for at most three times what
  * came already, or this. */
 #define DIRECT_STEP_BYTES 16384u
-/* What a payload costs beyond its bytes, at most: its head, and the rest of a page. */
-#define PAYLOAD_COST_BYTES 8192u
+/* What a payload costs beyond its bytes, in pages: its head, and the rest of a page. */
+#define PAYLOAD_COST_PAGES 2u
 /* Smaller messages are cheaper to copy than to lend. */
 #define LEND_BYTES_MIN 4096u
 
@@ -47,7 +47,8 @@ static size_t within_budget(rws_conn *conn, size_t came, size_t want)
     if (conns->budget_holder == NULL) conns->budget_holder = conn;
     size_t bound = conns->budget_holder == conn ? pool->charged_bytes_max : pool->budget_bytes;
     /* Heads and whole pages count too. */
-    size_t most = bound > others + PAYLOAD_COST_BYTES ? bound - others - PAYLOAD_COST_BYTES : 0;
+    others += PAYLOAD_COST_PAGES * pool->slab.page_bytes;
+    size_t most = bound > others ? bound - others : 0;
     if (most > came) return most - came < want ? most - came : want;
     rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
     return 0;

@@ -28,29 +28,22 @@ static bool is_client(const rws_conn *conn)
 static inline void queued(rws_conn *conn)
 {
     size_t bytes = rws__stream_queued(&conn->stream);
-    if (bytes <= conn->endpoint->high_watermark_bytes &&
-        rws__streams_may_queue(conn->stream.streams, bytes))
+    if (bytes <= conn->endpoint->high_watermark_bytes && rws__stream_has_share(&conn->stream))
         return;
     conn->stream.report_sent = true;
     if (!is_client(conn)) rws__conn_set_pause(conn, RWS__PAUSE_QUEUE);
 }
 
-static inline uint8_t *reserve(rws_conn *conn, size_t bytes, bool urgent)
-{
-    return urgent ? rws__stream_reserve_urgent(&conn->stream, bytes)
-                  : rws__stream_reserve(&conn->stream, bytes);
-}
-
 /* Frames of any size, of both roles; apart, so that the small ones do not pay for it. */
 __attribute__((noinline)) static int queue_any(rws_conn *conn, uint8_t opcode, bool fin,
-                                               const void *data, size_t len, bool urgent)
+                                               const void *data, size_t len, rws__share_use use)
 {
     bool masked = is_client(conn);
     rws__frame frame = {.payload_len = len, .opcode = opcode, .fin = fin, .masked = masked};
     if (masked && !conn->endpoint->fixed_mask_key)
         frame.mask_key = rws__conns_mask_key(rws__conn_table(conn));
     size_t header = rws__frame_header_len(len, masked);
-    uint8_t *out = reserve(conn, header + len, urgent);
+    uint8_t *out = rws__stream_reserve(&conn->stream, header + len, use);
     if (out == NULL) return -ENOMEM;
     rws__frame_write(out, &frame);
     if (masked)
@@ -63,11 +56,11 @@ __attribute__((noinline)) static int queue_any(rws_conn *conn, uint8_t opcode, b
 }
 
 int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len,
-                          bool urgent)
+                          rws__share_use use)
 {
     if (len > RWS__FRAME_CONTROL_MAX || is_client(conn))
-        return queue_any(conn, opcode, fin, data, len, urgent);
-    uint8_t *out = reserve(conn, 2 + len, urgent);
+        return queue_any(conn, opcode, fin, data, len, use);
+    uint8_t *out = rws__stream_reserve(&conn->stream, 2 + len, use);
     if (out == NULL) return -ENOMEM;
     out += rws__frame_write_small(out, opcode, fin, len);
     if (len > 0) memcpy(out, data, len);
@@ -141,7 +134,8 @@ int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t le
     if (res != 0) return res;
     bool lent = data != NULL && data == rws__conn_table(conn)->delivery.data &&
                 lend_delivery(conn, opcode, len);
-    if (!lent) res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len, false);
+    if (!lent)
+        res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len, RWS__SHARE_MESSAGE);
     if (res == 0) rws__count(&rws__conn_counters(conn)->messages_sent, 1);
     return res;
 }
@@ -178,7 +172,7 @@ static int send_control(rws_conn *conn, rws_opcode opcode, const void *data, siz
     if (len > RWS__FRAME_CONTROL_MAX) return RWS_E_ARGUMENT;
     if (rws__stream_queued(&conn->stream) > conn->endpoint->send_queue_bytes_max + CONTROL_RESERVE)
         return RWS_E_BACKLOG;
-    return rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len, true);
+    return rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len, RWS__SHARE_PONG);
 }
 
 int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, const void *data, size_t len)
@@ -200,7 +194,7 @@ int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, const void 
     }
     int res = admit(conn, len);
     if (res != 0) return res;
-    res = rws__conn_queue_frame(conn, (uint8_t)opcode, fin, data, len, false);
+    res = rws__conn_queue_frame(conn, (uint8_t)opcode, fin, data, len, RWS__SHARE_MESSAGE);
     if (res != 0) return res;
     conn->send_open = !fin;
     if (fin) rws__count(&rws__conn_counters(conn)->messages_sent, 1);

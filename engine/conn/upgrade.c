@@ -43,7 +43,7 @@ static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extr
     rws__conns *conns = rws__conn_table(conn);
     rws__cause cause = {RWS_E_UPGRADE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
     size_t room = extra_len + body.len + RWS__WRITE_REFUSAL_BYTES;
-    uint8_t *out = rws__stream_reserve_urgent(&conn->stream, room);
+    uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len =
         out != NULL ? rws__handshake_write_refusal(out, room, status, extra, extra_len, body) : 0;
     if (len > 0) rws__stream_commit(&conn->stream, (size_t)len);
@@ -120,7 +120,7 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
         return false;
     }
     size_t room = extra_len + subprotocol.len + RWS__WRITE_ACCEPT_BYTES;
-    uint8_t *out = rws__stream_reserve_urgent(&conn->stream, room);
+    uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     if (out == NULL || keep_subprotocol(conn, subprotocol) != 0) {
         refuse_text(conn, 503, no_memory);
         return false;
@@ -287,7 +287,7 @@ void rws__conn_start_handshake(rws_conn *conn)
     };
     size_t room =
         request.host.len + request.target.len + request.subprotocols.len + RWS__WRITE_REQUEST_BYTES;
-    uint8_t *out = rws__stream_reserve_urgent(&conn->stream, room);
+    uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len = out != NULL ? rws__handshake_write_request(out, room, &request, dial->key) : -ENOMEM;
     if (len < 0)
         fail_dial(conn, len, "the request could not be written");

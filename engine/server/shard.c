@@ -124,12 +124,16 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
         .incremental_bytes = config->recv_buffer_bytes,
         .plain_buffers = config->plain_buffers,
         .plain_bytes = config->plain_buffer_bytes,
+        .registered_max = RWS__REGISTERED_MAX,
         .features_off = config->features_off,
         .busy_wait_us = config->busy_wait_us,
     };
     const char *what;
     int res = rws__loop_open(&shard->loop, &options, &what);
-    if (res == 0) return 0;
+    if (res == 0) {
+        rws__streams_open(&shard->conns.streams, config->shards);
+        return 0;
+    }
     return rws__fail(error, res, "shard %u can't start: %s failed: %s%s", shard->index, what,
                      rws_strerror(res),
                      res == -ENOMEM ? " (raise the limit of locked memory, ulimit -l, or lower "
@@ -151,5 +155,6 @@ void rws__shard_close(rws__shard *shard)
     rws__loop_close_mailbox(&shard->loop);
     /* If the loop ended with an error, on_close is owed all the same. */
     rws__streams_abandon(&shard->conns.streams);
+    rws__registered_deinit(&shard->conns.streams.registered);
     rws__loop_close_ring(&shard->loop);
 }

@@ -26,7 +26,14 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
         rws__pool_init(&streams->partial, options->partial_bytes_max) != 0 ||
         rws__slab_init(&streams->send_slab, options->send_pool_bytes_max) != 0)
         return -ENOMEM;
+    rws__share_init(&streams->send_share, streams->send_slab.bytes, options->slots_max);
     return 0;
+}
+
+void rws__streams_open(rws__streams *streams, uint32_t loops)
+{
+    rws__registered_init(&streams->registered, &streams->partial.slab, streams->loop->ring,
+                         rws__registered_regions_max(loops), RWS__REGISTERED_BYTES);
 }
 
 void rws__streams_deinit(rws__streams *streams)
@@ -192,6 +199,7 @@ void rws__streams_flush(rws__streams *streams)
     close_files(streams);
     pump_list(streams, deferred);
     pump_list(streams, dirty);
+    rws__registered_settle(&streams->registered);
 }
 
 bool rws__streams_are_busy(const rws__streams *streams)

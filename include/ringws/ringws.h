@@ -97,7 +97,8 @@ typedef enum rws_feature {
     RWS_FEATURE_DIRECT_LARGE = 1u << 4,        /* large messages received into their own memory */
     RWS_FEATURE_MULTISHOT_RECV = 1u << 5,      /* off: one receive at a time */
     RWS_FEATURE_SEND_ZC = 1u << 6, /* large messages sent without a copy, 6.2 or later 6.1 */
-    RWS_FEATURE_ALL = (1u << 7) - 1,
+    RWS_FEATURE_REGISTERED_BUFFERS = 1u << 7, /* what they read is registered; needs SEND_ZC */
+    RWS_FEATURE_ALL = (1u << 8) - 1,
 } rws_feature;
 
 /*
@@ -121,7 +122,7 @@ typedef struct rws_server_options {
     uint32_t recv_buffers;       /* (0) chosen by the engine; a power of two */
     size_t partial_bytes_max;    /* (0) 64 MiB per shard, or 4 times message_bytes_max: for messages
                                     that have not come whole; what was under way may go over it by a
-                                    third, or 1 MiB; 4 times as many addresses are reserved */
+                                    third, or 1 MiB; 16 times as many addresses are reserved */
     size_t send_queue_bytes_max; /* (0) 1 MiB per connection, or what high_watermark_bytes and one
                                     more message of message_bytes_max need */
     size_t send_pool_bytes_max;  /* (0) 1 GiB per shard: addresses reserved for queued sends */

@@ -223,6 +223,9 @@ static void check_nothing_is_left(const world *w)
                  w->shard->conns.streams.partial.charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->conns.budget_first, 0);
+    for (uint32_t i = 0; i < RWS__REGISTERED_MAX; i++)
+        cr_expect_eq(w->shard->conns.streams.registered.entries[i].sends, 0,
+                     "registered memory is being read");
     cr_expect_eq(w->ring->slept, 0, "it waited and nobody would have woken it");
     for (uint32_t file = 0; file < SCRIPT_FILES; file++) {
         cr_expect_not(w->open[file], "on_close is missing for %u", file);
