@@ -144,18 +144,11 @@ static void on_up(rws__stream *stream)
 static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
 {
     rws_conn *conn = (rws_conn *)stream;
-    switch ((rws__conn_state)conn->state) {
-    case RWS__CONN_UPGRADING: return rws__conn_upgrade_input(conn, data, len);
-    case RWS__CONN_OPEN:
-    case RWS__CONN_CLOSE_SENT: return rws__conn_frames(conn, data, len);
-    case RWS__CONN_CLOSE_RECEIVED: /* nothing may follow a close frame */
-    case RWS__CONN_ENDING:
-    case RWS__CONN_ENDED: return len;
-    case RWS__CONN_FREE:
-    case RWS__CONN_CONNECTING:
-    case RWS__CONN_STATE_COUNT: break;
-    }
-    RWS_UNREACHABLE("input before the stream was up");
+    if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT)
+        return rws__conn_frames(conn, data, len);
+    if (conn->state == RWS__CONN_UPGRADING) return rws__conn_upgrade_input(conn, data, len);
+    RWS_ASSERT(conn->state >= RWS__CONN_CLOSE_RECEIVED);
+    return len; /* nothing may follow a close frame */
 }
 
 /* The peer ended its half: everything before that was handled, and what is queued is sent. */

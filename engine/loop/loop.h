@@ -60,6 +60,8 @@ struct rws__loop {
     bool wake_armed;
     bool stopping;          /* on_stop was called */
     uint32_t tick;          /* the number of the timeout that counts */
+    uint64_t next_ms;       /* no deadline is earlier */
+    uint64_t wheels_ms;     /* the wheels need not be looked at before */
     uint64_t tick_armed_ms; /* when it fires; 0: none is armed */
     uint64_t wake_value;    /* the kernel writes it */
     rws__wheel wheels[RWS__DEADLINE_KINDS];
@@ -94,6 +96,8 @@ static inline void rws__loop_set(rws__loop *loop, rws__deadline kind, rws__timer
                                  uint64_t delay_ms)
 {
     rws__timer_set(&loop->wheels[kind], timer, loop->now_ms, delay_ms);
+    uint64_t next = rws__wheel_next_ms(&loop->wheels[kind]);
+    if (next < loop->next_ms) loop->next_ms = next;
 }
 static inline void rws__loop_clear(rws__loop *loop, rws__deadline kind, rws__timer *timer)
 {

@@ -37,8 +37,11 @@ static void append_chunk(rws__sendq *queue, rws__chunk *chunk)
 static rws__chunk *take_shared(rws__sendq *queue, rws__slab *slab, const rws__share *share,
                                size_t bytes, rws__share_use use)
 {
-    size_t block = rws__slab_block_for(bytes);
-    if (!rws__share_allows(share, slab->used_bytes, queue->held_bytes, block, use)) return NULL;
+    /* A block is less than twice what was asked for, and the first half is anybody's. */
+    if (slab->used_bytes + 2 * bytes > slab->bytes / 2 &&
+        !rws__share_allows(share, slab->used_bytes, queue->held_bytes, rws__slab_block_for(bytes),
+                           use))
+        return NULL;
     return take_chunk(queue, slab, bytes);
 }
 
