@@ -86,7 +86,7 @@ static int admit(rws_conn *conn, size_t len)
 static int queue_loan(rws_conn *conn, const uint8_t *data, size_t bytes, rws__lender *lender)
 {
     if (!rws__sendq_lend(&conn->sendq, &conn->shard->send_slab, data, bytes, lender)) {
-        lender->release(lender);
+        rws__lender_release(lender);
         return -ENOMEM;
     }
     queued(conn);

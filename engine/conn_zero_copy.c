@@ -49,7 +49,7 @@ void rws__conn_lend_to_kernel(rws_conn *conn)
     rws__conn_cold *cold = rws__conn_cold_part(conn);
     rws__lender *lender = rws__sendq_lender(&conn->sendq);
     RWS_ASSERT(cold->kernel_loan == NULL && lender != NULL);
-    lender->retain(lender);
+    lender->ops->retain(lender);
     cold->kernel_loan = lender;
     cold->zero_copy_sent = false;
     conn->ops++; /* for the notification */
@@ -67,7 +67,7 @@ static void end_loan(rws_conn *conn)
     rws__lender *lender = cold->kernel_loan;
     cold->kernel_loan = NULL;
     conn->ops--;
-    lender->release(lender);
+    rws__lender_release(lender);
     /* It may be what draining waits for. */
     if (conn->state == RWS__CONN_DRAINING) rws__conn_mark_dirty(conn);
 }

@@ -16,6 +16,8 @@ static void retain(rws__lender *lender)
     (void)rws_prepared_retain((rws_prepared *)lender);
 }
 
+static const rws__lender_ops prepared_ops = {.release = release, .retain = retain};
+
 int rws_prepared_create(rws_prepared **out, const rws_allocator *allocator, rws_opcode opcode,
                         const void *data, size_t len)
 {
@@ -30,7 +32,7 @@ int rws_prepared_create(rws_prepared **out, const rws_allocator *allocator, rws_
         allocator != NULL ? allocator->alloc(bytes, allocator->user) : malloc(bytes);
     if (prepared == NULL) return -ENOMEM;
     *prepared = (rws_prepared){
-        .lender = {.release = release, .retain = retain},
+        .lender = {&prepared_ops},
         .len = (uint32_t)len,
         .opcode = (uint8_t)opcode,
         .header_len = (uint8_t)header,

@@ -124,12 +124,12 @@ Test(engine_payload, lives_until_its_last_holder)
     rws__payload_complete(payload);
     rws__lender *first = rws__payload_lend(payload), *second = rws__payload_lend(payload);
     cr_assert_not_null(first);
-    cr_assert_not(first->for_this_turn);
+    cr_assert_not(first->ops->for_this_turn);
     rws__payload_release(payload);
-    first->release(first);
+    rws__lender_release(first);
     cr_assert_gt(pool.slab.used_bytes, 0);
     holds_the_stream(payload);
-    second->release(second);
+    rws__lender_release(second);
     end();
 }
 
@@ -172,15 +172,15 @@ Test(engine_payload, lends_a_quarter_of_the_addresses)
     cr_assert_eq(held[count]->refs, 1);
     rws__lender *again = rws__payload_lend(held[0]);
     cr_assert_not_null(again, "it takes no more addresses");
-    again->release(again);
-    loans[0]->release(loans[0]);
+    rws__lender_release(again);
+    rws__lender_release(loans[0]);
     cr_assert_null(rws__payload_lend(held[count]), "a holder still has the block");
     rws__payload_release(held[0]);
     loans[0] = rws__payload_lend(held[count]);
     cr_assert_not_null(loans[0]);
-    loans[0]->release(loans[0]);
+    rws__lender_release(loans[0]);
     for (size_t i = 1; i < count; i++)
-        loans[i]->release(loans[i]);
+        rws__lender_release(loans[i]);
     for (size_t i = 1; i <= count; i++)
         rws__payload_release(held[i]);
     cr_assert_eq(pool.lent_bytes, 0);

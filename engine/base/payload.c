@@ -62,6 +62,8 @@ static void retain(rws__lender *lender)
     ((rws__payload *)lender)->refs++;
 }
 
+static const rws__lender_ops payload_ops = {.release = release, .retain = retain};
+
 /* What `bytes` of a payload cost: pages, but no more than its block. */
 static size_t cost(const rws__payload *payload, size_t bytes)
 {
@@ -88,7 +90,7 @@ static rws__payload *take(rws__pool *pool, size_t bytes)
     if (payload == NULL) return NULL;
     size_t block = rws__slab_block_bytes(&pool->slab, payload);
     *payload = (rws__payload){
-        .lender = {.release = release, .retain = retain},
+        .lender = {&payload_ops},
         .pool = pool,
         .capacity = (uint32_t)(block - offsetof(rws__payload, data)),
         .refs = 1,

@@ -42,6 +42,7 @@ typedef struct rws__payload {
     uint32_t charged;
     uint32_t refs : 31;
     uint32_t lent : 1; /* to a send queue, now or before */
+    uint64_t unused[2]; /* so that the data begins on a cache line */
     uint8_t room[RWS__PAYLOAD_ROOM];
     uint8_t data[];
 } rws__payload;
