@@ -252,7 +252,7 @@ static void release_cold(rws_conn *conn)
     rws__shard *shard = conn->shard;
     rws__conn_cold *cold = &shard->cold[conn->slot];
     RWS_ASSERT(cold->kernel_loan == NULL);
-    if (cold->subprotocol != NULL) rws__pool_give(&shard->partial, cold->subprotocol);
+    if (cold->subprotocol != NULL) rws__pool_give(shard->partial, cold->subprotocol);
     if (cold->dial != NULL) rws__dial_free(shard->config, cold->dial);
     memset(cold, 0, sizeof *cold);
     conn->has_cold = false;
@@ -265,7 +265,7 @@ void rws__conn_try_release(rws_conn *conn)
     rws__sendq_clear(&conn->sendq, &shard->send_slab);
     rws__payload_release(conn->assembly);
     rws__payload_release(conn->stalled);
-    if (conn->decoder.stash != NULL) rws__pool_give(&shard->partial, conn->decoder.stash);
+    if (conn->decoder.stash != NULL) rws__pool_give(shard->partial, conn->decoder.stash);
     if (conn->has_cold) release_cold(conn);
     rws__timer_clear(&shard->wheel, &conn->timer);
     rws__conn_enter(conn, RWS__CONN_FREE);

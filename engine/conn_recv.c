@@ -63,7 +63,7 @@ static bool wants_direct(const rws_conn *conn)
 static size_t within_budget(rws_conn *conn, size_t came, size_t want)
 {
     rws__shard *shard = conn->shard;
-    const rws__pool *pool = &shard->partial;
+    const rws__pool *pool = shard->partial;
     /* What its last receive asked for and did not bring is charged already. */
     size_t charged = conn->assembly != NULL ? conn->assembly->charged : 0;
     size_t others = pool->charged_bytes - charged;
@@ -83,7 +83,7 @@ static size_t choose_ask(const rws_conn *conn, size_t came, size_t left)
 {
     size_t step = 3 * came;
     if (conn->flows) {
-        if (rws__pool_has_plenty(&conn->shard->partial, left)) return left;
+        if (rws__pool_has_plenty(conn->shard->partial, left)) return left;
         if (step < DIRECT_STEP_BYTES) step = DIRECT_STEP_BYTES;
     } else if (came < TRICKLE_BYTES) {
         step = TRICKLE_BYTES - came;
@@ -100,7 +100,7 @@ static int arm_direct(rws_conn *conn, uint64_t user_data)
     size_t ask = within_budget(conn, came, choose_ask(conn, came, left));
     if (ask == 0) return -EBUSY;
     if (shard->direct_bytes > 0 && shard->direct_bytes + ask > DIRECT_TURN_BYTES) return -EAGAIN;
-    int res = rws__payload_reserve(&conn->assembly, &shard->partial, came + ask,
+    int res = rws__payload_reserve(&conn->assembly, shard->partial, came + ask,
                                    conn->flows ? came + left : 0);
     if (res == 0) res = rws__payload_charge(conn->assembly, came + ask);
     if (res != 0) return res;
@@ -186,7 +186,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
         size_t expected = conn->flows ? had + event->len + (size_t)conn->decoder.frame_left : 0;
         if (expected < 2 * had) expected = 2 * had;
         if (expected < TRICKLE_BYTES) expected = TRICKLE_BYTES;
-        if (rws__payload_append(&conn->assembly, &conn->shard->partial, event->data, event->len,
+        if (rws__payload_append(&conn->assembly, conn->shard->partial, event->data, event->len,
                                 expected) != 0) {
             rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
             return;
@@ -211,14 +211,14 @@ static void on_data(rws_conn *conn, const rws__event *event)
 /* The stash exists only while a header or control frame is cut. */
 static bool give_stash(rws_conn *conn)
 {
-    conn->decoder.stash = rws__pool_take(&conn->shard->partial, RWS__STASH_BYTES);
+    conn->decoder.stash = rws__pool_take(conn->shard->partial, RWS__STASH_BYTES);
     return conn->decoder.stash != NULL;
 }
 
 static void take_stash_back(rws_conn *conn)
 {
     if (conn->decoder.stash == NULL || !rws__decoder_stash_is_free(&conn->decoder)) return;
-    rws__pool_give(&conn->shard->partial, conn->decoder.stash);
+    rws__pool_give(conn->shard->partial, conn->decoder.stash);
     conn->decoder.stash = NULL;
 }
 
@@ -250,7 +250,7 @@ static void stall(rws_conn *conn, const uint8_t *data, size_t len)
 {
     if (len == 0) return;
     size_t had = conn->stalled != NULL ? conn->stalled->len : 0;
-    if (rws__payload_append(&conn->stalled, &conn->shard->partial, data, len, 2 * had) != 0)
+    if (rws__payload_append(&conn->stalled, conn->shard->partial, data, len, 2 * had) != 0)
         rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
 }
 

@@ -42,7 +42,7 @@ static void refuse_text(rws_conn *conn, int status, const char *text)
 static int keep_subprotocol(rws_conn *conn, rws_span name)
 {
     if (name.len == 0) return 0;
-    char *copy = rws__pool_take(&conn->shard->partial, name.len + 1);
+    char *copy = rws__pool_take(conn->shard->partial, name.len + 1);
     if (copy == NULL) return -ENOMEM;
     memcpy(copy, name.data, name.len);
     copy[name.len] = '\0';
@@ -189,7 +189,7 @@ static void on_head(rws_conn *conn, uint8_t *data, size_t len)
 void rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
 {
     size_t bytes_max = conn->shard->config->handshake_bytes_max;
-    rws__pool *pool = &conn->shard->partial;
+    rws__pool *pool = conn->shard->partial;
     uint8_t *head = data;
     size_t have = len, taken = 0;
     if (conn->assembly != NULL) {

@@ -194,6 +194,7 @@ static int set_send_buffer(rws__config *config, int bytes, rws_error *error)
 #define COMMON_OPTIONS()                                                                           \
     do {                                                                                           \
         NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
+        NUMBER(retained_bytes_max, 16u << 20, 1, 1ull << 38);                                      \
         NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
         NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
         NUMBER(low_watermark_bytes, low_standard(config), 1, 1ull << 31);                          \

@@ -38,7 +38,8 @@ int rws__shard_init(rws__shard *shard, rws__group *group, const rws__config *con
     shard->headers = rws__alloc(&config->env, (config->headers_max + 1) * sizeof(rws__http_header));
     if (shard->conns == NULL || shard->cold == NULL || shard->free_slots == NULL ||
         shard->quiet.conns == NULL || shard->headers == NULL ||
-        rws__pool_init(&shard->partial, config->partial_bytes_max) != 0 ||
+        rws__pool_create(&shard->partial, &config->env, config->partial_bytes_max,
+                         config->retained_bytes_max) != 0 ||
         rws__slab_init(&shard->send_slab, config->send_pool_bytes_max) != 0)
         return rws__fail(error, -ENOMEM, "no memory for the pools of shard %u", index);
     int res = rws__mailbox_init(&shard->mailbox, &config->env);
@@ -53,7 +54,7 @@ void rws__shard_deinit(rws__shard *shard)
     if (shard->config == NULL) return;
     rws__mailbox_deinit(&shard->mailbox);
     if (shard->listener.fd >= 0) close(shard->listener.fd);
-    rws__pool_deinit(&shard->partial);
+    rws__pool_close(shard->partial);
     rws__slab_deinit(&shard->send_slab);
     rws__pages_release(shard->conns, shard->slots_max * sizeof(rws_conn));
     rws__pages_release(shard->cold, shard->slots_max * sizeof(rws__conn_cold));
@@ -405,8 +406,8 @@ static void arm_wake(rws__shard *shard)
 static void check_budget(rws__shard *shard)
 {
     if (shard->budget_waiters == 0) return;
-    size_t max = shard->partial.budget_bytes;
-    bool enough = shard->partial.charged_bytes <= max - max / 8;
+    size_t max = shard->partial->budget_bytes;
+    bool enough = shard->partial->charged_bytes <= max - max / 8;
     const rws_conn *holder = shard->budget_holder;
     bool held = holder != NULL && holder->state == RWS__CONN_OPEN && holder->assembly != NULL;
     if (held && !enough) return;
@@ -483,6 +484,7 @@ int rws__shard_run(rws__shard *shard)
         /* Quiet sends that are left over, because not all could be submitted, may end without a
          * completion to wait for. */
         shard->refused = shard->quiet.count > 0;
+        rws__pool_collect(shard->partial);
         pump_dirty(shard);
         rws__listener_pump(shard);
         arm_tick(shard);

@@ -62,7 +62,7 @@ struct rws__shard {
     size_t direct_bytes; /* asked for by direct receives of this turn */
     rws__quiet_list quiet;
     rws__slab send_slab;
-    rws__pool partial; /* messages and heads that have not come whole */
+    rws__pool *partial; /* messages and heads that have not come whole; retained messages */
     rws__delivery delivery;
     rws__wheel wheel;
     uint64_t tick_armed_ms; /* when the earliest timeout in the ring fires; 0: none */

@@ -223,7 +223,7 @@ static void fail_at_answer(failure failure)
         break;
     case ANSWER_TIMEOUT: world_advance(&w, 1100); break;
     case NO_MEMORY:
-        while (rws__slab_take(&w.shard->partial.slab, 256) != NULL)
+        while (rws__slab_take(&w.shard->partial->slab, 256) != NULL)
             continue;
         world_feed(&w, FILE_INDEX, "HTTP/1.1 101 ", 13);
         break;
@@ -245,8 +245,8 @@ static void check_failure(failure failure)
     world_log_is(&w, expected, context);
     cr_expect_eq(w.shard->slots_used, 0, "%s", context);
     if (failure == NO_MEMORY) { /* what the test took itself */
-        rws__pool_deinit(&w.shard->partial);
-        cr_assert_eq(rws__pool_init(&w.shard->partial, 65536), 0);
+        rws__pool_deinit(w.shard->partial);
+        cr_assert_eq(rws__pool_init(w.shard->partial, 65536), 0);
     }
     world_end(&w);
     cr_expect_eq(w.closes, 0);

@@ -83,7 +83,7 @@ static void echoes_are_sent(uint32_t file, uint8_t opcode, size_t len, size_t co
 static void nothing_is_held(void)
 {
     cr_expect_eq(w.ring->buffers_out, 0);
-    cr_expect_eq(w.shard->partial.slab.used_bytes, 0);
+    cr_expect_eq(w.shard->partial->slab.used_bytes, 0);
     cr_expect_eq(w.shard->send_slab.used_bytes, 0);
 }
 
@@ -155,7 +155,7 @@ Test(engine_lend, sends_a_message_from_the_two_buffers_in_which_it_lies)
         script_op *op = script_find(w.ring, SCRIPT_SEND_QUIET, file);
         cr_assert_not_null(op);
         cr_assert_eq(op->len, 4100, "header and payload in one piece");
-        cr_assert_eq(w.shard->partial.slab.used_bytes, 0);
+        cr_assert_eq(w.shard->partial->slab.used_bytes, 0);
         if (full) script_complete(w.ring, op, 3, 0); /* the rest is copied */
         world_turn(&w);
         cr_assert_eq(w.ring->buffers_out, 0, "cut at %zu", cut);
@@ -386,8 +386,8 @@ Test(engine_lend, takes_the_loan_back_from_a_receiver_that_is_cut_off)
     feed_bytes frame = world_long_frame(300000);
     world_feed_pieces(&w, second, &frame, 100000);
     world_turns(&w, 2);
-    cr_assert_gt(w.shard->partial.slab.used_bytes, 0);
-    cr_assert_eq(w.shard->partial.charged_bytes, 0, "it is whole");
+    cr_assert_gt(w.shard->partial->slab.used_bytes, 0);
+    cr_assert_eq(w.shard->partial->charged_bytes, 0, "it is whole");
     rws_conn_abort(world_conn(&w, first));
     w.ring->manual = 0;
     script_op *op = script_find(w.ring, SCRIPT_SEND, second);

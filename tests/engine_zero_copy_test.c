@@ -282,7 +282,7 @@ Test(engine_zero_copy, echoes_every_size_in_every_piece)
         uint8_t *bytes = numbers(size);
         cr_assert_arr_eq(w.ring->wire[file].data + w.ring->wire[file].len - size, bytes, size);
         free(bytes);
-        cr_expect_eq(w.shard->partial.slab.used_bytes, 0);
+        cr_expect_eq(w.shard->partial->slab.used_bytes, 0);
         end();
     }
 }
@@ -311,14 +311,14 @@ Test(engine_zero_copy, keeps_an_echo_until_the_notification)
     world_turn(&w);
     complete_all(file);
     cr_assert_eq(w.shard->send_slab.used_bytes, 0, "the queue is empty");
-    cr_assert_gt(w.shard->partial.slab.used_bytes, 0, "the kernel has the payload");
-    cr_assert_eq(w.shard->partial.charged_bytes, 0);
+    cr_assert_gt(w.shard->partial->slab.used_bytes, 0, "the kernel has the payload");
+    cr_assert_eq(w.shard->partial->charged_bytes, 0);
     /* The next messages come while it has it, and are other memory. */
     feed_message(file, LARGE + 1, 40000);
     feed_message(file, LARGE + 2, 40000);
     world_turns(&w, 3);
     notify(file, false);
-    cr_assert_eq(w.shard->partial.slab.used_bytes, 0);
+    cr_assert_eq(w.shard->partial->slab.used_bytes, 0);
     cr_assert_str_eq(world_sent(&w, file), "binary:100000 binary:100001 binary:100002 ");
     cr_assert_eq(zero_copies(), 1);
     end();
@@ -749,11 +749,11 @@ Test(engine_zero_copy, lends_one_message_for_many_sends)
     world_turns(&w, 3);
     complete_all(files[2]);
     notify(files[2], true);
-    cr_assert_gt(w.shard->partial.slab.used_bytes, 0);
+    cr_assert_gt(w.shard->partial->slab.used_bytes, 0);
     notify(files[4], false);
     notify(files[1], true);
     world_turns(&w, 3);
-    cr_assert_eq(w.shard->partial.slab.used_bytes, 0);
+    cr_assert_eq(w.shard->partial->slab.used_bytes, 0);
     for (size_t n = 1; n < COUNT(files); n++)
         cr_assert_str_eq(world_sent(&w, files[n]), "binary:100000 ", "file %u", files[n]);
     end();

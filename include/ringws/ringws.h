@@ -147,6 +147,9 @@ typedef struct rws_server_options {
      * nothing that comes meanwhile waits for a thread to wake up; it keeps its CPU 100 % busy while
      * it polls, so there should be one for each shard. UINT64_MAX: it never sleeps. */
     uint64_t busy_wait_us;
+    size_t retained_bytes_max; /* (0) 16 MiB per shard, or a quarter of the addresses that
+                                  partial_bytes_max reserves: received messages that the program
+                                  holds where they are */
 } rws_server_options;
 
 #define RWS_SERVER_OPTIONS_DEFAULT                                                                 \
@@ -455,7 +458,8 @@ typedef struct rws_client_options {
     rws_log_fn log;
     void *log_user;
     void *user;
-    uint64_t busy_wait_us; /* as a server's */
+    uint64_t busy_wait_us;     /* as a server's */
+    size_t retained_bytes_max; /* (0) as a server's */
 } rws_client_options;
 
 #define RWS_CLIENT_OPTIONS_DEFAULT                                                                 \

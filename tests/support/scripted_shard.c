@@ -213,10 +213,10 @@ static void check_nothing_is_left(const world *w)
     cr_expect_eq(w->shard->slots_used, 0, "%u slots are in use", w->shard->slots_used);
     cr_expect_eq(w->shard->send_slab.used_bytes, 0, "%zu bytes of the send slab are in use",
                  w->shard->send_slab.used_bytes);
-    cr_expect_eq(w->shard->partial.slab.used_bytes, 0, "%zu bytes of the partial pool are in use",
-                 w->shard->partial.slab.used_bytes);
-    cr_expect_eq(w->shard->partial.charged_bytes, 0, "%zu bytes are charged to the budget",
-                 w->shard->partial.charged_bytes);
+    cr_expect_eq(w->shard->partial->slab.used_bytes, 0, "%zu bytes of the partial pool are in use",
+                 w->shard->partial->slab.used_bytes);
+    cr_expect_eq(w->shard->partial->charged_bytes, 0, "%zu bytes are charged to the budget",
+                 w->shard->partial->charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->budget_waiters, 0);
     cr_expect_eq(w->ring->slept, 0, "it waited and nobody would have woken it");
