@@ -163,8 +163,6 @@ void rws__conn_arm_recv(rws_conn *conn);
 void rws__conn_on_eof(rws_conn *conn);
 
 /* conn_send.c */
-/* Whether a program may send this as a message. */
-bool rws__may_send(rws_opcode opcode, const void *data, size_t len);
 int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len);
 /* `more`: a notification follows. */
 void rws__conn_on_send(rws_conn *conn, int32_t res, bool more);

@@ -10,6 +10,7 @@
  */
 #include "engine/conn.h"
 #include "engine/dialer.h"
+#include "engine/message.h"
 #include "engine/op.h"
 #include "engine/shard.h"
 #include "codec/close.h"
@@ -38,8 +39,6 @@
 #define DIRECT_TURN_BYTES 524288u
 /* What a payload costs beyond its bytes, at most: its head, and the rest of a page. */
 #define PAYLOAD_COST_BYTES 8192u
-/* Smaller messages are cheaper to copy than to lend. */
-#define LEND_BYTES_MIN 4096u
 
 /* ---- arming ---- */
 
@@ -142,25 +141,37 @@ void rws__conn_arm_recv(rws_conn *conn)
 
 /* ---- events ---- */
 
-/* Give a message to the program; `payload`: where it lies, or NULL. */
-static void deliver(rws_conn *conn, uint8_t opcode, uint8_t *data, size_t len,
-                    rws__payload *payload)
+/* Give a message to the program. */
+static void deliver(rws_conn *conn, const rws_message *message)
 {
     rws__shard *shard = conn->shard;
     const rws__config *config = shard->config;
     rws__count(&shard->counters.messages_received, 1);
     if (config->handler.on_message == NULL) return;
-    if (len >= LEND_BYTES_MIN) {
-        shard->delivery.data = data;
-        shard->delivery.len = len;
-        shard->delivery.payload = payload;
-        shard->delivery.framed_opcode = 0;
-    }
-    int res = config->handler.on_message(conn, (rws_opcode)opcode, data, len, config->user);
-    shard->delivery.data = NULL;
+    int res = config->handler.on_message(conn, message, config->user);
     /* One that closed it already has said with which code. */
     if (res < 0 && conn->state == RWS__CONN_OPEN)
         rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
+}
+
+/* It lies in memory that is used again afterwards. */
+static void deliver_received(rws_conn *conn, const rws__event *event)
+{
+    rws__received message = {
+        .head = rws__message_head(RWS__MESSAGE_RECEIVED, event->opcode, event->len),
+        .data = event->data,
+        .pool = conn->shard->partial,
+    };
+    deliver(conn, &message.head);
+}
+
+/* It lies in memory of its own; *taken*. */
+static void deliver_payload(rws_conn *conn, rws__payload *payload, uint8_t opcode)
+{
+    rws__payload_complete(payload);
+    rws__message_from_payload(payload, opcode);
+    deliver(conn, &payload->head);
+    rws__payload_end_delivery(payload);
 }
 
 static bool is_in_assembly(const rws_conn *conn, const uint8_t *data)
@@ -176,7 +187,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
     if (conn->state != RWS__CONN_OPEN) return; /* after our close frame data is dropped */
     bool in_place = is_in_assembly(conn, event->data);
     if (event->message_first && event->message_last && !in_place) {
-        deliver(conn, event->opcode, event->data, event->len, NULL);
+        deliver_received(conn, event);
         return;
     }
     if (in_place) {
@@ -203,9 +214,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
     }
     rws__payload *message = conn->assembly;
     conn->assembly = NULL;
-    rws__payload_complete(message);
-    deliver(conn, event->opcode, message->data, message->len, message);
-    rws__payload_release(message);
+    deliver_payload(conn, message, event->opcode);
 }
 
 /* The stash exists only while a header or control frame is cut. */

@@ -8,8 +8,8 @@
 #include "engine/base/assert.h"
 #include "engine/conn.h"
 #include "engine/dialer.h"
+#include "engine/message.h"
 #include "engine/op.h"
-#include "engine/prepared.h"
 #include "engine/shard.h"
 #include "codec/frame.h"
 #include "codec/mask.h"
@@ -21,11 +21,14 @@
 #define QUIET_MAX 262144u
 /* Control frames may go over send_queue_bytes_max by this much; reading has stopped long before. */
 #define CONTROL_RESERVE 65536u
-/* Smaller prepared messages are copied: that touches no more cache lines than a loan. */
-#define LEND_PREPARED_BYTES_MIN        256u
-#define LEND_PREPARED_BEHIND_BYTES_MIN 16384u
-/* Keeps a frame within a chunk's 32-bit counts. */
-#define FRAME_BYTES_MAX 0x7FF00000u
+/* Smaller messages that are only there until on_message returns are cheaper to copy than to lend.
+ */
+#define LEND_BYTES_MIN 4096u
+/* Those that are held have many receivers, so that copies would cost more; but smaller frames are
+ * copied: that touches no more cache lines than a loan. */
+#define LEND_HELD_BYTES_MIN 256u
+/* Behind others a frame is copied to them, so that all leave with one send. */
+#define LEND_BEHIND_BYTES_MIN 16384u
 
 /* Something was queued. */
 static void queued(rws_conn *conn)
@@ -82,88 +85,105 @@ static int admit(rws_conn *conn, size_t len)
     return RWS_E_BACKLOG;
 }
 
-/* Queue what `lender` lends (*taken*). 0, or -ENOMEM with the loan given back. */
-static int queue_loan(rws_conn *conn, const uint8_t *data, size_t bytes, rws__lender *lender)
+/* Queue what `lender` lends (*taken*). False: there is no memory, and the loan is given back. */
+static bool queue_loan(rws_conn *conn, const uint8_t *data, size_t bytes, rws__lender *lender)
 {
     if (!rws__sendq_lend(&conn->sendq, &conn->shard->send_slab, data, bytes, lender)) {
         rws__lender_release(lender);
-        return -ENOMEM;
+        return false;
     }
     queued(conn);
-    return 0;
-}
-
-/* Whoever keeps the message in on_message, for one more loan; NULL: it has to be copied. */
-static rws__lender *find_lender(rws_conn *conn, size_t header)
-{
-    const rws__delivery *delivery = &conn->shard->delivery;
-    if (delivery->payload != NULL) return rws__payload_lend(delivery->payload);
-    /* A buffer is lent for this turn only: the next send has to be this one. */
-    if (delivery->buffer == NULL || conn->sendq.bytes > 0 || conn->send_mode != RWS__SEND_IDLE ||
-        conn->send_blocked)
-        return NULL;
-    /* It may have come behind a request that was kept. */
-    if (delivery->data < delivery->buffer || delivery->data >= delivery->buffer_end) return NULL;
-    /* The header goes where the client's was, which is longer by its masking key; but part of that
-     * may have come in another buffer. */
-    if (delivery->data < delivery->buffer + header) return NULL;
-    return rws__ring_lend(conn->shard->ring, delivery->data - header, header + delivery->len);
-}
-
-/* Send the message in on_message from where it lies. False: it has to be copied. */
-static bool lend_delivery(rws_conn *conn, rws_opcode opcode, size_t len)
-{
-    rws__shard *shard = conn->shard;
-    rws__delivery *delivery = &shard->delivery;
-    if (len != delivery->len || shard->config->role != RWS_SERVER) return false;
-    if (delivery->framed_opcode != 0 && delivery->framed_opcode != opcode) return false;
-    rws__frame frame = {.payload_len = len, .opcode = (uint8_t)opcode, .fin = true};
-    size_t header = rws__frame_header_len(len, false);
-    rws__lender *lender = find_lender(conn, header);
-    if (lender == NULL) return false;
-    uint8_t *begin = delivery->data - header;
-    if (queue_loan(conn, begin, header + len, lender) != 0) return false;
-    /* Those who were lent it before send the same bytes. */
-    if (delivery->framed_opcode == 0) rws__frame_write(begin, &frame);
-    delivery->framed_opcode = (uint8_t)opcode;
     return true;
 }
 
-bool rws__may_send(rws_opcode opcode, const void *data, size_t len)
+/* The lender of a message in a provided buffer, which is lent for this turn only: the next send has
+ * to be this one. */
+static rws__lender *lend_received(rws_conn *conn, rws__received *message, const uint8_t **frame)
 {
-    return (opcode == RWS_TEXT || opcode == RWS_BINARY) && (data != NULL || len == 0) &&
-           len <= FRAME_BYTES_MAX;
+    const rws__delivery *delivery = &conn->shard->delivery;
+    if (message->head.len < LEND_BYTES_MIN || delivery->buffer == NULL || conn->sendq.bytes > 0 ||
+        conn->send_mode != RWS__SEND_IDLE || conn->send_blocked)
+        return NULL;
+    /* It may have come behind a request that was kept. */
+    if (message->data < delivery->buffer || message->data >= delivery->buffer_end) return NULL;
+    /* The header goes where the client's was, which is longer by its masking key; but part of that
+     * may have come in another buffer. */
+    size_t header = rws__frame_header_len(message->head.len, false);
+    if (message->data < delivery->buffer + header) return NULL;
+    uint8_t *begin = message->data - header;
+    rws__lender *lender = rws__ring_lend(conn->shard->ring, begin, header + message->head.len);
+    if (lender == NULL) return NULL;
+    /* Those who were lent it before send the same bytes. */
+    if (message->head.header_len == 0) {
+        rws__frame head = {
+            .payload_len = message->head.len, .opcode = message->head.opcode, .fin = true};
+        message->head.header_len = (uint8_t)rws__frame_write(begin, &head);
+    }
+    *frame = begin;
+    return lender;
+}
+
+/* The lender of a message in memory of its own. */
+static rws__lender *lend_lasting(const rws_conn *conn, const rws_message *message,
+                                 const uint8_t **frame)
+{
+    size_t bytes = rws__message_frame(message, frame);
+    if (rws__message_is_held(message)) {
+        if (bytes < LEND_HELD_BYTES_MIN) return NULL;
+        if (conn->sendq.bytes > 0 && bytes < LEND_BEHIND_BYTES_MIN) return NULL;
+    } else if (message->len < LEND_BYTES_MIN) {
+        return NULL;
+    }
+    return rws__message_lend(message, conn->shard->partial);
+}
+
+/* Queue a message to be sent from where it lies. False: it has to be copied. */
+__attribute__((noinline)) static bool lend_message(rws_conn *conn, const rws_message *message)
+{
+    const uint8_t *frame;
+    rws__lender *lender = message->form == RWS__MESSAGE_RECEIVED
+                              ? lend_received(conn, (rws__received *)message, &frame)
+                              : lend_lasting(conn, message, &frame);
+    if (lender == NULL) return false;
+    size_t bytes = message->header_len + (size_t)message->len;
+    return queue_loan(conn, frame, bytes, lender);
+}
+
+/* Whether a message of `len` bytes may be queued now. 0, RWS_E_STATE or RWS_E_BACKLOG. */
+static int may_queue(rws_conn *conn, size_t len)
+{
+    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
+    return admit(conn, len);
+}
+
+static int queue_message(rws_conn *conn, uint8_t opcode, const void *data, size_t len)
+{
+    int res = rws__conn_queue_frame(conn, opcode, true, data, len);
+    if (res == 0) rws__count(&conn->shard->counters.messages_sent, 1);
+    return res;
 }
 
 int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
 {
     if (!rws__may_send(opcode, data, len)) return RWS_E_ARGUMENT;
-    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
-    int res = admit(conn, len);
-    if (res != 0) return res;
-    bool lent =
-        data != NULL && data == conn->shard->delivery.data && lend_delivery(conn, opcode, len);
-    if (!lent) res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len);
-    if (res == 0) rws__count(&conn->shard->counters.messages_sent, 1);
-    return res;
+    int res = may_queue(conn, len);
+    return res != 0 ? res : queue_message(conn, (uint8_t)opcode, data, len);
 }
 
-int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared)
+int rws_conn_send_message(rws_conn *conn, const rws_message *message)
 {
-    rws__shard *shard = conn->shard;
-    size_t bytes = prepared->header_len + prepared->len;
-    /* Behind others it is copied to them, so that all leave with one send. */
-    bool copied = bytes < LEND_PREPARED_BYTES_MIN ||
-                  (conn->sendq.bytes > 0 && bytes < LEND_PREPARED_BEHIND_BYTES_MIN);
-    if (copied || shard->config->role != RWS_SERVER)
-        return rws_conn_send(conn, (rws_opcode)prepared->opcode,
-                             prepared->frame + prepared->header_len, prepared->len);
-    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
-    int res = admit(conn, prepared->len);
+    /* A constant may have been compiled with a newer header. */
+    if (message == NULL || message->layout != RWS_MESSAGE_LAYOUT) return RWS_E_ARGUMENT;
+    size_t len = message->len;
+    int res = may_queue(conn, len);
     if (res != 0) return res;
-    res = queue_loan(conn, prepared->frame, bytes, rws__prepared_lend(prepared));
-    if (res == 0) rws__count(&shard->counters.messages_sent, 1);
-    return res;
+    /* A client masks every frame by itself, which is a copy. */
+    if (len > RWS__FRAME_CONTROL_MAX && conn->shard->config->role == RWS_SERVER &&
+        lend_message(conn, message)) {
+        rws__count(&conn->shard->counters.messages_sent, 1);
+        return 0;
+    }
+    return queue_message(conn, message->opcode, rws__message_data(message), len);
 }
 
 int rws_conn_send_text(rws_conn *conn, const char *text, size_t len)
@@ -186,7 +206,7 @@ static int send_control(rws_conn *conn, rws_opcode opcode, const void *data, siz
 
 int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, const void *data, size_t len)
 {
-    if ((data == NULL && len > 0) || len > FRAME_BYTES_MAX) return RWS_E_ARGUMENT;
+    if ((data == NULL && len > 0) || len > RWS__MESSAGE_BYTES_MAX) return RWS_E_ARGUMENT;
     if (conn->state != RWS__CONN_OPEN) return RWS_E_STATE;
     switch (opcode) {
     case RWS_PING:

@@ -108,7 +108,7 @@ static void abandon_conns(rws__shard *shard)
         }
         rws__conn_finish(conn, RWS_CLOSE_ABNORMAL, none, RWS_CLOSED_BY_US, RWS__DRAIN_CANCEL);
         if (conn->install_fd >= 0) close(conn->install_fd);
-        /* What lends (buffers, prepared messages) outlives neither the ring nor the queue. No send
+        /* What lends (buffers, messages) outlives neither the ring nor the queue. No send
          * goes on: with DEFER_TASKRUN that needs this thread in the kernel. */
         rws__sendq_clear(&conn->sendq, &shard->send_slab);
     }

@@ -30,14 +30,10 @@ typedef struct rws__quiet_list {
     uint32_t count, capacity;
 } rws__quiet_list;
 
-/* The large message that is in on_message: sent on as it is, it is lent instead of copied. */
+/* The bytes in provided buffers that are being read: a large message in them that is sent on as it
+ * is, is lent instead of copied. */
 typedef struct rws__delivery {
-    uint8_t *data; /* NULL: none */
-    size_t len;
-    rws__payload *payload; /* where it lies; NULL: in the provided buffer */
-    uint8_t framed_opcode; /* the opcode of the header that stands before it already, or 0 */
-    /* The bytes in provided buffers that are being read; NULL: none. */
-    const uint8_t *buffer, *buffer_end;
+    const uint8_t *buffer, *buffer_end; /* NULL: none */
 } rws__delivery;
 
 typedef struct rws__counters {

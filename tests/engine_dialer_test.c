@@ -15,7 +15,7 @@
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 /* The file that the first dialled socket gets in the table. */
-#define FILE_INDEX 100u
+#define FILE_INDEX WORLD_DIALLED
 
 static world w;
 
@@ -31,12 +31,7 @@ static void start(void)
 
 static int dial(const char *url, const char *subprotocols)
 {
-    rws__dial *dial;
-    int res = rws__dial_create(&dial, &w.group.config, url, subprotocols, (void *)7);
-    if (res != 0) return res;
-    dial->shard = w.shard;
-    rws__dial_post(dial, false);
-    return 0;
+    return world_dial(&w, url, subprotocols, (void *)7);
 }
 
 static void dial_and_pump(void)
@@ -45,24 +40,9 @@ static void dial_and_pump(void)
     world_pump(&w);
 }
 
-/* The answer to the request that was sent, with `lines` in it. */
 static void answer(const char *status, const char *lines, const char *behind)
 {
-    feed_bytes *wire = &w.ring->wire[FILE_INDEX];
-    feed_bytes_append(wire, "", 1);
-    char *at = strstr((char *)wire->data, "Sec-WebSocket-Key: ");
-    if (at == NULL) at = strstr((char *)wire->data, "sec-websocket-key: ");
-    cr_assert_not_null(at, "%s", (char *)wire->data);
-    char accept[RWS__ACCEPT_BYTES];
-    rws__handshake_accept(at + strlen("Sec-WebSocket-Key: "), accept);
-    wire->len = 0;
-    char text[1024];
-    int len = snprintf(text, sizeof text,
-                       "HTTP/1.1 %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                       "Sec-WebSocket-Accept: %.*s\r\n%s\r\n%s",
-                       status, RWS__ACCEPT_BYTES, accept, lines, behind);
-    world_feed(&w, FILE_INDEX, text, (size_t)len);
-    world_turns(&w, 2);
+    world_answer(&w, FILE_INDEX, status, lines, behind);
 }
 
 static uint32_t open_client(void)

@@ -9,7 +9,9 @@
 
 #include "codec/close.h"
 #include "codec/frame.h"
+#include "codec/handshake.h"
 #include "codec/mask.h"
+#include "engine/dialer.h"
 
 const char world_request[] = "GET /chat?room=7 HTTP/1.1\r\n"
                              "Host: localhost\r\n"
@@ -85,13 +87,12 @@ static void note_data(world *w, const char *what, uint32_t file, const void *dat
     note(w, "%s%u:%zu:%08x ", what, file, len, sum);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     world *w = user;
-    note_data(w, opcode == RWS_TEXT ? "text" : "binary", told(w, conn, "message"), data, len);
-    w->message = data;
-    w->message_len = len;
-    w->message_opcode = opcode;
+    note_data(w, rws_message_opcode(message) == RWS_TEXT ? "text" : "binary",
+              told(w, conn, "message"), rws_message_data(message), rws_message_len(message));
+    w->message = message;
     hook(w, conn, "message");
     return w->message_result;
 }
@@ -299,6 +300,45 @@ uint32_t world_open(world *w)
     cr_assert(w->open[file], "not open: %s", world_log(w));
     w->ring->wire[file].len = 0;
     return file;
+}
+
+int world_dial(world *w, const char *url, const char *subprotocols, void *dial_user)
+{
+    rws__dial *dial;
+    int res = rws__dial_create(&dial, &w->group.config, url, subprotocols, dial_user);
+    if (res != 0) return res;
+    dial->shard = w->shard;
+    rws__dial_post(dial, false);
+    return 0;
+}
+
+void world_answer(world *w, uint32_t file, const char *status, const char *lines,
+                  const char *behind)
+{
+    feed_bytes *wire = &w->ring->wire[file];
+    feed_bytes_append(wire, "", 1);
+    char *at = strstr((char *)wire->data, "Sec-WebSocket-Key: ");
+    if (at == NULL) at = strstr((char *)wire->data, "sec-websocket-key: ");
+    cr_assert_not_null(at, "%s", (char *)wire->data);
+    char accept[RWS__ACCEPT_BYTES];
+    rws__handshake_accept(at + strlen("Sec-WebSocket-Key: "), accept);
+    wire->len = 0;
+    char text[1024];
+    int len = snprintf(text, sizeof text,
+                       "HTTP/1.1 %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                       "Sec-WebSocket-Accept: %.*s\r\n%s\r\n%s",
+                       status, RWS__ACCEPT_BYTES, accept, lines, behind);
+    world_feed(w, file, text, (size_t)len);
+    world_turns(w, 2);
+}
+
+uint32_t world_open_client(world *w)
+{
+    cr_assert_eq(world_dial(w, "ws://127.0.0.1:9/", NULL, NULL), 0);
+    world_turns(w, 5);
+    world_answer(w, WORLD_DIALLED, "101 Switching Protocols", "", "");
+    cr_assert(w->open[WORLD_DIALLED], "not open: %s", world_log(w));
+    return WORLD_DIALLED;
 }
 
 rws_conn *world_conn(world *w, uint32_t file)
