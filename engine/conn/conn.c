@@ -207,11 +207,11 @@ static void on_released(rws__stream *stream)
     rws_conn *conn = (rws_conn *)stream;
     rws__conns *conns = rws__conn_table(conn);
     rws__payload_release(conn->assembly);
-    if (conn->decoder.stash != NULL) rws__pool_give(&conns->streams.partial, conn->decoder.stash);
+    if (conn->decoder.stash != NULL) rws__pool_give(conns->streams.partial, conn->decoder.stash);
     if (stream->has_cold) {
         rws__conn_cold *cold = rws__conn_cold_part(conn);
         RWS_ASSERT(cold->request == NULL);
-        if (cold->subprotocol != NULL) rws__pool_give(&conns->streams.partial, cold->subprotocol);
+        if (cold->subprotocol != NULL) rws__pool_give(conns->streams.partial, cold->subprotocol);
         if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
         if (cold->refused) conns->refused_count--;
     }

@@ -83,7 +83,7 @@ static const char *why_full(const rws__conns *conns)
 static int keep_subprotocol(rws_conn *conn, rws_span name)
 {
     if (name.len == 0) return 0;
-    char *copy = rws__pool_take(&conn->stream.streams->partial, name.len + 1);
+    char *copy = rws__pool_take(conn->stream.streams->partial, name.len + 1);
     if (copy == NULL) return -ENOMEM;
     memcpy(copy, name.data, name.len);
     copy[name.len] = '\0';
@@ -139,7 +139,7 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
 
 static void free_request(rws_request *request)
 {
-    rws__pool *pool = &request->conn->stream.streams->partial;
+    rws__pool *pool = request->conn->stream.streams->partial;
     if (request->headers != NULL) rws__pool_give(pool, request->headers);
     rws__payload_release(request->bytes);
     rws__pool_give(pool, request);
@@ -193,7 +193,7 @@ void rws__request_answer(rws_request *request, int decision)
 static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 {
     rws_conn *conn = request->conn;
-    rws__pool *pool = &conn->stream.streams->partial;
+    rws__pool *pool = conn->stream.streams->partial;
     const rws__http_head *old = &request->head;
     size_t headers = (old->headers_capacity + 1) * sizeof(rws__http_header);
     request->headers = rws__pool_take(pool, headers);
@@ -214,7 +214,7 @@ static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)
 {
     const rws__endpoint *endpoint = conn->endpoint;
-    rws_request *request = rws__pool_take(&conn->stream.streams->partial, sizeof(rws_request));
+    rws_request *request = rws__pool_take(conn->stream.streams->partial, sizeof(rws_request));
     if (request == NULL) {
         refuse_text(conn, 503, no_memory);
         return;
@@ -374,7 +374,7 @@ static size_t first_input(rws_conn *conn, uint8_t *data, size_t len)
     size_t head = scan(conn, data, len, head_bytes_max(conn), false);
     if (conn->state != RWS__CONN_UPGRADING) return len;
     if (head == 0) {
-        if (rws__payload_append(&conn->assembly, &conn->stream.streams->partial, data, len,
+        if (rws__payload_append(&conn->assembly, conn->stream.streams->partial, data, len,
                                 HEAD_USUAL) != 0)
             on_bad_head(conn, -ENOMEM);
         return len;
@@ -388,7 +388,7 @@ static size_t more_input(rws_conn *conn, const uint8_t *data, size_t len)
 {
     size_t bytes_max = head_bytes_max(conn), had = conn->assembly->len;
     size_t taken = bytes_max - had < len ? bytes_max - had : len;
-    if (rws__payload_append(&conn->assembly, &conn->stream.streams->partial, data, taken,
+    if (rws__payload_append(&conn->assembly, conn->stream.streams->partial, data, taken,
                             bytes_max) != 0) {
         on_bad_head(conn, -ENOMEM);
         return len;

@@ -127,6 +127,9 @@ static void release_across(rws__lender *lender)
     drop_reader(state);
 }
 
+static const rws__lender_ops buffer_ops = {.release = release_buffer, .for_this_turn = true};
+static const rws__lender_ops across_ops = {.release = release_across, .for_this_turn = true};
+
 static void use_buffers(rws__ring *ring, uint32_t count)
 {
     while (ring->buffers_in_use < count && ring->buffers_in_use < ring->buffers)
@@ -161,10 +164,8 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
     }
     io_uring_buf_ring_init(ring->buffer_ring);
     for (uint32_t i = 0; i < count; i++) {
-        ring->buffer_states[i].lender =
-            (rws__lender){.release = release_buffer, .for_this_turn = true};
-        ring->buffer_states[i].across =
-            (rws__lender){.release = release_across, .for_this_turn = true};
+        ring->buffer_states[i].lender.ops = &buffer_ops;
+        ring->buffer_states[i].across.ops = &across_ops;
         ring->buffer_states[i].ring = ring;
     }
     bool grows = (flags & RWS__PBUF_RING_INC) && count > INCREMENTAL_START;

@@ -135,8 +135,8 @@ static void arm(rws__listener *listener)
         arm_singles(listener);
     } else if (!listener->multishot_armed) {
         rws__loop *loop = loop_of(listener);
-        listener->multishot_armed = rws__ring_accept_multishot(loop->ring, listener->fd,
-                                                               accept_data(MULTISHOT_SLOT)) == 0;
+        listener->multishot_armed =
+            rws__ring_accept_multishot(loop->ring, listener->fd, accept_data(MULTISHOT_SLOT)) == 0;
         if (!listener->multishot_armed) loop->refused = true;
     }
 }

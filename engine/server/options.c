@@ -212,6 +212,7 @@ static int set_user_timeout(rws__config *config, uint32_t ms, rws_error *error)
 #define COMMON_OPTIONS()                                                                           \
     do {                                                                                           \
         NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
+        NUMBER(retained_bytes_max, 16u << 20, 1, 1ull << 38);                                      \
         NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
         NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
         NUMBER(low_watermark_bytes, low_standard(config), 1, 1ull << 31);                          \
@@ -347,6 +348,7 @@ void rws__config_arrange(rws__config *config)
     config->streams = (rws__streams_options){
         .send_pool_bytes_max = config->send_pool_bytes_max,
         .partial_bytes_max = config->partial_bytes_max,
+        .retained_bytes_max = config->retained_bytes_max,
         .send_timeout_ms = config->send_timeout_ms,
         .linger_timeout_ms = config->close_timeout_ms,
         .progress_bytes_per_s_min = SENDING_BYTES_PER_S_MIN,

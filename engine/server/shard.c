@@ -27,7 +27,7 @@ static bool is_drained(rws__shard *shard)
     return shard->listener.fd < 0 && shard->conns.streams.slots_used == 0;
 }
 
-static void on_flush(rws__loop *loop)
+static bool on_flush(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
     /* Quiet sends that are left over, because not all could be submitted, may end without a
@@ -37,12 +37,8 @@ static void on_flush(rws__loop *loop)
     rws__listener_pump(&shard->listener);
     /* After the flush, in which a message may have ended with nothing else to come. */
     rws__conns_check_budget(&shard->conns);
-}
-
-static bool is_busy(const rws__loop *loop)
-{
     /* Flushing may have given the last slot back, and then no completion will come. */
-    return rws__streams_are_busy(&shard_of(loop)->conns.streams) || is_drained(shard_of(loop));
+    return rws__streams_are_busy(&shard->conns.streams) || is_drained(shard);
 }
 
 static uint32_t on_completions(rws__loop *loop, const rws__cqe *cqes, uint32_t left)
@@ -77,7 +73,6 @@ static void on_deadline(rws__timer *timer, void *context)
 
 static const rws__loop_owner owner = {
     .on_flush = on_flush,
-    .is_busy = is_busy,
     .on_completions = on_completions,
     .on_settled = on_settled,
     .on_stop = on_stop,
