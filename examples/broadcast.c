@@ -3,6 +3,7 @@
  * callbacks run on one thread and the list needs no lock; with more shards, each keeps its own list
  * and rws_server_post() carries messages to the others.
  */
+#include <errno.h>
 #include <ringws/ringws.h>
 #include <signal.h>
 #include <stdint.h>
@@ -40,13 +41,17 @@ static void on_open(rws_conn *conn, void *user)
     r->members[r->count++] = conn;
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     (void)conn;
     const room *r = user;
+    /* Held, so that all members are sent it from one place in memory. */
+    rws_message *held = rws_message_retain(message);
+    if (!held) return -ENOMEM;
     for (size_t i = r->count; i-- > 0;)
-        if (rws_conn_send(r->members[i], opcode, data, len) == RWS_E_BACKLOG)
+        if (rws_conn_send_message(r->members[i], held) == RWS_E_BACKLOG)
             rws_conn_close(r->members[i], RWS_CLOSE_TRY_AGAIN_LATER, "too slow for this room");
+    rws_message_release(held);
     return 0;
 }
 

@@ -6,10 +6,10 @@
 
 static rws_server *server;
 
-static int echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int echo(rws_conn *conn, const rws_message *message, void *user)
 {
     (void)user;
-    return rws_conn_send(conn, opcode, data, len);
+    return rws_conn_send_message(conn, message);
 }
 
 static void interrupted(int number)

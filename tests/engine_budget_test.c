@@ -61,8 +61,8 @@ Test(engine_budget, stops_reading_when_the_budget_is_used_up)
         world_turns(&w, 3);
         if (script_find_recv(w.ring, file) == NULL) paused++;
     }
-    cr_assert_leq(w.shard->conns.streams.partial.charged_bytes,
-                  w.shard->conns.streams.partial.charged_bytes_max);
+    cr_assert_leq(w.shard->conns.streams.partial->charged_bytes,
+                  w.shard->conns.streams.partial->charged_bytes_max);
     cr_assert_gt(paused, 0);
     cr_assert_eq(waiters(), paused);
     w.log.len = 0;
@@ -108,7 +108,7 @@ Test(engine_budget, leaves_half_to_what_came)
     for (int n = 0; n < 64; n++)
         feed_cut(world_open(&w), 64u << 20, 20);
     world_turns(&w, 3);
-    const rws__pool *pool = &w.shard->conns.streams.partial;
+    const rws__pool *pool = w.shard->conns.streams.partial;
     cr_assert_leq(pool->charged_bytes, 64 * 1024,
                   "an announced length alone costs its peer nothing");
     for (int n = 0; n < 64; n++)
@@ -153,7 +153,7 @@ static void take_step(const budget_step *step, bool send_slab)
     uint32_t file = step->open ? world_open(&w) : world_accept(&w);
     w.log.len = 0;
     rws__slab *slab =
-        send_slab ? &w.shard->conns.streams.send_slab : &w.shard->conns.streams.partial.slab;
+        send_slab ? &w.shard->conns.streams.send_slab : &w.shard->conns.streams.partial->slab;
     world_use_up(slab);
     feed_bytes bytes = {0};
     if (step->first != 0)
@@ -193,13 +193,13 @@ Test(engine_budget, refuses_a_subprotocol_that_it_can_not_keep)
     world_start(&w, &options);
     w.subprotocol = "superchat";
     uint32_t file = world_accept(&w);
-    world_use_up(&w.shard->conns.streams.partial.slab);
+    world_use_up(&w.shard->conns.streams.partial->slab);
     world_feed(&w, file, world_request, strlen(world_request));
     world_turns(&w, 3);
     feed_bytes_append(&w.ring->wire[file], "", 1);
     cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
     world_log_is(&w, "", "refused");
-    world_give_back(&w.shard->conns.streams.partial.slab);
+    world_give_back(&w.shard->conns.streams.partial->slab);
     world_eof(&w, file);
     world_turns(&w, 3);
     world_open(&w);

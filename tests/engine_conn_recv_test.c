@@ -187,7 +187,7 @@ static void is_not_copied(world *self, rws_conn *conn, const char *what)
 {
     (void)conn;
     if (strcmp(what, "message") == 0)
-        cr_expect_eq(self->shard->conns.streams.partial.slab.used_bytes, 0);
+        cr_expect_eq(self->shard->conns.streams.partial->slab.used_bytes, 0);
 }
 
 /* The kernel fills the rest of one buffer and goes on in the next, which lies behind it. */
@@ -263,7 +263,7 @@ Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
         }
         world_frame(&w, file, RWS_TEXT, "small");
         world_log_is(&w, "text0:small ", "after large ones");
-        cr_assert_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
+        cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
         world_end(&w);
     }
 }

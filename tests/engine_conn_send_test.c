@@ -373,7 +373,7 @@ Test(engine_conn_send, refuses_to_send_once_it_is_closing)
 Test(engine_conn_send, reports_a_pool_that_is_used_up)
 {
     rws_server_options options = world_server_options();
-    options.send_pool_bytes_max = 65536;
+    options.send_pool_bytes_max = 262144;
     options.send_queue_bytes_max = 1u << 20;
     world_start(&w, &options);
     uint32_t file = world_open(&w);
@@ -381,7 +381,7 @@ Test(engine_conn_send, reports_a_pool_that_is_used_up)
     static const char data[40000], small[1000];
     cr_assert_eq(rws_conn_send_binary(conn, data, sizeof data), 0);
     int res = 0, sent = 0;
-    while (sent < 100 && (res = rws_conn_send_binary(conn, small, sizeof small)) == 0)
+    while (sent < 1000 && (res = rws_conn_send_binary(conn, small, sizeof small)) == 0)
         sent++;
     cr_assert_eq(res, -ENOMEM);
     world_turns(&w, 10);

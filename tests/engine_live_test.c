@@ -42,8 +42,9 @@ static void expect_frame(raw_client *client, uint8_t first, const char *payload)
 /* ---- addresses ---- */
 
 /* Answer with the peer's address and port. */
-static int tell_peer(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int tell_peer(rws_conn *conn, const rws_message *message, void *user)
 {
+    (void)message;
     union {
         struct sockaddr_storage storage;
         struct sockaddr_in in;
@@ -51,9 +52,6 @@ static int tell_peer(rws_conn *conn, rws_opcode opcode, const void *data, size_t
     } peer = {0};
     socklen_t peer_len = sizeof peer.storage;
     char text[INET6_ADDRSTRLEN] = "", answer[100];
-    (void)opcode;
-    (void)data;
-    (void)len;
     (void)user;
     int res = rws_conn_peer(conn, &peer.storage, &peer_len);
     unsigned port = 0;
@@ -247,16 +245,17 @@ Test(engine_live, a_port_serves_all_shards)
 
 static rws_conn *_Atomic paused_conn;
 
-static int echo_until_pause(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                            void *user)
+static int echo_until_pause(rws_conn *conn, const rws_message *message, void *user)
 {
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
     engine_server *server = user;
     atomic_fetch_add(&server->messages, 1);
     if (len == 5 && memcmp(data, "pause", 5) == 0) {
         rws_conn_pause(conn);
         atomic_store(&paused_conn, conn);
     }
-    return rws_conn_send(conn, opcode, data, len);
+    return rws_conn_send_message(conn, message);
 }
 
 static void resume(void *arg, bool cancelled)
@@ -380,10 +379,10 @@ Test(engine_live, control_frames_are_the_programs_if_it_wants_them)
 
 /* ---- a message in frames ---- */
 
-static int send_in_frames(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                          void *user)
+static int send_in_frames(rws_conn *conn, const rws_message *message, void *user)
 {
-    (void)opcode;
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
     (void)user;
     char large[126] = {0};
     cr_expect_eq(rws_conn_send_frame(conn, RWS_CONTINUATION, true, "x", 1), RWS_E_STATE);
@@ -432,10 +431,9 @@ Test(engine_live, frames_leave_in_their_order_and_out_of_order_is_refused)
 
 /* ---- ends that the program chooses ---- */
 
-static int end_it(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int end_it(rws_conn *conn, const rws_message *message, void *user)
 {
-    (void)opcode;
-    (void)len;
+    const void *data = rws_message_data(message);
     (void)user;
     switch (*(const char *)data) {
     case 'a': rws_conn_abort(conn); return 0;

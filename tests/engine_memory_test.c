@@ -165,10 +165,10 @@ Test(engine_memory, survives_every_failed_allocation_of_a_dial)
 
 /* ---- nothing is allocated while connections live ---- */
 
-static int echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int echo(rws_conn *conn, const rws_message *message, void *user)
 {
     (void)user;
-    return rws_conn_send(conn, opcode, data, len);
+    return rws_conn_send_message(conn, message);
 }
 
 static void exchange(raw_client *client, size_t len)

@@ -76,6 +76,7 @@ static const bound_case bound_cases[] = {
     ROW(partial_bytes_max, 1000, 1ull << 38),
     ROW(send_queue_bytes_max, 1024, 1ull << 33),
     ROW(send_pool_bytes_max, 65536, 1ull << 39),
+    ROW(retained_bytes_max, 1, 1ull << 38),
     ROW(high_watermark_bytes, 1, 1ull << 31),
     ROW(low_watermark_bytes, 1, 1ull << 31),
     ROW(handshake_timeout_ms, 1, DAY_MS),

@@ -45,11 +45,12 @@ static void on_open(rws_conn *conn, void *user)
     atomic_fetch_add(&own->opened, 1);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
     watch *own = user;
     (void)conn;
-    (void)opcode;
     pthread_mutex_lock(&own->lock);
     size_t used = strlen(own->text);
     if (used + len + 2 < sizeof own->text)

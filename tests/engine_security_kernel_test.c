@@ -265,13 +265,11 @@ Test(engine_security_kernel, a_killed_server_starts_again_at_once)
 
 /* ---- drain ---- */
 
-static int hold(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int hold(rws_conn *conn, const rws_message *message, void *user)
 {
+    (void)message;
     engine_server *server = user;
     (void)conn;
-    (void)opcode;
-    (void)data;
-    (void)len;
     atomic_fetch_add(&server->messages, 1);
     test_sleep_ms(400);
     return 0;

@@ -60,14 +60,16 @@ Test(engine_security_limits, one_small_buffer_serves_two_hundred_connections)
 
 /* ---- more completions at once than the queue holds ---- */
 
-static int echo_slowly(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int echo_slowly(rws_conn *conn, const rws_message *message, void *user)
 {
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
     engine_server *server = user;
     if (len == 4 && memcmp(data, "hold", 4) == 0) {
         atomic_fetch_add(&server->messages, 1);
         test_sleep_ms(1500);
     }
-    return rws_conn_send(conn, opcode, data, len);
+    return rws_conn_send_message(conn, message);
 }
 
 Test(engine_security_limits, more_completions_than_the_queue_holds_lose_nothing)

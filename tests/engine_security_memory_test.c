@@ -254,12 +254,10 @@ Test(engine_security_memory, a_ping_flood_without_reading_is_bounded)
 static _Atomic uint64_t refused, largest_queue;
 
 /* Answer each message with 64 KiB, whatever the queue says. */
-static int flood(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int flood(rws_conn *conn, const rws_message *message, void *user)
 {
+    (void)message;
     static const uint8_t answer[65536];
-    (void)opcode;
-    (void)data;
-    (void)len;
     (void)user;
     for (int i = 0; i < 100; i++)
         if (rws_conn_send_binary(conn, answer, sizeof answer) == RWS_E_BACKLOG)

@@ -209,12 +209,9 @@ Test(engine_security_text, data_after_a_close_frame_is_not_delivered)
     }
 }
 
-static int close_at_once(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                         void *user)
+static int close_at_once(rws_conn *conn, const rws_message *message, void *user)
 {
-    (void)opcode;
-    (void)data;
-    (void)len;
+    (void)message;
     (void)user;
     return rws_conn_close(conn, 4000, "enough");
 }

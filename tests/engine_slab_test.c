@@ -128,7 +128,6 @@ Test(engine_slab, uses_the_first_mib_before_the_rest)
     enum { BYTES = 1u << 24, FIRST = 1u << 20, BLOCK = 4096, BLOCKS = FIRST / BLOCK };
     rws__slab slab;
     cr_assert_eq(rws__slab_init(&slab, BYTES), 0);
-    (void)madvise(slab.base, BYTES, MADV_NOHUGEPAGE); /* -EINVAL where there are none */
     static void *blocks[BLOCKS + 1];
     for (int twice = 0; twice < 2; twice++) {
         for (size_t n = 0; n < BLOCKS; n++) {
@@ -166,6 +165,164 @@ Test(engine_slab, keeps_no_pages_when_much_is_used)
         rws__slab_deinit(&slab);
     }
 }
+
+/* ---- pages ---- */
+
+static const size_t page_sizes[] = {4096, 16384, 65536};
+
+/* A slab for pages of `page` bytes, or false where the system's own are larger. */
+static bool init_paged(rws__slab *slab, size_t bytes, size_t page)
+{
+    if (page < (size_t)sysconf(_SC_PAGESIZE)) return false;
+    cr_assert_eq(rws__slab_init_paged(slab, bytes, page), 0);
+    cr_assert_eq(slab->page_bytes, page);
+    return true;
+}
+
+/* Writes down what is given back, and gives it back. */
+typedef struct recorder {
+    rws__page_returner returner;
+    const rws__slab *slab;
+    size_t bytes;
+} recorder;
+
+static void record(rws__page_returner *self, void *pages, size_t bytes)
+{
+    recorder *r = (recorder *)self;
+    size_t offset = (size_t)((uint8_t *)pages - r->slab->base), page = r->slab->page_bytes;
+    cr_assert_eq(offset % page, 0, "%zu is no page of %zu bytes", offset, page);
+    cr_assert(bytes > 0 && bytes % page == 0, "%zu bytes are no pages of %zu", bytes, page);
+    cr_assert_leq(offset + bytes, r->slab->bytes);
+    r->bytes += bytes;
+    memset(pages, 0, bytes); /* as the kernel does, of any page size */
+}
+
+/* A large free block keeps its first page, whatever a page is. */
+Test(engine_slab, gives_whole_pages_of_any_size_back)
+{
+    for (size_t i = 0; i < COUNT(page_sizes); i++) {
+        enum { USED = 1u << 24 };
+        size_t page = page_sizes[i];
+        rws__slab slab;
+        if (!init_paged(&slab, 1u << 27, page)) continue;
+        recorder r = {{record}, &slab, 0};
+        slab.returner = &r.returner;
+        cr_assert_not_null(rws__slab_take(&slab, USED)); /* nothing is kept warm beside it */
+        cr_assert_not_null(rws__slab_take(&slab, 256));
+        for (size_t bytes = 256; bytes <= 1u << 20; bytes *= 2) {
+            uint8_t *block = rws__slab_take(&slab, bytes), *keep = rws__slab_take(&slab, bytes);
+            cr_assert(block != NULL && keep != NULL);
+            memset(block, 1, bytes);
+            size_t before = r.bytes;
+            rws__slab_give(&slab, block); /* its buddy is in use or is smaller */
+            size_t expected = bytes > page ? bytes - page : 0;
+            cr_expect_geq(r.bytes - before, expected, "a block of %zu, a page of %zu", bytes, page);
+            if (bytes > page) cr_expect_eq(block[bytes - 1], 0);
+            rws__slab_give(&slab, keep);
+        }
+        rws__slab_deinit(&slab);
+    }
+}
+
+/* Blocks of a page and less merge to larger ones: all of that but its first page is given back. */
+Test(engine_slab, gives_the_pages_of_small_blocks_back)
+{
+    enum { BYTES = 1u << 20 };
+    static uint8_t *blocks[BYTES / 256];
+    for (size_t i = 0; i < COUNT(page_sizes); i++) {
+        for (size_t size = 256; size <= 4 * page_sizes[i]; size *= 2) {
+            rws__slab slab;
+            if (!init_paged(&slab, BYTES, page_sizes[i])) continue;
+            for (size_t n = 0; n < BYTES / size; n++) {
+                blocks[n] = rws__slab_take(&slab, size);
+                cr_assert_not_null(blocks[n]);
+                memset(blocks[n], 1, size);
+            }
+            for (size_t n = 0; n < BYTES / size; n++)
+                rws__slab_give(&slab, blocks[n]);
+            cr_assert_eq(rws__slab_take(&slab, BYTES), slab.base, "all is merged");
+            for (size_t at = slab.page_bytes; at < BYTES; at += slab.page_bytes)
+                cr_assert_eq(slab.base[at + 64], 0, "blocks of %zu, pages of %zu: at %zu", size,
+                             slab.page_bytes, at);
+            rws__slab_deinit(&slab);
+        }
+    }
+}
+
+/* A random walk: no byte of a block in use is ever given back. */
+Test(engine_slab, gives_nothing_back_that_is_in_use)
+{
+    srand(7);
+    for (size_t i = 0; i < COUNT(page_sizes); i++) {
+        enum { COUNT_MAX = 200 };
+        struct {
+            uint8_t *data;
+            size_t bytes;
+        } held[COUNT_MAX] = {0};
+        rws__slab slab;
+        if (!init_paged(&slab, 1u << 22, page_sizes[i])) continue;
+        recorder r = {{record}, &slab, 0};
+        slab.returner = &r.returner;
+        for (int step = 0; step < 20000; step++) {
+            size_t n = (size_t)rand() % COUNT_MAX;
+            if (held[n].data != NULL) {
+                for (size_t at = 0; at < held[n].bytes; at += 199)
+                    cr_assert_eq(held[n].data[at], (uint8_t)(n + 1), "it was given back");
+                rws__slab_give(&slab, held[n].data);
+                held[n].data = NULL;
+            } else {
+                held[n].bytes = 256 + (size_t)rand() % ((size_t)1 << (8 + rand() % 11));
+                held[n].data = rws__slab_take(&slab, held[n].bytes);
+                if (held[n].data != NULL) memset(held[n].data, (int)(n + 1), held[n].bytes);
+            }
+            /* What a returner that waited does later. */
+            size_t begin = (size_t)rand() % 4 << 20;
+            if (step % 16 == 0) rws__slab_give_back_free(&slab, begin, begin + (1u << 20));
+        }
+        cr_expect_gt(r.bytes, 0);
+        rws__slab_deinit(&slab);
+    }
+}
+
+/* All free pages of a part of the range, whatever blocks they belong to. */
+Test(engine_slab, gives_the_free_pages_of_a_part_back)
+{
+    enum { PART = 1u << 17, BYTES = 1u << 20 };
+    for (size_t i = 0; i < COUNT(page_sizes); i++) {
+        rws__slab slab;
+        size_t page = page_sizes[i];
+        if (!init_paged(&slab, BYTES, page)) continue;
+        size_t used = 2 * page;
+        cr_assert_eq(rws__slab_take(&slab, used), slab.base); /* the rest is free, in halves */
+        for (size_t at = 0; at < BYTES; at += page)
+            slab.base[at + 64] = 1;
+        for (size_t end = PART; end <= BYTES; end += PART) {
+            rws__slab_give_back_free(&slab, end - PART, end);
+            for (size_t at = 0; at < BYTES; at += page) {
+                bool has_links = slab.tags[at / 256] != 0;
+                bool is_left = at < used || has_links || at >= end;
+                cr_assert_eq(slab.base[at + 64], is_left, "page %zu of %zu bytes, up to %zu",
+                             at / page, page, end);
+            }
+        }
+        rws__slab_give_back_free(&slab, 0, BYTES);
+        rws__slab_deinit(&slab);
+    }
+}
+
+/* Beyond the first MiB nothing is free yet, and nothing is looked at. */
+Test(engine_slab, gives_nothing_back_of_what_was_never_used)
+{
+    rws__slab slab;
+    cr_assert_eq(rws__slab_init(&slab, 1u << 24), 0);
+    rws__slab_give_back_free(&slab, 1u << 22, 1u << 23);
+    cr_assert_eq(pages_touched(&slab, 1u << 20, 1u << 24), 0);
+    cr_assert_not_null(rws__slab_take(&slab, 1u << 23));
+    rws__slab_give_back_free(&slab, 0, 1u << 24);
+    rws__slab_deinit(&slab);
+}
+
+/* ---- owners ---- */
 
 typedef struct owned {
     uint8_t *data;

@@ -327,97 +327,6 @@ static void test_signal(uint32_t shards)
     rws_server_destroy(signalled);
 }
 
-/* ---- prepared messages ---- */
-
-#define RECEIVERS 6
-#define SHARDS    3u
-#define SENT_EACH 40u
-#define SHARED    1000u
-
-typedef struct audience {
-    rws_conn *conns[RECEIVERS]; /* touched by their shard's loop alone */
-    uint32_t count;
-} audience;
-
-static audience audiences[SHARDS];
-
-typedef struct copy {
-    rws_prepared *message;
-    uint32_t shard;
-} copy;
-
-static void send_to_audience(void *arg, bool cancelled)
-{
-    copy *own = arg;
-    const audience *to = &audiences[own->shard];
-    for (uint32_t i = 0; !cancelled && i < to->count; i++)
-        check(rws_conn_send_prepared(to->conns[i], own->message) == 0);
-    rws_prepared_release(own->message);
-    free(own);
-}
-
-static void join_audience(rws_conn *conn, void *user)
-{
-    (void)user;
-    audience *to = &audiences[rws_conn_shard(conn)];
-    if (check(to->count < RECEIVERS)) to->conns[to->count++] = conn;
-}
-
-static int share(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
-{
-    (void)conn;
-    const engine_server *server = user;
-    rws_prepared *message;
-    if (!check(rws_prepared_create(&message, NULL, opcode, data, len) == 0)) return -ENOMEM;
-    for (uint32_t i = 0; i < SHARDS; i++) {
-        copy *one = malloc(sizeof *one);
-        if (one == NULL) abort();
-        *one = (copy){rws_prepared_retain(message), i};
-        if (!check(rws_server_post(server->server, i, send_to_audience, one) == 0)) abort();
-    }
-    rws_prepared_release(message);
-    return 0;
-}
-
-/* One message, sent by all loops at once; the last of them frees it. */
-static void test_prepared(void)
-{
-    engine_server server;
-    rws_server_options options = engine_server_options();
-    options.shards = SHARDS;
-    rws_handler handler = engine_server_handler();
-    handler.on_open = join_audience;
-    handler.on_message = share;
-    memset(audiences, 0, sizeof audiences);
-    if (!check(engine_server_start(&server, &options, &handler) == 0)) return;
-    raw_client clients[RECEIVERS];
-    uint8_t payload[SHARED];
-    for (uint32_t i = 0; i < RECEIVERS; i++)
-        check(raw_open(&clients[i], server.port));
-    check(engine_server_await_connections(&server, RECEIVERS));
-    for (uint32_t n = 0; n < SENT_EACH; n++)
-        for (uint32_t i = 0; i < RECEIVERS; i++) {
-            memset(payload, 'a' + (int)i, sizeof payload);
-            check(raw_send_frame(&clients[i], RAW_TEXT, payload, sizeof payload));
-        }
-    for (uint32_t i = 0; i < RECEIVERS; i++) {
-        uint32_t from[RECEIVERS] = {0};
-        for (uint32_t n = 0; n < SENT_EACH * RECEIVERS; n++) {
-            raw_frame frame;
-            if (!check(raw_read_frame(&clients[i], &frame) == 1)) break;
-            uint32_t sender = frame.payload[0] - (uint32_t)'a';
-            memset(payload, frame.payload[0], sizeof payload);
-            check(frame.len == sizeof payload && memcmp(frame.payload, payload, frame.len) == 0);
-            if (check(sender < RECEIVERS)) from[sender]++;
-        }
-        for (uint32_t sender = 0; sender < RECEIVERS; sender++)
-            check(from[sender] == SENT_EACH);
-    }
-    for (uint32_t i = 0; i < RECEIVERS; i++)
-        raw_close(&clients[i]);
-    check(engine_server_stop(&server) == 0);
-}
-
 /* Made on one thread, run on another, destroyed on a third. */
 static void *run_it(void *arg)
 {
@@ -482,7 +391,6 @@ int main(void)
     test_signal(1);
     test_signal(3);
     test_three_threads();
-    test_prepared();
     check_files(files);
     printf("%d checks failed\n", failures);
     return failures == 0 ? 0 : 1;

@@ -221,7 +221,8 @@ static void retain_loan(rws__lender *lender)
 /* Whether a loan is taken, and what is sent then lies where it was lent. */
 static bool lends(line *l, const feed_bytes *plain)
 {
-    loan own = {.lender = {.release = release_loan, .retain = retain_loan}, .holders = 1};
+    static const rws__lender_ops ops = {.release = release_loan, .retain = retain_loan};
+    loan own = {.lender = {.ops = &ops}, .holders = 1};
     if (!rws__stream_lend(l->stream, plain->data, plain->len, &own.lender)) return false;
     line_pump(l);
     script_op *op = script_find(l->ring, SCRIPT_SEND_ZERO_COPY, LINE_FILE);
@@ -243,7 +244,7 @@ Test(stream_filter, direct_receives_and_loans_come_back_with_the_last_one_gone)
     cr_assert_eq(l->received.len, 4);
     cr_expect_null(l->stream->filter);
     cr_expect_not(l->stream->wired);
-    cr_expect_eq(l->streams.partial.slab.used_bytes, 0);
+    cr_expect_eq(l->streams.partial->slab.used_bytes, 0);
     cr_expect(lends(l, &plain));
     cr_expect(rws__stream_is_bulk(l->stream, plain.len));
     l->direct_bytes = plain.len;
@@ -569,7 +570,7 @@ Test(stream_filter, memory_that_runs_out_ends_it_cleanly)
                 const toy_maker *maker = role == 0 ? &server : &client;
                 line_init(l);
                 live(l, &peer, maker, &plain, steps);
-                rws__slab *used_up = slab == 0 ? &l->streams.partial.slab : &l->streams.send_slab;
+                rws__slab *used_up = slab == 0 ? &l->streams.partial->slab : &l->streams.send_slab;
                 world_use_up(used_up);
                 if (steps == 0) line_accept(l, maker);
                 feed_bytes wire = {0};
@@ -578,8 +579,9 @@ Test(stream_filter, memory_that_runs_out_ends_it_cleanly)
                     wire.len = 0;
                     line_peer_data(&peer, &wire, plain.data, plain.len);
                 }
-                uint8_t *out =
-                    l->stream != NULL && peer.greeted ? rws__stream_reserve(l->stream, 9) : NULL;
+                uint8_t *out = l->stream != NULL && peer.greeted
+                                   ? rws__stream_reserve(l->stream, 9, RWS__SHARE_MESSAGE)
+                                   : NULL;
                 if (out != NULL) {
                     memset(out, 1, 9);
                     rws__stream_commit(l->stream, 9);
@@ -604,11 +606,11 @@ Test(stream_filter, no_memory_for_the_filters_is_told)
     line l;
     snprintf(expected, sizeof expected, "ended:%d released ", -ENOMEM);
     line_init(&l);
-    world_use_up(&l.streams.partial.slab);
+    world_use_up(&l.streams.partial->slab);
     line_accept(&l, &server);
     line_turns(&l, 3);
     cr_expect_str_eq(line_log(&l), expected);
-    world_give_back(&l.streams.partial.slab);
+    world_give_back(&l.streams.partial->slab);
     line_end(&l);
 }
 

@@ -185,8 +185,7 @@ static inline bool load_may_send(const load_conn *c)
 
 /* load_broadcast.c */
 void load_broadcast_start(load_run *run);
-int load_broadcast_on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                              void *user);
+int load_broadcast_on_message(rws_conn *conn, const rws_message *message, void *user);
 void load_broadcast_on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
                              void *user);
 

@@ -126,9 +126,11 @@ static bool resynchronise(load_run *run, load_conn *c, rws_opcode opcode, const 
     return false;
 }
 
-int load_broadcast_on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                              void *user)
+int load_broadcast_on_message(rws_conn *conn, const rws_message *message, void *user)
 {
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
+    rws_opcode opcode = rws_message_opcode(message);
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
     load_thread *thread = c->thread;

@@ -128,8 +128,11 @@ static bool reply_is_right(const load_run *run, const load_conn *c, rws_opcode o
     return payload_equal(&c->thread->payload, c->index, c->answered, data, len);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
+    rws_opcode opcode = rws_message_opcode(message);
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
     load_thread *thread = c->thread;

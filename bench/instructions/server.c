@@ -30,13 +30,13 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
-    if (len == 4 && memcmp(data, "stop", len) == 0) {
+    if (rws_message_len(message) == 4 && memcmp(rws_message_data(message), "stop", 4) == 0) {
         rws_server_stop(*(rws_server **)user);
         return 0;
     }
-    return rws_conn_send(conn, opcode, data, len);
+    return rws_conn_send_message(conn, message);
 }
 
 /* Before the start: once the shard waits, this thread does not come to print. */

@@ -6,14 +6,11 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* Free blocks that are kept as they are, per slab; a shard has two. 16 messages of 1 MiB and their
  * heads take 32 MiB of blocks, of which half is ever written, and as much again leaves room for
  * other sizes; fresh pages for each message double what it costs. */
 #define WARM_BYTES_MAX ((size_t)64 << 20)
-/* A merged block of this order or more gives its pages back. */
-#define RETURN_ORDER 13
 /* With more than this part of the range in use, no free block is kept, so that what is resident
  * follows what is used. */
 #define SCARCE 8
@@ -74,7 +71,15 @@ static unsigned order_for(size_t bytes)
 
 int rws__slab_init(rws__slab *slab, size_t bytes_max)
 {
+    return rws__slab_init_paged(slab, bytes_max, rws__page_bytes());
+}
+
+int rws__slab_init_paged(rws__slab *slab, size_t bytes_max, size_t page_bytes)
+{
     memset(slab, 0, sizeof *slab);
+    slab->page_bytes = page_bytes;
+    slab->page_order = (uint8_t)order_for(page_bytes);
+    RWS_ASSERT((size_t)1 << slab->page_order == page_bytes);
     unsigned order = order_for(bytes_max);
     if (order > RWS__SLAB_ORDER_MAX) return -ENOMEM;
     slab->order_top = (uint8_t)order;
@@ -99,14 +104,20 @@ void rws__slab_deinit(rws__slab *slab)
     memset(slab, 0, sizeof *slab);
 }
 
+static void give_back(rws__slab *slab, void *pages, size_t bytes)
+{
+    if (slab->returner != NULL)
+        slab->returner->give_back(slab->returner, pages, bytes);
+    else
+        rws__pages_give_back(pages, bytes);
+}
+
 /* Merge a free block with its buddies as far as they are merged ones too. */
 static void merge(rws__slab *slab, rws__slab_block *block, unsigned order)
 {
-    if (order >= RETURN_ORDER) {
-        /* The first page holds the links. */
-        uint8_t *pages = (uint8_t *)block + 4096;
-        madvise(pages, ((size_t)1 << order) - 4096, MADV_DONTNEED);
-    }
+    size_t page = slab->page_bytes;
+    if (order > slab->page_order)
+        give_back(slab, (uint8_t *)block + page, ((size_t)1 << order) - page);
     while (order < slab->order_top) {
         size_t offset = (size_t)((uint8_t *)block - slab->base);
         uint8_t *buddy = slab->base + (offset ^ (size_t)1 << order);
@@ -115,7 +126,8 @@ static void merge(rws__slab *slab, rws__slab_block *block, unsigned order)
         set_tag(slab, buddy, 0, 0);
         set_tag(slab, block, 0, 0);
         uint8_t *upper = buddy > (uint8_t *)block ? buddy : (uint8_t *)block;
-        if (order >= RETURN_ORDER) madvise(upper, 4096, MADV_DONTNEED);
+        /* Its links are gone. */
+        if (order >= slab->page_order) give_back(slab, upper, page);
         if (buddy < (uint8_t *)block) block = (rws__slab_block *)buddy;
         order++;
     }
@@ -197,6 +209,11 @@ void *rws__slab_take(rws__slab *slab, size_t bytes)
     return block;
 }
 
+size_t rws__slab_block_for(size_t bytes)
+{
+    return (size_t)1 << order_for(bytes);
+}
+
 size_t rws__slab_block_bytes(const rws__slab *slab, const void *block)
 {
     uint8_t tag = slab->tags[tag_index(slab, block)];
@@ -217,4 +234,37 @@ void rws__slab_give(rws__slab *slab, void *block)
         return;
     }
     merge(slab, block, order);
+}
+
+/* The offset of the block that holds the byte at `offset`, a multiple of the page size. */
+static size_t block_begin(const rws__slab *slab, size_t offset)
+{
+    for (unsigned order = slab->page_order; order < slab->order_top; order++) {
+        size_t begin = offset & ~(((size_t)1 << order) - 1);
+        uint8_t tag = slab->tags[begin >> RWS__SLAB_ORDER_MIN];
+        if ((tag & TAG_STATE) != 0 && begin + ((size_t)1 << (tag & TAG_ORDER)) > offset)
+            return begin;
+    }
+    return 0;
+}
+
+/* What gives pages back of the block at `offset`, between `begin` and `end`. */
+static void give_back_part(rws__slab *slab, size_t offset, unsigned order, size_t begin, size_t end)
+{
+    size_t from = offset + slab->page_bytes, to = offset + ((size_t)1 << order);
+    if (from < begin) from = begin;
+    if (to > end) to = end;
+    if (from < to) rws__pages_give_back(slab->base + from, to - from);
+}
+
+void rws__slab_give_back_free(rws__slab *slab, size_t begin, size_t end)
+{
+    size_t offset = block_begin(slab, begin);
+    /* What has no tag is the rest of the range, which was never used. */
+    while (offset < end && slab->tags[offset >> RWS__SLAB_ORDER_MIN] != 0) {
+        uint8_t tag = slab->tags[offset >> RWS__SLAB_ORDER_MIN];
+        unsigned order = tag & TAG_ORDER;
+        if ((tag & TAG_STATE) == TAG_MERGED) give_back_part(slab, offset, order, begin, end);
+        offset += (size_t)1 << order;
+    }
 }

@@ -128,7 +128,7 @@ void rws__conn_fail(rws_conn *conn, int status, uint16_t code)
     RWS_ASSERT(len >= 0);
     /* After our own close frame nothing may be sent any more (section 5.5.1). */
     if (conn->state != RWS__CONN_CLOSE_SENT)
-        rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, true);
+        rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, RWS__SHARE_ONCE);
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
 
@@ -144,18 +144,11 @@ static void on_up(rws__stream *stream)
 static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
 {
     rws_conn *conn = (rws_conn *)stream;
-    switch ((rws__conn_state)conn->state) {
-    case RWS__CONN_UPGRADING: return rws__conn_upgrade_input(conn, data, len);
-    case RWS__CONN_OPEN:
-    case RWS__CONN_CLOSE_SENT: return rws__conn_frames(conn, data, len);
-    case RWS__CONN_CLOSE_RECEIVED: /* nothing may follow a close frame */
-    case RWS__CONN_ENDING:
-    case RWS__CONN_ENDED: return len;
-    case RWS__CONN_FREE:
-    case RWS__CONN_CONNECTING:
-    case RWS__CONN_STATE_COUNT: break;
-    }
-    RWS_UNREACHABLE("input before the stream was up");
+    if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT)
+        return rws__conn_frames(conn, data, len);
+    if (conn->state == RWS__CONN_UPGRADING) return rws__conn_upgrade_input(conn, data, len);
+    RWS_ASSERT(conn->state >= RWS__CONN_CLOSE_RECEIVED);
+    return len; /* nothing may follow a close frame */
 }
 
 /* The peer ended its half: everything before that was handled, and what is queued is sent. */
@@ -215,11 +208,11 @@ static void on_released(rws__stream *stream)
     rws_conn *conn = (rws_conn *)stream;
     rws__conns *conns = rws__conn_table(conn);
     rws__payload_release(conn->assembly);
-    if (conn->decoder.stash != NULL) rws__pool_give(&conns->streams.partial, conn->decoder.stash);
+    if (conn->decoder.stash != NULL) rws__pool_give(conns->streams.partial, conn->decoder.stash);
     if (stream->has_cold) {
         rws__conn_cold *cold = rws__conn_cold_part(conn);
         RWS_ASSERT(cold->request == NULL);
-        if (cold->subprotocol != NULL) rws__pool_give(&conns->streams.partial, cold->subprotocol);
+        if (cold->subprotocol != NULL) rws__pool_give(conns->streams.partial, cold->subprotocol);
         if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
         if (cold->refused) conns->refused_count--;
     }

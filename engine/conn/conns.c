@@ -149,7 +149,7 @@ void rws__conns_leave_budget(rws_conn *conn)
 /* All go on when an eighth of the budget is free again; until then one after the other. */
 void rws__conns_check_budget(rws__conns *conns)
 {
-    const rws__pool *pool = &conns->streams.partial;
+    const rws__pool *pool = conns->streams.partial;
     if (conns->budget_first == 0) return;
     bool enough = pool->charged_bytes <= pool->budget_bytes - pool->budget_bytes / 8;
     const rws_conn *holder = conns->budget_holder;

@@ -37,7 +37,7 @@ static void on_close_frame(rws_conn *conn, const uint8_t *data, size_t len)
         if (res >= 0 || conn->state != RWS__CONN_CLOSE_RECEIVED) return;
     }
     /* The answer is what came: the code, and its reason. */
-    rws__conn_queue_frame(conn, RWS_CLOSE, true, data, len, true);
+    rws__conn_queue_frame(conn, RWS_CLOSE, true, data, len, RWS__SHARE_ONCE);
     rws__conn_end(conn, &cause, after_close(conn));
 }
 
@@ -74,7 +74,7 @@ int rws_conn_close(rws_conn *conn, uint16_t code, const char *reason)
     if (len < 0) return RWS_E_ARGUMENT;
     if (conn->state != RWS__CONN_OPEN && conn->state != RWS__CONN_CLOSE_RECEIVED)
         return RWS_E_STATE;
-    int res = rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, true);
+    int res = rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, RWS__SHARE_ONCE);
     if (res != 0) return res;
     if (conn->state == RWS__CONN_CLOSE_RECEIVED) {
         rws__conn_end_later(conn, 0, conn->close_code, RWS_CLOSED_BY_PEER, after_close(conn));

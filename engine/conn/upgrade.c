@@ -43,7 +43,7 @@ static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extr
     rws__conns *conns = rws__conn_table(conn);
     rws__cause cause = {RWS_E_UPGRADE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
     size_t room = extra_len + body.len + RWS__WRITE_REFUSAL_BYTES;
-    uint8_t *out = rws__stream_reserve_urgent(&conn->stream, room);
+    uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len =
         out != NULL ? rws__handshake_write_refusal(out, room, status, extra, extra_len, body) : 0;
     if (len > 0) rws__stream_commit(&conn->stream, (size_t)len);
@@ -83,7 +83,7 @@ static const char *why_full(const rws__conns *conns)
 static int keep_subprotocol(rws_conn *conn, rws_span name)
 {
     if (name.len == 0) return 0;
-    char *copy = rws__pool_take(&conn->stream.streams->partial, name.len + 1);
+    char *copy = rws__pool_take(conn->stream.streams->partial, name.len + 1);
     if (copy == NULL) return -ENOMEM;
     memcpy(copy, name.data, name.len);
     copy[name.len] = '\0';
@@ -120,7 +120,7 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
         return false;
     }
     size_t room = extra_len + subprotocol.len + RWS__WRITE_ACCEPT_BYTES;
-    uint8_t *out = rws__stream_reserve_urgent(&conn->stream, room);
+    uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     if (out == NULL || keep_subprotocol(conn, subprotocol) != 0) {
         refuse_text(conn, 503, no_memory);
         return false;
@@ -139,7 +139,7 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
 
 static void free_request(rws_request *request)
 {
-    rws__pool *pool = &request->conn->stream.streams->partial;
+    rws__pool *pool = request->conn->stream.streams->partial;
     if (request->headers != NULL) rws__pool_give(pool, request->headers);
     rws__payload_release(request->bytes);
     rws__pool_give(pool, request);
@@ -193,7 +193,7 @@ void rws__request_answer(rws_request *request, int decision)
 static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 {
     rws_conn *conn = request->conn;
-    rws__pool *pool = &conn->stream.streams->partial;
+    rws__pool *pool = conn->stream.streams->partial;
     const rws__http_head *old = &request->head;
     size_t headers = (old->headers_capacity + 1) * sizeof(rws__http_header);
     request->headers = rws__pool_take(pool, headers);
@@ -214,7 +214,7 @@ static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)
 {
     const rws__endpoint *endpoint = conn->endpoint;
-    rws_request *request = rws__pool_take(&conn->stream.streams->partial, sizeof(rws_request));
+    rws_request *request = rws__pool_take(conn->stream.streams->partial, sizeof(rws_request));
     if (request == NULL) {
         refuse_text(conn, 503, no_memory);
         return;
@@ -287,7 +287,7 @@ void rws__conn_start_handshake(rws_conn *conn)
     };
     size_t room =
         request.host.len + request.target.len + request.subprotocols.len + RWS__WRITE_REQUEST_BYTES;
-    uint8_t *out = rws__stream_reserve_urgent(&conn->stream, room);
+    uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len = out != NULL ? rws__handshake_write_request(out, room, &request, dial->key) : -ENOMEM;
     if (len < 0)
         fail_dial(conn, len, "the request could not be written");
@@ -374,7 +374,7 @@ static size_t first_input(rws_conn *conn, uint8_t *data, size_t len)
     size_t head = scan(conn, data, len, head_bytes_max(conn), false);
     if (conn->state != RWS__CONN_UPGRADING) return len;
     if (head == 0) {
-        if (rws__payload_append(&conn->assembly, &conn->stream.streams->partial, data, len,
+        if (rws__payload_append(&conn->assembly, conn->stream.streams->partial, data, len,
                                 HEAD_USUAL) != 0)
             on_bad_head(conn, -ENOMEM);
         return len;
@@ -388,7 +388,7 @@ static size_t more_input(rws_conn *conn, const uint8_t *data, size_t len)
 {
     size_t bytes_max = head_bytes_max(conn), had = conn->assembly->len;
     size_t taken = bytes_max - had < len ? bytes_max - had : len;
-    if (rws__payload_append(&conn->assembly, &conn->stream.streams->partial, data, taken,
+    if (rws__payload_append(&conn->assembly, conn->stream.streams->partial, data, taken,
                             bytes_max) != 0) {
         on_bad_head(conn, -ENOMEM);
         return len;

@@ -27,6 +27,7 @@ int rws__loop_open(rws__loop *loop, const rws__ring_options *options, const char
     }
     loop->features = rws__ring_features(loop->ring);
     loop->now_ms = rws__clock_ms();
+    loop->next_ms = UINT64_MAX;
     for (int kind = 0; kind < RWS__DEADLINE_KINDS; kind++)
         rws__wheel_init(&loop->wheels[kind], loop->now_ms);
     return 0;
@@ -52,16 +53,6 @@ void rws__loop_stop(rws__loop *loop)
 
 /* ---- what the loop itself has in the ring ---- */
 
-static uint64_t next_deadline_ms(const rws__loop *loop)
-{
-    uint64_t next = UINT64_MAX;
-    for (int kind = 0; kind < RWS__DEADLINE_KINDS; kind++) {
-        uint64_t ms = rws__wheel_next_ms(&loop->wheels[kind]);
-        if (ms < next) next = ms;
-    }
-    return next;
-}
-
 static uint64_t tick_data(uint32_t number)
 {
     return rws__op_pack(RWS__OP_TICK, 0, number);
@@ -71,7 +62,7 @@ static uint64_t tick_data(uint32_t number)
  * moved; one that comes too early finds nothing to do, once. */
 static void arm_tick(rws__loop *loop)
 {
-    uint64_t next = next_deadline_ms(loop);
+    uint64_t next = loop->next_ms;
     if (next == UINT64_MAX) return;
     if (loop->tick_armed_ms != 0 && loop->tick_armed_ms <= next) return;
     uint64_t delay = next > loop->now_ms ? next - loop->now_ms : 1;
@@ -119,6 +110,20 @@ static void reap(rws__loop *loop)
         }
 }
 
+/* Deadlines pass in ticks: what has looked at one need not look again before the next. */
+static void advance_wheels(rws__loop *loop)
+{
+    if (loop->now_ms < loop->wheels_ms) return;
+    loop->wheels_ms = (loop->now_ms / RWS__TICK_MS + 1) * RWS__TICK_MS;
+    for (int kind = 0; kind < RWS__DEADLINE_KINDS; kind++)
+        rws__wheel_advance(&loop->wheels[kind], loop->now_ms, loop->on_deadline[kind], loop);
+    loop->next_ms = UINT64_MAX;
+    for (int kind = 0; kind < RWS__DEADLINE_KINDS; kind++) {
+        uint64_t next = rws__wheel_next_ms(&loop->wheels[kind]);
+        if (next < loop->next_ms) loop->next_ms = next;
+    }
+}
+
 static void run_mailbox(rws__loop *loop)
 {
     rws__mailbox_run(&loop->mailbox);
@@ -139,10 +144,10 @@ static void update_ring_counters(rws__loop *loop)
 int rws__loop_turn(rws__loop *loop, bool may_wait)
 {
     loop->refused = false;
-    loop->owner->on_flush(loop);
+    bool busy = loop->owner->on_flush(loop);
     arm_tick(loop);
     arm_wake(loop);
-    bool wait = may_wait && !loop->refused && !loop->owner->is_busy(loop);
+    bool wait = may_wait && !loop->refused && !busy;
     int res = rws__ring_turn(loop->ring, wait);
     if (res != 0) return res;
     loop->now_ms = rws__clock_ms();
@@ -150,8 +155,7 @@ int rws__loop_turn(rws__loop *loop, bool may_wait)
     bool all_submitted = rws__ring_pending(loop->ring) == 0;
     reap(loop);
     loop->owner->on_settled(loop, all_submitted);
-    for (int kind = 0; kind < RWS__DEADLINE_KINDS; kind++)
-        rws__wheel_advance(&loop->wheels[kind], loop->now_ms, loop->on_deadline[kind], loop);
+    advance_wheels(loop);
     if (!loop->wake_armed) run_mailbox(loop);
     update_ring_counters(loop);
     return 0;

@@ -38,10 +38,9 @@ typedef struct rws__loop rws__loop;
 
 /* Who owns the loop. */
 typedef struct rws__loop_owner {
-    /* Turn what is wanted into submissions. Once per turn, before the kernel is entered. */
-    void (*on_flush)(rws__loop *loop);
-    /* Whether something is wanted at once, so that the turn may not wait. After on_flush. */
-    bool (*is_busy)(const rws__loop *loop);
+    /* Turn what is wanted into submissions. Once per turn, before the kernel is entered. Returns
+     * whether more is wanted at once, so that the turn may not wait. */
+    bool (*on_flush)(rws__loop *loop);
     /* Handle the first of `left` completions, and those that belong to it; returns their number. */
     uint32_t (*on_completions)(rws__loop *loop, const rws__cqe *cqes, uint32_t left);
     /* All completions of the turn were handled. `all_submitted`: the kernel took everything. */
@@ -60,6 +59,8 @@ struct rws__loop {
     bool wake_armed;
     bool stopping;          /* on_stop was called */
     uint32_t tick;          /* the number of the timeout that counts */
+    uint64_t next_ms;       /* no deadline is earlier */
+    uint64_t wheels_ms;     /* the wheels need not be looked at before */
     uint64_t tick_armed_ms; /* when it fires; 0: none is armed */
     uint64_t wake_value;    /* the kernel writes it */
     rws__wheel wheels[RWS__DEADLINE_KINDS];
@@ -94,6 +95,8 @@ static inline void rws__loop_set(rws__loop *loop, rws__deadline kind, rws__timer
                                  uint64_t delay_ms)
 {
     rws__timer_set(&loop->wheels[kind], timer, loop->now_ms, delay_ms);
+    uint64_t next = rws__wheel_next_ms(&loop->wheels[kind]);
+    if (next < loop->next_ms) loop->next_ms = next;
 }
 static inline void rws__loop_clear(rws__loop *loop, rws__deadline kind, rws__timer *timer)
 {

@@ -48,6 +48,7 @@ typedef struct rws__ring_options {
     size_t incremental_bytes;
     uint32_t plain_buffers;
     size_t plain_bytes;
+    uint32_t registered_max; /* size of the table of registered memory; 0: none */
     uint32_t features_off;
     uint64_t busy_wait_us; /* a turn that waits polls for so long before it sleeps */
 } rws__ring_options;
@@ -130,6 +131,21 @@ int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_
  */
 int rws__ring_send_zero_copy(rws__ring *ring, uint32_t file, const void *data, size_t len,
                              uint64_t user_data);
+
+/*
+ * Registered memory: the `len` bytes at `memory` become entry `index` of a table, which was empty.
+ * All of their pages become resident and stay in memory, and count to RLIMIT_MEMLOCK. Until the
+ * entry is emptied, a registered send reads *these pages*: if the addresses get others meanwhile
+ * (MADV_DONTNEED), it sends what the old ones hold. The call enters the kernel and is done when it
+ * returns. Errors: -ENOMEM (limit of locked memory), another -errno. Needs
+ * RWS_FEATURE_REGISTERED_BUFFERS.
+ */
+int rws__ring_register(rws__ring *ring, uint32_t index, void *memory, size_t len);
+/* Empty the entry. A send that is in flight keeps its pages. Returns 0 or -errno. */
+int rws__ring_unregister(rws__ring *ring, uint32_t index);
+/* As rws__ring_send_zero_copy(), for bytes that lie in entry `index`: no page is pinned for it. */
+int rws__ring_send_registered(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                              uint32_t index, uint64_t user_data);
 
 int rws__ring_connect(rws__ring *ring, uint32_t file, const struct sockaddr *address, socklen_t len,
                       uint64_t user_data);

@@ -127,6 +127,9 @@ static void release_across(rws__lender *lender)
     drop_reader(state);
 }
 
+static const rws__lender_ops buffer_ops = {.release = release_buffer, .for_this_turn = true};
+static const rws__lender_ops across_ops = {.release = release_across, .for_this_turn = true};
+
 static void use_buffers(rws__ring *ring, uint32_t count)
 {
     while (ring->buffers_in_use < count && ring->buffers_in_use < ring->buffers)
@@ -161,10 +164,8 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
     }
     io_uring_buf_ring_init(ring->buffer_ring);
     for (uint32_t i = 0; i < count; i++) {
-        ring->buffer_states[i].lender =
-            (rws__lender){.release = release_buffer, .for_this_turn = true};
-        ring->buffer_states[i].across =
-            (rws__lender){.release = release_across, .for_this_turn = true};
+        ring->buffer_states[i].lender.ops = &buffer_ops;
+        ring->buffer_states[i].across.ops = &across_ops;
         ring->buffer_states[i].ring = ring;
     }
     bool grows = (flags & RWS__PBUF_RING_INC) && count > INCREMENTAL_START;
@@ -257,16 +258,22 @@ static int make_mirror(void)
     return -1;
 }
 
+static void use_registered(struct io_uring_sqe *sqe, uint32_t index)
+{
+    sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
+    sqe->buf_index = (uint16_t)index;
+}
+
 /* Send a byte to ourselves: the kernel knows the report (6.2, later 6.1), posts two completions,
  * and the limit of locked memory has room for a page. */
-static bool probe_zero_copy(rws__ring *ring)
+static bool probe_zero_copy(rws__ring *ring, const void *byte, bool is_registered)
 {
-    static const char byte[1];
     int fd = make_mirror();
     struct io_uring_sqe *sqe = fd >= 0 ? take_sqe(ring) : NULL;
     bool sent = false, works = false;
     if (sqe != NULL) {
-        prepare_zero_copy(sqe, fd, byte, sizeof byte, 0);
+        prepare_zero_copy(sqe, fd, byte, 1, 0);
+        if (is_registered) use_registered(sqe, 0);
         for (bool more = io_uring_submit(&ring->uring) >= 0; more;) {
             struct __kernel_timespec limit = {.tv_nsec = PROBE_WAIT_MS * 1000000};
             struct io_uring_cqe *cqe;
@@ -275,12 +282,40 @@ static bool probe_zero_copy(rws__ring *ring)
             if (cqe->flags & IORING_CQE_F_NOTIF)
                 works = sent;
             else
-                sent = cqe->res == sizeof byte;
+                sent = cqe->res == 1;
             io_uring_cqe_seen(&ring->uring, cqe);
         }
     }
     if (fd >= 0) close(fd);
     return works;
+}
+
+/* Make the table and send from it. */
+static bool make_registered(rws__ring *ring, uint32_t count)
+{
+    if (count == 0 || io_uring_register_buffers_sparse(&ring->uring, count) != 0) return false;
+    size_t bytes = rws__page_bytes();
+    void *page = rws__pages_reserve(bytes);
+    bool works = page != NULL && rws__ring_register(ring, 0, page, bytes) == 0 &&
+                 probe_zero_copy(ring, page, true) && rws__ring_unregister(ring, 0) == 0;
+    rws__pages_release(page, bytes);
+    if (!works) (void)io_uring_unregister_buffers(&ring->uring);
+    return works;
+}
+
+static void probe_features(rws__ring *ring, const rws__ring_options *options)
+{
+    static const char byte[1];
+    uint32_t off = options->features_off;
+    ring->features |= RWS_FEATURE_MULTISHOT_ACCEPT | RWS_FEATURE_SKIP_SUCCESS |
+                      RWS_FEATURE_DIRECT_LARGE | RWS_FEATURE_MULTISHOT_RECV;
+    if (probe_socket_commands(ring)) ring->features |= RWS_FEATURE_SOCKET_COMMANDS;
+    if (!(off & RWS_FEATURE_SEND_ZC) && probe_zero_copy(ring, byte, false))
+        ring->features |= RWS_FEATURE_SEND_ZC;
+    if ((ring->features & RWS_FEATURE_SEND_ZC) && !(off & RWS_FEATURE_REGISTERED_BUFFERS) &&
+        make_registered(ring, options->registered_max))
+        ring->features |= RWS_FEATURE_REGISTERED_BUFFERS;
+    ring->features &= ~off;
 }
 
 int rws__ring_create(rws__ring **out, const rws__ring_options *options, const char **what)
@@ -309,13 +344,7 @@ int rws__ring_create(rws__ring **out, const rws__ring_options *options, const ch
     res = make_best_buffers(ring, options);
     if (res != 0) goto destroy_ring;
 
-    const uint32_t always = RWS_FEATURE_MULTISHOT_ACCEPT | RWS_FEATURE_SKIP_SUCCESS |
-                            RWS_FEATURE_DIRECT_LARGE | RWS_FEATURE_MULTISHOT_RECV;
-    ring->features |= always;
-    if (probe_socket_commands(ring)) ring->features |= RWS_FEATURE_SOCKET_COMMANDS;
-    if (!(options->features_off & RWS_FEATURE_SEND_ZC) && probe_zero_copy(ring))
-        ring->features |= RWS_FEATURE_SEND_ZC;
-    ring->features &= ~options->features_off;
+    probe_features(ring, options);
     *out = ring;
     return 0;
 
@@ -613,6 +642,36 @@ int rws__ring_send_zero_copy(rws__ring *ring, uint32_t file, const void *data, s
     struct io_uring_sqe *sqe = take_sqe(ring);
     if (sqe == NULL) return -EAGAIN;
     prepare_zero_copy(sqe, (int)file, data, len, user_data);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    return 0;
+}
+
+static int update_registered(rws__ring *ring, uint32_t index, void *memory, size_t len)
+{
+    const struct iovec bytes = {.iov_base = memory, .iov_len = len};
+    const __u64 tag = 0;
+    ring->enters++;
+    int res = io_uring_register_buffers_update_tag(&ring->uring, index, &bytes, &tag, 1);
+    return res == 1 ? 0 : res < 0 ? res : -EINVAL;
+}
+
+int rws__ring_register(rws__ring *ring, uint32_t index, void *memory, size_t len)
+{
+    return update_registered(ring, index, memory, len);
+}
+
+int rws__ring_unregister(rws__ring *ring, uint32_t index)
+{
+    return update_registered(ring, index, NULL, 0);
+}
+
+int rws__ring_send_registered(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                              uint32_t index, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = take_sqe(ring);
+    if (sqe == NULL) return -EAGAIN;
+    prepare_zero_copy(sqe, (int)file, data, len, user_data);
+    use_registered(sqe, index);
     sqe->flags |= IOSQE_FIXED_FILE;
     return 0;
 }

@@ -20,6 +20,7 @@ typedef struct rws__config {
     size_t plain_buffer_bytes; /* where each receive takes a whole buffer */
     uint32_t plain_buffers;
     size_t partial_bytes_max;
+    size_t retained_bytes_max;
     size_t send_queue_bytes_max;
     size_t send_pool_bytes_max;
     size_t high_watermark_bytes;

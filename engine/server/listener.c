@@ -46,6 +46,11 @@ static bool may_accept(rws__listener *listener)
     return !listener->conns->draining && !listener->failing && free_slots(listener) > 0;
 }
 
+static bool has_room_for_backlogs(const rws__listener *listener)
+{
+    return free_slots(listener) >= 2 * listener->config->backlog;
+}
+
 /*
  * A multishot accept takes whatever waits in the backlog before we can stop it, so there must be
  * room for all of that; single accepts take no more than there is. The peer's address comes with a
@@ -53,7 +58,7 @@ static bool may_accept(rws__listener *listener)
  */
 static bool uses_multishot(const rws__listener *listener)
 {
-    if (free_slots(listener) < 2 * listener->config->backlog) return false;
+    if (!has_room_for_backlogs(listener)) return false;
     if (listener->hand_round != NULL ||
         !(loop_of(listener)->features & RWS_FEATURE_MULTISHOT_ACCEPT))
         return false;
@@ -110,33 +115,43 @@ static void cancel_all(rws__listener *listener)
     if (res != 0) loop_of(listener)->refused = true;
 }
 
-void rws__listener_pump(rws__listener *listener)
+/* It may not accept. */
+static void pause_accepting(rws__listener *listener)
 {
-    if (listener->fd < 0) return;
-    if (!may_accept(listener)) {
-        if (!listener->paused && !listener->conns->draining && !listener->failing)
-            rws__count(&loop_of(listener)->counters.accept_pauses, 1);
-        listener->paused = true;
-        if (!rws__listener_is_quiet(listener)) cancel_all(listener);
-        return;
-    }
+    if (!listener->paused && !listener->conns->draining && !listener->failing)
+        rws__count(&loop_of(listener)->counters.accept_pauses, 1);
+    listener->paused = true;
+    if (!rws__listener_is_quiet(listener)) cancel_all(listener);
+}
+
+static void arm(rws__listener *listener)
+{
     listener->paused = false;
     if (listener->cancelled && !rws__listener_is_quiet(listener)) return;
     listener->cancelled = false;
-    if (listener->multishot_armed && !uses_multishot(listener)) {
+    bool multishot = uses_multishot(listener);
+    if (listener->multishot_armed && !multishot) {
         cancel_all(listener);
-        return;
-    }
-    if (!uses_multishot(listener)) {
+    } else if (!multishot) {
         arm_singles(listener);
-        return;
+    } else if (!listener->multishot_armed) {
+        rws__loop *loop = loop_of(listener);
+        listener->multishot_armed =
+            rws__ring_accept_multishot(loop->ring, listener->fd, accept_data(MULTISHOT_SLOT)) == 0;
+        if (!listener->multishot_armed) loop->refused = true;
     }
-    if (listener->multishot_armed) return;
-    if (rws__ring_accept_multishot(loop_of(listener)->ring, listener->fd,
-                                   accept_data(MULTISHOT_SLOT)) == 0)
-        listener->multishot_armed = true;
+}
+
+void rws__listener_pump(rws__listener *listener)
+{
+    /* In the usual case all is armed already. */
+    if (listener->fd < 0 || (listener->multishot_armed && !listener->cancelled &&
+                             !listener->conns->draining && has_room_for_backlogs(listener)))
+        return;
+    if (may_accept(listener))
+        arm(listener);
     else
-        loop_of(listener)->refused = true;
+        pause_accepting(listener);
 }
 
 static void on_accept_error(rws__listener *listener, int32_t res)

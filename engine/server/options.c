@@ -19,8 +19,11 @@
 #define PLAIN_BYTES       32768u
 #define PLAIN_COUNT       128u
 
-/* A peer that sends or takes less makes no progress. */
-#define PROGRESS_BYTES_PER_S_MIN 128u
+/* A peer that sends less of a message, or takes less of what is queued, makes no progress. The
+ * second is larger because the kernel opens a closed window in lumps: a peer that reads a byte now
+ * and then looks like one that reads some hundred bytes a second. */
+#define RECEIVING_BYTES_PER_S_MIN 128u
+#define SENDING_BYTES_PER_S_MIN   1024u
 
 #define CONNECTIONS_DEFAULT 16384u
 #define DESCRIPTORS_SPARE   64u /* listeners, rings, the program's own */
@@ -209,6 +212,7 @@ static int set_user_timeout(rws__config *config, uint32_t ms, rws_error *error)
 #define COMMON_OPTIONS()                                                                           \
     do {                                                                                           \
         NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
+        NUMBER(retained_bytes_max, 16u << 20, 1, 1ull << 38);                                      \
         NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
         NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
         NUMBER(low_watermark_bytes, low_standard(config), 1, 1ull << 31);                          \
@@ -344,9 +348,10 @@ void rws__config_arrange(rws__config *config)
     config->streams = (rws__streams_options){
         .send_pool_bytes_max = config->send_pool_bytes_max,
         .partial_bytes_max = config->partial_bytes_max,
+        .retained_bytes_max = config->retained_bytes_max,
         .send_timeout_ms = config->send_timeout_ms,
         .linger_timeout_ms = config->close_timeout_ms,
-        .progress_bytes_per_s_min = PROGRESS_BYTES_PER_S_MIN,
+        .progress_bytes_per_s_min = SENDING_BYTES_PER_S_MIN,
     };
     config->endpoint = (rws__endpoint){
         .handler = config->handler,
@@ -357,7 +362,7 @@ void rws__config_arrange(rws__config *config)
         .low_watermark_bytes = config->low_watermark_bytes,
         .message_timeout_ms = config->message_timeout_ms,
         .close_timeout_ms = config->close_timeout_ms,
-        .progress_bytes_per_s_min = PROGRESS_BYTES_PER_S_MIN,
+        .progress_bytes_per_s_min = RECEIVING_BYTES_PER_S_MIN,
         .handle_ping = config->handle_ping,
         .handle_pong = config->handle_pong,
         .handle_close = config->handle_close,

@@ -28,6 +28,8 @@ static const struct {
     {RWS_FEATURE_MULTISHOT_RECV, "multishot_recv", "one submission receives many times"},
     {RWS_FEATURE_SEND_ZC, "send_zc",
      "large messages are sent without a copy where the network card can (Linux 6.2, later 6.1)"},
+    {RWS_FEATURE_REGISTERED_BUFFERS, "registered_buffers",
+     "what is sent without a copy is registered once instead of pinned for each send"},
 };
 
 const char *rws_feature_name(rws_feature feature)
@@ -156,6 +158,7 @@ static void gather(rws__probe_facts *facts, rws_probe *probe)
         .incremental_bytes = 4096,
         .plain_buffers = 1,
         .plain_bytes = 4096,
+        .registered_max = 1,
     };
     rws__ring *ring;
     const char *what;

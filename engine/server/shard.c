@@ -27,7 +27,7 @@ static bool is_drained(rws__shard *shard)
     return shard->listener.fd < 0 && shard->conns.streams.slots_used == 0;
 }
 
-static void on_flush(rws__loop *loop)
+static bool on_flush(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
     /* Quiet sends that are left over, because not all could be submitted, may end without a
@@ -37,12 +37,8 @@ static void on_flush(rws__loop *loop)
     rws__listener_pump(&shard->listener);
     /* After the flush, in which a message may have ended with nothing else to come. */
     rws__conns_check_budget(&shard->conns);
-}
-
-static bool is_busy(const rws__loop *loop)
-{
     /* Flushing may have given the last slot back, and then no completion will come. */
-    return rws__streams_are_busy(&shard_of(loop)->conns.streams) || is_drained(shard_of(loop));
+    return rws__streams_are_busy(&shard->conns.streams) || is_drained(shard);
 }
 
 static uint32_t on_completions(rws__loop *loop, const rws__cqe *cqes, uint32_t left)
@@ -77,7 +73,6 @@ static void on_deadline(rws__timer *timer, void *context)
 
 static const rws__loop_owner owner = {
     .on_flush = on_flush,
-    .is_busy = is_busy,
     .on_completions = on_completions,
     .on_settled = on_settled,
     .on_stop = on_stop,
@@ -124,12 +119,16 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
         .incremental_bytes = config->recv_buffer_bytes,
         .plain_buffers = config->plain_buffers,
         .plain_bytes = config->plain_buffer_bytes,
+        .registered_max = RWS__REGISTERED_MAX,
         .features_off = config->features_off,
         .busy_wait_us = config->busy_wait_us,
     };
     const char *what;
     int res = rws__loop_open(&shard->loop, &options, &what);
-    if (res == 0) return 0;
+    if (res == 0) {
+        rws__streams_open(&shard->conns.streams, config->shards);
+        return 0;
+    }
     return rws__fail(error, res, "shard %u can't start: %s failed: %s%s", shard->index, what,
                      rws_strerror(res),
                      res == -ENOMEM ? " (raise the limit of locked memory, ulimit -l, or lower "
@@ -151,5 +150,6 @@ void rws__shard_close(rws__shard *shard)
     rws__loop_close_mailbox(&shard->loop);
     /* If the loop ended with an error, on_close is owed all the same. */
     rws__streams_abandon(&shard->conns.streams);
+    rws__registered_deinit(&shard->conns.streams.registered);
     rws__loop_close_ring(&shard->loop);
 }

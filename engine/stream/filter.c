@@ -16,6 +16,8 @@
 #define WIRE_BYTES 65536u
 /* Plain bytes that are sealed with one call: a TLS record has no more. */
 #define SEAL_BYTES 16384u
+/* The same, and for one send, where the send pool is scarce. */
+#define SCARCE_BYTES 2048u
 /* A filter may add to the wire queue beyond WIRE_BYTES: what one seal makes, answers in between. */
 #define WIRE_BYTES_MAX (4 * WIRE_BYTES)
 
@@ -56,7 +58,7 @@ int rws__stream_push_filter(rws__stream *stream, rws__filter *filter)
 {
     rws__stream_cold *cold = rws__stream_cold_part(stream);
     if (cold->filters == NULL) {
-        cold->filters = rws__pool_take(&stream->streams->partial, sizeof(rws__filters));
+        cold->filters = rws__pool_take(stream->streams->partial, sizeof(rws__filters));
         if (cold->filters == NULL) return -ENOMEM;
         memset(cold->filters, 0, sizeof(rws__filters));
         stream->wired = true;
@@ -93,7 +95,7 @@ static void drop_chain(rws__stream *stream)
 {
     rws__stream_cold *cold = rws__stream_cold_part(stream);
     rws__sendq_clear(&cold->filters->wire, &stream->streams->send_slab);
-    rws__pool_give(&stream->streams->partial, cold->filters);
+    rws__pool_give(stream->streams->partial, cold->filters);
     cold->filters = NULL;
     stream->wired = false;
 }
@@ -258,13 +260,33 @@ bool rws__filters_on_eof(rws__stream *stream)
 
 /* ---- down: plain to wire ---- */
 
+/* Whether the send pool is so full that streams have shares of it. */
+static bool is_scarce(const rws__stream *stream)
+{
+    const rws__slab *slab = &stream->streams->send_slab;
+    return slab->used_bytes > slab->bytes / 2;
+}
+
+/* What was queued may be sent: where this stream's share does not allow for the wire queue too, it
+ * is taken from the reserve. */
+static uint8_t *wire_room(rws__stream *stream, size_t bytes)
+{
+    rws__sendq *wire = rws__filters_wire(stream);
+    rws__slab *slab = &stream->streams->send_slab;
+    const rws__share *share = &stream->streams->send_share;
+    rws__chunk *chunk = wire->tail;
+    if (chunk != NULL && chunk->capacity - chunk->end >= bytes) return chunk->own + chunk->end;
+    uint8_t *room = rws__sendq_grow(wire, slab, share, bytes, RWS__SHARE_MESSAGE);
+    return room != NULL ? room : rws__sendq_grow(wire, slab, share, bytes, RWS__SHARE_ONCE);
+}
+
 uint8_t *rws__filter_reserve(rws__filter *filter, size_t bytes)
 {
     rws__stream *stream = filter->stream;
     rws__filters *filters = chain(stream);
     rws__slab *slab = &stream->streams->send_slab;
     if (filters->wire.bytes + bytes > WIRE_BYTES_MAX) return NULL;
-    if (filter->below == NULL) return rws__sendq_reserve(&filters->wire, slab, bytes);
+    if (filter->below == NULL) return wire_room(stream, bytes);
     RWS_ASSERT(filter->out == NULL);
     return filter->out = rws__slab_take(slab, bytes);
 }
@@ -295,16 +317,23 @@ static void seal_end(rws__stream *stream)
     }
 }
 
+/* Where sealing stops. */
+static size_t wire_bytes(const rws__stream *stream)
+{
+    return is_scarce(stream) ? SCARCE_BYTES : WIRE_BYTES;
+}
+
 void rws__filters_seal(rws__stream *stream)
 {
     rws__filters *filters = chain(stream);
     if (stream->filter == NULL || filters->failed || stream->phase < RWS__STREAM_UP ||
         stream->phase > RWS__STREAM_FLUSHING)
         return;
-    while (filters->is_up && stream->sendq.bytes > 0 && filters->wire.bytes < WIRE_BYTES) {
+    while (filters->is_up && stream->sendq.bytes > 0 && filters->wire.bytes < wire_bytes(stream)) {
         const uint8_t *data;
         size_t len = rws__sendq_front(&stream->sendq, &data);
-        if (len > SEAL_BYTES) len = SEAL_BYTES;
+        size_t most = is_scarce(stream) ? SCARCE_BYTES : SEAL_BYTES;
+        if (len > most) len = most;
         if (stream->filter->type->seal(stream->filter, data, len) == RWS__FILTER_FAILED) {
             fail(stream);
             return;

@@ -73,8 +73,9 @@ void rws__stream_on_answer(rws__stream *stream, int32_t res);
 /* stream_zero_copy.c */
 /* Whether the front of the queue, `len` bytes, is to be sent without a copy. */
 bool rws__stream_may_zero_copy(rws__stream *stream, size_t len);
-/* Such a send was submitted. */
-void rws__stream_lend_to_kernel(rws__stream *stream);
+/* Submit it. Returns 0 or -EAGAIN. */
+int rws__stream_send_zero_copy(rws__stream *stream, const uint8_t *data, size_t len,
+                               uint64_t user_data);
 /* It has completed. Returns `res`, or -EAGAIN where a plain send is to be tried instead. */
 int32_t rws__stream_end_zero_copy(rws__stream *stream, int32_t res, bool more);
 void rws__stream_on_notification(rws__stream *stream, bool copied);

@@ -14,6 +14,7 @@
 #define RINGWS_STREAM_SENDQ_H
 
 #include "engine/base/lender.h"
+#include "engine/base/share.h"
 #include "engine/base/slab.h"
 
 #include <stddef.h>
@@ -32,19 +33,15 @@ typedef struct rws__chunk {
 typedef struct rws__sendq {
     rws__chunk *head, *tail;
     size_t bytes;        /* queued or in flight */
+    size_t held_bytes;   /* of the slab, in blocks */
     uint32_t burst;      /* bytes appended since the queue was empty */
     uint8_t chunk_order; /* size of the next first chunk; 0: never used */
 } rws__sendq;
 
-/* Room for `bytes` in one piece at the end of the queue, or NULL if the slab is used up. The bytes
- * count only with rws__sendq_commit(). */
-uint8_t *rws__sendq_grow(rws__sendq *queue, rws__slab *slab, size_t bytes);
-static inline uint8_t *rws__sendq_reserve(rws__sendq *queue, rws__slab *slab, size_t bytes)
-{
-    rws__chunk *chunk = queue->tail;
-    if (chunk != NULL && chunk->capacity - chunk->end >= bytes) return chunk->own + chunk->end;
-    return rws__sendq_grow(queue, slab, bytes);
-}
+/* A chunk with room for `bytes` at the end of the queue, if its share allows that `use`; returns
+ * the room, or NULL. The bytes count only with rws__sendq_commit(). */
+uint8_t *rws__sendq_grow(rws__sendq *queue, rws__slab *slab, const rws__share *share, size_t bytes,
+                         rws__share_use use);
 static inline void rws__sendq_commit(rws__sendq *queue, size_t bytes)
 {
     queue->tail->end += (uint32_t)bytes;

@@ -150,6 +150,7 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish)
     if (finish == RWS__FINISH_CUT || stream->phase < RWS__STREAM_UP) {
         rws__count(&stream->streams->loop->counters.bytes_discarded, rws__stream_queued(stream));
         if (stream->installing && stream->ops == 0) drop_descriptor(stream);
+        stream->reset = !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
         rws__stream_enter(stream, RWS__STREAM_CLOSING);
     } else if (stream->phase == RWS__STREAM_UP) {
         stream->finish = (uint8_t)finish;
@@ -218,7 +219,7 @@ static int submit_close(rws__stream *stream)
     if (submit_cancel(stream) != 0) return -EAGAIN;
     /* After a mere close the kernel would offer the rest to a peer that takes nothing for minutes
      * more, and keep the memory as long. */
-    if (rws__stream_lends_to_kernel(stream) && rws__ring_disconnect(ring, file) != 0)
+    if (stream->reset && stream->family != AF_UNIX && rws__ring_disconnect(ring, file) != 0)
         return -EAGAIN;
     int res = rws__ring_close(ring, file, rws__stream_op(stream, RWS__OP_CLOSE));
     if (res == 0) stream->ops++;

@@ -56,7 +56,7 @@ typedef enum rws__finish {
                            what it still sends can't reset the connection */
     RWS__FINISH_LINGER, /* shut our half down, wait for the peer's end of stream, close */
     RWS__FINISH_AWAIT,  /* wait for the peer's end of stream, close */
-    RWS__FINISH_CUT,    /* close at once; the queue is thrown away */
+    RWS__FINISH_CUT, /* close at once; the queue, and what the kernel has of it, is thrown away */
 } rws__finish;
 
 typedef enum rws__send_mode {
@@ -134,9 +134,10 @@ typedef struct rws__stream_cold {
         struct sockaddr generic;
         struct sockaddr_in in;
         struct sockaddr_in6 in6;
-    } peer;              /* AF_UNSPEC: not known, or not asked for yet */
-    bool zero_copy_sent; /* some of it left: its notification's report counts */
-    bool zero_copy_off;  /* given up */
+    } peer;               /* AF_UNSPEC: not known, or not asked for yet */
+    int32_t kernel_entry; /* of registered memory (registered.h) that it reads */
+    bool zero_copy_sent;  /* some of it left: its notification's report counts */
+    bool zero_copy_off;   /* given up */
 } rws__stream_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */
@@ -166,6 +167,7 @@ struct rws__stream {
     bool bulk;           /* large pieces come here: one receive at a time */
     bool has_cold;       /* it has an entry in the cold array */
     bool installing;     /* a descriptor is, or will be, on its way into the table */
+    bool reset;          /* what the peer has not got is thrown away with the file */
     bool shutting_down;  /* the shutdown was submitted and has not completed */
     bool wired;          /* what is sent comes from the wire queue of filters (filter.h) */
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */
@@ -193,8 +195,6 @@ void rws__stream_dial(rws__stream *stream, int fd, const struct sockaddr *addres
 /* ---- sending ---- */
 
 /* rws__stream_reserve() and rws__stream_commit() are in streams.h, inline. */
-/* The same from the reserve, which is kept for answers of handshakes, pongs and closes. */
-uint8_t *rws__stream_reserve_urgent(rws__stream *stream, size_t bytes);
 /* Queue what `lender` lends (*taken* if true is returned). False: copy instead. */
 bool rws__stream_lend(rws__stream *stream, const uint8_t *data, size_t bytes, rws__lender *lender);
 /* One more reader of `len` bytes at `data` in the provided buffer that is being read, for this turn

@@ -98,6 +98,7 @@ static void judge_linger(rws__stream *stream, uint32_t unacknowledged)
     }
     rws__count(&streams->loop->counters.bytes_discarded, unacknowledged);
     rws__stream_finish(stream, RWS__FINISH_CUT);
+    stream->reset = unacknowledged > 0;
 }
 
 static void judge(rws__stream *stream, rws__asking what, uint32_t unacknowledged)

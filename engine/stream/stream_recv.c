@@ -137,7 +137,7 @@ static void stall(rws__stream *stream, const uint8_t *data, size_t len)
 {
     if (len == 0) return;
     size_t had = stream->stalled != NULL ? stream->stalled->len : 0;
-    if (rws__payload_append(&stream->stalled, &stream->streams->partial, data, len, 2 * had) != 0)
+    if (rws__payload_append(&stream->stalled, stream->streams->partial, data, len, 2 * had) != 0)
         stream->events->on_input_overflow(stream);
 }
 

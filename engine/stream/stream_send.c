@@ -16,11 +16,6 @@
 /* Where the kernel can't tell what is acknowledged, what it takes is looked at in such pieces. */
 #define PIECE_BYTES 65536u
 
-uint8_t *rws__stream_reserve_urgent(rws__stream *stream, size_t bytes)
-{
-    return rws__sendq_reserve(&stream->sendq, &stream->streams->send_slab, bytes);
-}
-
 bool rws__stream_lend(rws__stream *stream, const uint8_t *data, size_t bytes, rws__lender *lender)
 {
     if (stream->filter != NULL) return false;
@@ -103,8 +98,7 @@ static int submit(rws__stream *stream, rws__send_mode mode, size_t *len)
     const uint8_t *data;
     (void)rws__sendq_front(rws__stream_out(stream), &data);
     switch (mode) {
-    case RWS__SEND_ZERO_COPY:
-        return rws__ring_send_zero_copy(ring, (uint32_t)stream->file, data, *len, user_data);
+    case RWS__SEND_ZERO_COPY: return rws__stream_send_zero_copy(stream, data, *len, user_data);
     case RWS__SEND_QUIET:
         return rws__ring_send_quiet(ring, (uint32_t)stream->file, data, *len, user_data);
     default: return submit_counted(stream, user_data, len);
@@ -139,7 +133,6 @@ void rws__stream_pump_send(rws__stream *stream)
         quiet->streams[quiet->count++] = stream;
         return;
     }
-    if (mode == RWS__SEND_ZERO_COPY) rws__stream_lend_to_kernel(stream);
     rws__stream_watch(stream);
 }
 

@@ -11,8 +11,9 @@
  * it is in vain, and given up on a stream with the first such report, or when the kernel can't
  * do it at all.
  *
- * The memory is not registered: the pages of each send are pinned for its time, against the limit
- * of locked memory (RLIMIT_MEMLOCK).
+ * Payloads lie in memory that is registered with the ring from the first notification on that
+ * reports no copy (registered.h). For other sends the pages are pinned for their time, against the
+ * limit of locked memory (RLIMIT_MEMLOCK).
  */
 #include "engine/base/loopback.h"
 #include "engine/stream/internal.h"
@@ -41,16 +42,35 @@ bool rws__stream_may_zero_copy(rws__stream *stream, size_t len)
            rws__sendq_lender(&stream->sendq) != NULL && !is_in_vain(stream);
 }
 
-void rws__stream_lend_to_kernel(rws__stream *stream)
+/* The kernel reads what is at the front of the queue. */
+static void lend_to_kernel(rws__stream *stream, int32_t entry)
 {
     rws__stream_cold *cold = rws__stream_cold_part(stream);
     rws__lender *lender = rws__sendq_lender(&stream->sendq);
     RWS_ASSERT(cold->kernel_loan == NULL && lender != NULL);
-    lender->retain(lender);
+    lender->ops->retain(lender);
     cold->kernel_loan = lender;
+    cold->kernel_entry = entry;
     cold->zero_copy_sent = false;
     stream->ops++; /* for the notification */
     rws__count(&stream->streams->loop->counters.sends_zero_copy, 1);
+}
+
+int rws__stream_send_zero_copy(rws__stream *stream, const uint8_t *data, size_t len,
+                               uint64_t user_data)
+{
+    rws__streams *streams = stream->streams;
+    rws__ring *ring = streams->loop->ring;
+    uint32_t file = (uint32_t)stream->file;
+    int32_t entry = rws__registered_begin(&streams->registered, data, len);
+    int res = entry == RWS__NOT_REGISTERED
+                  ? rws__ring_send_zero_copy(ring, file, data, len, user_data)
+                  : rws__ring_send_registered(ring, file, data, len, (uint32_t)entry, user_data);
+    if (res == 0)
+        lend_to_kernel(stream, entry);
+    else
+        rws__registered_end(&streams->registered, entry);
+    return res;
 }
 
 bool rws__stream_lends_to_kernel(const rws__stream *stream)
@@ -64,7 +84,9 @@ static void end_loan(rws__stream *stream)
     rws__lender *lender = cold->kernel_loan;
     cold->kernel_loan = NULL;
     stream->ops--;
-    lender->release(lender);
+    /* First: what gives the block back finds out whether anything reads its region. */
+    rws__registered_end(&stream->streams->registered, cold->kernel_entry);
+    rws__lender_release(lender);
     /* It may be what draining waits for. */
     if (stream->phase == RWS__STREAM_FLUSHING) rws__stream_mark_dirty(stream);
 }
@@ -105,5 +127,6 @@ void rws__stream_on_notification(rws__stream *stream, bool copied)
     if (!rws__stream_lends_to_kernel(stream)) return;
     /* Of what was never sent the kernel says that it was copied. */
     if (copied && rws__stream_cold_part(stream)->zero_copy_sent) give_up(stream);
+    if (!copied) rws__registered_start(&stream->streams->registered);
     end_loan(stream);
 }

@@ -11,12 +11,9 @@
 #ifndef RINGWS_STREAM_STREAMS_H
 #define RINGWS_STREAM_STREAMS_H
 
+#include "engine/base/share.h"
+#include "engine/stream/registered.h"
 #include "engine/stream/stream.h"
-
-/* This part of the send pool is kept for answers of handshakes, pongs and closes. */
-#define RWS__SEND_RESERVE_PART 16
-/* As long as the pool has something, everybody may have this much queued. */
-#define RWS__SEND_SHARE_MIN 4096u
 
 /* Settled once per turn: at most one quiet send of a stream is in flight. */
 typedef struct rws__quiet_list {
@@ -29,6 +26,7 @@ typedef struct rws__streams_options {
     size_t slot_bytes, cold_bytes; /* at least a rws__stream and a rws__stream_cold */
     size_t send_pool_bytes_max;
     size_t partial_bytes_max; /* waiting input, and what is above puts there */
+    size_t retained_bytes_max;
     uint32_t send_timeout_ms;
     uint32_t linger_timeout_ms;
     uint32_t progress_bytes_per_s_min; /* less is no progress */
@@ -54,7 +52,9 @@ struct rws__streams {
     /* The bytes in provided buffers that are being read; NULL: none. */
     const uint8_t *buffer, *buffer_end;
     rws__slab send_slab;
-    rws__pool partial; /* messages, heads and waiting input */
+    rws__share send_share;      /* who may take how much of it */
+    rws__pool *partial;         /* messages, heads and waiting input */
+    rws__registered registered; /* parts of its slab */
 };
 
 /* Zeroed memory in, which rws__streams_deinit() takes also after a failure. Returns 0 or -ENOMEM.
@@ -64,6 +64,9 @@ void rws__streams_deinit(rws__streams *streams);
 /* The loop ended with an error: everything that is still there is cut off and released, without the
  * ring's help; what the kernel was lent comes back with it. Loop thread. */
 void rws__streams_abandon(rws__streams *streams);
+
+/* On the loop's thread, when it has its ring. `loops` is the number of loops of this process. */
+void rws__streams_open(rws__streams *streams, uint32_t loops);
 
 /* Take a free slot, or NULL. */
 rws__stream *rws__streams_take(rws__streams *streams, const rws__stream_events *events);
@@ -90,25 +93,24 @@ void rws__streams_settle(rws__streams *streams, bool all_submitted);
 void rws__streams_on_sending_deadline(rws__timer *timer, void *loop);
 void rws__streams_on_linger_deadline(rws__timer *timer, void *loop);
 
-/* Whether a stream may have `bytes` queued: anything while half of the send pool is free; then up
- * to an eighth of what is free, so that those who take nothing never hold it all, and not from the
- * reserve. */
-static inline bool rws__streams_may_queue(const rws__streams *streams, size_t bytes)
+/* Whether a stream has no more than its share of the send pool. */
+static inline bool rws__stream_has_share(const rws__stream *stream)
 {
+    const rws__streams *streams = stream->streams;
     const rws__slab *slab = &streams->send_slab;
-    if (slab->used_bytes <= slab->bytes / 2) return true;
-    size_t free_bytes = slab->bytes - slab->used_bytes;
-    size_t reserve = slab->bytes / RWS__SEND_RESERVE_PART;
-    return free_bytes > reserve && bytes <= (free_bytes - reserve) / 8 + RWS__SEND_SHARE_MIN;
+    return slab->used_bytes <= slab->bytes / 2 ||
+           rws__share_allows(&streams->send_share, slab->used_bytes, stream->sendq.held_bytes, 0,
+                             RWS__SHARE_MESSAGE);
 }
 
 /* Room for `bytes` in one piece at the end of the queue, or NULL: the pool, or this stream's share
- * of it, is in use. They count with rws__stream_commit(). */
-static inline uint8_t *rws__stream_reserve(rws__stream *stream, size_t bytes)
+ * of it for that `use`, is taken. They count with rws__stream_commit(). */
+static inline uint8_t *rws__stream_reserve(rws__stream *stream, size_t bytes, rws__share_use use)
 {
-    rws__streams *streams = stream->streams;
-    if (!rws__streams_may_queue(streams, rws__stream_queued(stream) + bytes)) return NULL;
-    return rws__sendq_reserve(&stream->sendq, &streams->send_slab, bytes);
+    rws__chunk *chunk = stream->sendq.tail;
+    if (chunk != NULL && chunk->capacity - chunk->end >= bytes) return chunk->own + chunk->end;
+    return rws__sendq_grow(&stream->sendq, &stream->streams->send_slab,
+                           &stream->streams->send_share, bytes, use);
 }
 
 static inline void rws__stream_commit(rws__stream *stream, size_t bytes)

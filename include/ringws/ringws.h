@@ -13,7 +13,7 @@
  * 4. on_close comes exactly once for every on_open, whatever the cause, and is the last one.
  * 5. A callback may call anything on its connection, rws_conn_close() included; effects that would
  *    free it wait until the callback has returned.
- * 6. Data given to a callback is borrowed until it returns.
+ * 6. Data given to a callback is borrowed until it returns; rws_message_retain() keeps a message.
  *
  * Thread words in the doc blocks: *loop* is the thread that runs the connection's shard; *any* is
  * any thread.
@@ -23,6 +23,7 @@
 
 #include <sys/socket.h>
 
+#include "ringws/message.h"
 #include "ringws/types.h"
 
 #ifdef __cplusplus
@@ -33,7 +34,6 @@ typedef struct rws_server rws_server;
 typedef struct rws_client rws_client;
 typedef struct rws_conn rws_conn;
 typedef struct rws_request rws_request;
-typedef struct rws_prepared rws_prepared;
 
 /* For options that are a time: not at all, where 0 means the default. */
 #define RWS_NEVER UINT32_MAX
@@ -59,9 +59,10 @@ typedef struct rws_handler {
 
     void (*on_open)(rws_conn *conn, void *user);
 
-    /* A whole message. `opcode` is RWS_TEXT or RWS_BINARY; `data` is `len` bytes, never NULL.
-     * A negative return closes the connection with 1011, unless the callback has closed it. */
-    int (*on_message)(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user);
+    /* A whole message, *borrowed*: rws_conn_send_message() sends it on without a copy if it is
+     * large, rws_message_retain() keeps it. A negative return closes the connection with 1011,
+     * unless the callback has closed it. */
+    int (*on_message)(rws_conn *conn, const rws_message *message, void *user);
 
     /* The send queue fell to low_watermark_bytes after it was over high_watermark_bytes or refused
      * a message. */
@@ -97,7 +98,8 @@ typedef enum rws_feature {
     RWS_FEATURE_DIRECT_LARGE = 1u << 4,        /* large messages received into their own memory */
     RWS_FEATURE_MULTISHOT_RECV = 1u << 5,      /* off: one receive at a time */
     RWS_FEATURE_SEND_ZC = 1u << 6, /* large messages sent without a copy, 6.2 or later 6.1 */
-    RWS_FEATURE_ALL = (1u << 7) - 1,
+    RWS_FEATURE_REGISTERED_BUFFERS = 1u << 7, /* what they read is registered; needs SEND_ZC */
+    RWS_FEATURE_ALL = (1u << 8) - 1,
 } rws_feature;
 
 /*
@@ -121,7 +123,7 @@ typedef struct rws_server_options {
     uint32_t recv_buffers;       /* (0) chosen by the engine; a power of two */
     size_t partial_bytes_max;    /* (0) 64 MiB per shard, or 4 times message_bytes_max: for messages
                                     that have not come whole; what was under way may go over it by a
-                                    third, or 1 MiB; 4 times as many addresses are reserved */
+                                    third, or 1 MiB; 16 times as many addresses are reserved */
     size_t send_queue_bytes_max; /* (0) 1 MiB per connection, or what high_watermark_bytes and one
                                     more message of message_bytes_max need */
     size_t send_pool_bytes_max;  /* (0) 1 GiB per shard: addresses reserved for queued sends */
@@ -157,6 +159,9 @@ typedef struct rws_server_options {
     uint32_t keepalive_s;     /* (0) 60: idle seconds before TCP asks whether the peer is still there;
                                  RWS_NEVER: it does not */
     uint32_t user_timeout_ms; /* 0: off; TCP_USER_TIMEOUT, at least send_timeout_ms */
+    size_t retained_bytes_max; /* (0) 16 MiB per shard, or a quarter of the addresses that
+                                  partial_bytes_max reserves: messages that rws_message_retain()
+                                  keeps where they are; more is copied with `allocator` */
 } rws_server_options;
 
 #define RWS_SERVER_OPTIONS_DEFAULT                                                                 \
@@ -334,7 +339,7 @@ RWS_API void rws_request_set_user(rws_request *request, void *conn_user,
 /* Connections. */
 
 /**
- * Queue one whole message; messages leave in call order.
+ * Queue bytes as one whole message; messages leave in call order.
  *
  * `opcode` is RWS_TEXT or RWS_BINARY. `data` (`len` bytes; NULL only if 0) is *copied*. Text is not
  * checked for UTF-8. A message that is larger than send_queue_bytes_max is taken on an empty queue.
@@ -348,30 +353,15 @@ RWS_API void rws_request_set_user(rws_request *request, void *conn_user,
 RWS_API int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len);
 
 /**
- * Frame a message once, for any number of connections and shards, which then send it from one place
- * in memory.
+ * Queue a message (ringws/message.h): one that was received, by this connection or another one of
+ * any shard or server, one that the program made, or a constant. Where it is large enough to gain
+ * by it, it is not copied: the queue is one more holder, and it leaves from where it lies. (A
+ * client masks every frame by itself, so there it is copied.)
  *
- * `out` receives it (*given*: rws_prepared_release()), or NULL. `allocator` (NULL: malloc) and
- * `data` (`len` bytes; NULL only if 0) are *copied*. `opcode` is RWS_TEXT or RWS_BINARY. Text is
- * not checked for UTF-8. Thread: any. Returns 0, RWS_E_ARGUMENT (as rws_conn_send()) or -ENOMEM.
+ * `message` is *borrowed*. Thread and errors as rws_conn_send(); RWS_E_ARGUMENT: it is NULL, or a
+ * constant of a newer header than the library.
  */
-RWS_API int rws_prepared_create(rws_prepared **out, const rws_allocator *allocator,
-                                rws_opcode opcode, const void *data, size_t len);
-
-/** One holder more; returns `prepared`. Thread: any. */
-RWS_API rws_prepared *rws_prepared_retain(rws_prepared *prepared);
-
-/** One holder less; the last one frees it, on its thread. `prepared` may be NULL. Connections that
- * still have it queued are holders of their own. Thread: any. */
-RWS_API void rws_prepared_release(rws_prepared *prepared);
-
-/**
- * rws_conn_send() of a prepared message, which is not copied: it lives until it was sent. (A client
- * masks every frame by itself, so there it is copied.)
- *
- * `prepared` is *borrowed*. Thread and errors as rws_conn_send().
- */
-RWS_API int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared);
+RWS_API int rws_conn_send_message(rws_conn *conn, const rws_message *message);
 
 /** rws_conn_send() with RWS_TEXT: ownership, thread and errors as there. */
 RWS_API int rws_conn_send_text(rws_conn *conn, const char *text, size_t len);
@@ -471,6 +461,7 @@ typedef struct rws_client_options {
     void *user;
     uint64_t busy_wait_us; /* as a server's */
     uint32_t send_timeout_ms, keepalive_s, user_timeout_ms; /* likewise */
+    size_t retained_bytes_max; /* (0) as a server's */
 } rws_client_options;
 
 #define RWS_CLIENT_OPTIONS_DEFAULT                                                                 \

@@ -30,12 +30,12 @@ static void on_open(rws_conn *conn, void *user)
     atomic_fetch_add(&server->opened, 1);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     engine_server *server = user;
     atomic_fetch_add(&server->messages, 1);
-    atomic_fetch_add(&server->bytes, len);
-    return rws_conn_send(conn, opcode, data, len);
+    atomic_fetch_add(&server->bytes, rws_message_len(message));
+    return rws_conn_send_message(conn, message);
 }
 
 static void on_drain(rws_conn *conn, void *user)

@@ -14,9 +14,7 @@ typedef struct session {
     stress_server *server;
     rws_conn *conn;
     struct session *next, *prev;
-    uint8_t *refused; /* the message that the queue had no room for */
-    size_t refused_len;
-    rws_opcode refused_opcode;
+    rws_message *refused;  /* the message that the queue had no room for */
     uint64_t queued_since; /* turns of the loop when the queue was last seen empty */
 } session;
 
@@ -60,7 +58,7 @@ static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer 
     if (server->sessions == own) server->sessions = own->next;
     pthread_mutex_unlock(&server->lock);
     if (code == RWS_CLOSE_NORMAL && closer == RWS_CLOSED_BY_PEER) add_one(&server->clean_closes);
-    free(own->refused);
+    rws_message_release(own->refused);
     free(own);
     add_one(&server->closed);
 }
@@ -78,20 +76,17 @@ static void notice_blocked(session *own)
         add_one(&server->blocked);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     stress_server *server = user;
     session *own = rws_conn_user(conn);
     if (own->refused != NULL) return RWS_E_INTERNAL; /* it is paused: nothing may come */
     notice_blocked(own);
-    int res = rws_conn_send(conn, opcode, data, len);
+    int res = rws_conn_send_message(conn, message);
     if (res != RWS_E_BACKLOG) return res;
     add_one(&server->backlogs);
-    own->refused = malloc(len + 1);
+    own->refused = rws_message_retain(message);
     if (own->refused == NULL) return RWS_E_INTERNAL;
-    memcpy(own->refused, data, len);
-    own->refused_len = len;
-    own->refused_opcode = opcode;
     rws_conn_pause(conn);
     return 0;
 }
@@ -102,9 +97,9 @@ static void on_drain(rws_conn *conn, void *user)
     session *own = rws_conn_user(conn);
     add_one(&server->drains);
     if (own->refused == NULL) return;
-    int res = rws_conn_send(conn, own->refused_opcode, own->refused, own->refused_len);
+    int res = rws_conn_send_message(conn, own->refused);
     if (res == RWS_E_BACKLOG) return; /* larger than what is free by now: on_drain comes again */
-    free(own->refused);
+    rws_message_release(own->refused);
     own->refused = NULL;
     if (res != 0)
         rws_conn_abort(conn);

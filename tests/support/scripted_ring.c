@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -79,15 +80,20 @@ static int queue_simple(rws__ring *ring, script_kind kind, uint32_t file, uint64
     return queue(ring, kind, file, user_data) != NULL ? 0 : -EAGAIN;
 }
 
+static void lend_memory(script_op *op, const void *memory, size_t len)
+{
+    op->memory = (uint8_t *)(uintptr_t)memory;
+    op->len = len;
+    op->copy = must_alloc(len);
+    memcpy(op->copy, memory, len);
+}
+
 static int queue_memory(rws__ring *ring, script_kind kind, uint32_t file, const void *memory,
                         size_t len, uint64_t user_data)
 {
     script_op *op = queue(ring, kind, file, user_data);
     if (op == NULL) return -EAGAIN;
-    op->memory = (uint8_t *)(uintptr_t)memory;
-    op->len = len;
-    op->copy = must_alloc(len);
-    memcpy(op->copy, memory, len);
+    lend_memory(op, memory, len);
     return 0;
 }
 
@@ -265,6 +271,75 @@ void script_cancel_closed(rws__ring *ring)
     }
 }
 
+/* ---- registered memory ---- */
+
+#define REGISTERED_PAGES_MAX 4096u
+
+/* Whether all of its pages have memory: registering touched them, and what lost it since was given
+ * back behind the kernel's back. */
+static bool is_resident(uint8_t *memory, size_t len)
+{
+    static unsigned char resident[REGISTERED_PAGES_MAX];
+    size_t count = len / (size_t)sysconf(_SC_PAGESIZE);
+    if (count > REGISTERED_PAGES_MAX || mincore(memory, len, resident) != 0) abort();
+    for (size_t i = 0; i < count; i++)
+        if (!(resident[i] & 1)) return false;
+    return true;
+}
+
+static void check_registered(rws__ring *ring)
+{
+    for (uint32_t i = 0; i < ring->registered_max; i++)
+        if (ring->registered[i].memory != NULL &&
+            !is_resident(ring->registered[i].memory, ring->registered[i].len))
+            breach(ring, "pages of registered memory were given back");
+}
+
+static bool is_read(const rws__ring *ring, uint32_t index)
+{
+    for (const script_op *op = ring->ops; op != NULL; op = op->next)
+        if (op->registered == index + 1) return true;
+    return false;
+}
+
+int rws__ring_register(rws__ring *ring, uint32_t index, void *memory, size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    ring->registers++;
+    if (index >= ring->registered_max) return -EINVAL;
+    if (ring->register_result != 0) return ring->register_result;
+    if (ring->registered[index].memory != NULL || is_read(ring, index))
+        breach(ring, "memory was registered in an entry that is in use");
+    for (size_t at = 0; at < len; at += page) {
+        volatile uint8_t *byte = (uint8_t *)memory + at;
+        *byte = *byte;
+    }
+    ring->registered[index].memory = memory;
+    ring->registered[index].len = len;
+    return 0;
+}
+
+int rws__ring_unregister(rws__ring *ring, uint32_t index)
+{
+    ring->unregisters++;
+    if (ring->unregister_result != 0) return ring->unregister_result;
+    if (index >= ring->registered_max || ring->registered[index].memory == NULL) {
+        breach(ring, "an empty entry was unregistered");
+        return -EINVAL;
+    }
+    if (is_read(ring, index)) breach(ring, "memory was unregistered while a send reads it");
+    check_registered(ring);
+    ring->registered[index].memory = NULL;
+    return 0;
+}
+
+static bool is_in_entry(const rws__ring *ring, uint32_t index, const uint8_t *data, size_t len)
+{
+    if (index >= ring->registered_max || ring->registered[index].memory == NULL) return false;
+    const uint8_t *memory = ring->registered[index].memory;
+    return data >= memory && data + len <= memory + ring->registered[index].len;
+}
+
 /* ---- turns ---- */
 
 static void cancel(rws__ring *ring, const script_op *cancel)
@@ -346,6 +421,7 @@ int rws__ring_turn(rws__ring *ring, bool wait)
 {
     if (wait && ring->refused && ring->cqes_first == ring->cqes_count) ring->slept++;
     ring->refused = false;
+    check_registered(ring);
     if (ring->turns_left == 0) return SCRIPT_STOP;
     ring->turns_left--;
     submit(ring);
@@ -377,6 +453,7 @@ int rws__ring_create(rws__ring **out, const rws__ring_options *options, const ch
     rws__ring *ring = must_alloc(sizeof *ring);
     ring->features = RWS_FEATURE_ALL & ~options->features_off;
     ring->submit_max = UINT32_MAX;
+    ring->registered_max = options->registered_max;
     ring->next_install = 100;
     *out = ring;
     return 0;
@@ -444,6 +521,9 @@ static void release_two(rws__lender *lender)
     drop_reader(buffer);
 }
 
+static const rws__lender_ops ops_of_one = {.release = release_one, .for_this_turn = true};
+static const rws__lender_ops ops_of_two = {.release = release_two, .for_this_turn = true};
+
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
     if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0) return false;
@@ -474,7 +554,7 @@ rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
     script_buffer *buffer = &ring->buffers[first], *next = &ring->buffers[last];
     buffer->readers++;
     if (first == last) {
-        buffer->lender = (rws__lender){.release = release_one, .for_this_turn = true};
+        buffer->lender = (rws__lender){&ops_of_one};
         return &buffer->lender;
     }
     if (buffer->data + buffer->len != next->data) { /* in more than two */
@@ -483,7 +563,7 @@ rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
     }
     next->readers++;
     buffer->next = last;
-    buffer->across = (rws__lender){.release = release_two, .for_this_turn = true};
+    buffer->across = (rws__lender){&ops_of_two};
     return &buffer->across;
 }
 
@@ -585,6 +665,19 @@ int rws__ring_send_zero_copy(rws__ring *ring, uint32_t file, const void *data, s
                              uint64_t user_data)
 {
     return queue_memory(ring, SCRIPT_SEND_ZERO_COPY, file, data, len, user_data);
+}
+
+int rws__ring_send_registered(rws__ring *ring, uint32_t file, const void *data, size_t len,
+                              uint32_t index, uint64_t user_data)
+{
+    script_op *op = queue(ring, SCRIPT_SEND_ZERO_COPY, file, user_data);
+    if (op == NULL) return -EAGAIN;
+    lend_memory(op, data, len);
+    if (!is_in_entry(ring, index, data, len))
+        breach(ring, "a registered send reads what is not registered");
+    op->registered = index + 1;
+    ring->sends_registered++;
+    return 0;
 }
 
 int rws__ring_disconnect(rws__ring *ring, uint32_t file)

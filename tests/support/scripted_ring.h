@@ -5,7 +5,8 @@
  *
  * What is checked at every step, because the kernel would make it a corrupted memory: the memory of
  * a send does not change before its completion (or its notification), nobody writes to the memory
- * of a receive in flight, each completion with a buffer is looked at once and recycled once.
+ * of a receive in flight, registered memory keeps its pages and is not unregistered while a send
+ * reads it, each completion with a buffer is looked at once and recycled once.
  * `broken` names the first breach. A provided buffer is a block of its own of the exact size, freed
  * when it is recycled, so that the address sanitizer sees whoever reads it later; script_join()
  * puts several into one block.
@@ -49,8 +50,9 @@ typedef enum script_kind {
 /* rws__ring_turn() returns this when the turns that were allowed are used up. */
 #define SCRIPT_STOP 1
 
-#define SCRIPT_FILES   256u
-#define SCRIPT_BUFFERS 4096u
+#define SCRIPT_FILES      256u
+#define SCRIPT_BUFFERS    4096u
+#define SCRIPT_REGISTERED 64u
 
 /* An operation that was queued and has no last completion yet. */
 typedef struct script_op {
@@ -59,11 +61,12 @@ typedef struct script_op {
     uint32_t file;   /* or the descriptor of a listener or event */
     uint8_t *memory; /* lent to the kernel */
     size_t len;
-    uint8_t *copy;   /* what `memory` held when it was lent */
-    uint64_t target; /* CANCEL: user_data; TIMEOUT: when it is due */
-    bool submitted;  /* a turn has passed */
-    bool some;       /* SEND: a short count is not tried again by the kernel */
-    bool notifies;   /* SEND_ZERO_COPY: its result was posted, its notification was not */
+    uint8_t *copy;       /* what `memory` held when it was lent */
+    uint64_t target;     /* CANCEL: user_data; TIMEOUT: when it is due */
+    bool submitted;      /* a turn has passed */
+    bool some;           /* SEND: a short count is not tried again by the kernel */
+    bool notifies;       /* SEND_ZERO_COPY: its result was posted, its notification was not */
+    uint32_t registered; /* SEND_ZERO_COPY: the entry that it reads + 1, or 0 */
     struct script_op *next;
 } script_op;
 
@@ -104,9 +107,17 @@ struct rws__ring {
     script_buffer buffers[SCRIPT_BUFFERS];
     script_block *joined; /* where the next buffers are, or NULL */
     uint32_t buffers_out;
-    bool copies;                           /* notifications say so */
-    uint32_t unacknowledged[SCRIPT_FILES]; /* what UNACKNOWLEDGED answers */
-    feed_bytes wire[SCRIPT_FILES];         /* what was sent */
+    bool copies; /* notifications say so */
+    struct {
+        uint8_t *memory; /* NULL: the entry is empty */
+        size_t len;
+    } registered[SCRIPT_REGISTERED];
+    uint32_t registered_max;                /* entries of the table */
+    int register_result, unregister_result; /* of the next calls */
+    uint64_t registers, unregisters;        /* calls, failed ones too */
+    uint64_t sends_registered;              /* SEND_ZERO_COPY that read an entry */
+    uint32_t unacknowledged[SCRIPT_FILES];  /* what UNACKNOWLEDGED answers */
+    feed_bytes wire[SCRIPT_FILES];          /* what was sent */
     bool closed[SCRIPT_FILES];
     int32_t next_install; /* the index that the next descriptor gets in the table */
     const char *broken;

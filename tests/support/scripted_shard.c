@@ -9,7 +9,9 @@
 
 #include "codec/close.h"
 #include "codec/frame.h"
+#include "codec/handshake.h"
 #include "codec/mask.h"
+#include "engine/server/dialer.h"
 
 const char world_request[] = "GET /chat?room=7 HTTP/1.1\r\n"
                              "Host: localhost\r\n"
@@ -85,13 +87,12 @@ static void note_data(world *w, const char *what, uint32_t file, const void *dat
     note(w, "%s%u:%zu:%08x ", what, file, len, sum);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     world *w = user;
-    note_data(w, opcode == RWS_TEXT ? "text" : "binary", told(w, conn, "message"), data, len);
-    w->message = data;
-    w->message_len = len;
-    w->message_opcode = opcode;
+    note_data(w, rws_message_opcode(message) == RWS_TEXT ? "text" : "binary",
+              told(w, conn, "message"), rws_message_data(message), rws_message_len(message));
+    w->message = message;
     hook(w, conn, "message");
     return w->message_result;
 }
@@ -215,14 +216,17 @@ static void check_nothing_is_left(const world *w)
     cr_expect_eq(w->shard->conns.streams.send_slab.used_bytes, 0,
                  "%zu bytes of the send slab are in use",
                  w->shard->conns.streams.send_slab.used_bytes);
-    cr_expect_eq(w->shard->conns.streams.partial.slab.used_bytes, 0,
+    cr_expect_eq(w->shard->conns.streams.partial->slab.used_bytes, 0,
                  "%zu bytes of the partial pool are in use",
-                 w->shard->conns.streams.partial.slab.used_bytes);
-    cr_expect_eq(w->shard->conns.streams.partial.charged_bytes, 0,
+                 w->shard->conns.streams.partial->slab.used_bytes);
+    cr_expect_eq(w->shard->conns.streams.partial->charged_bytes, 0,
                  "%zu bytes are charged to the budget",
-                 w->shard->conns.streams.partial.charged_bytes);
+                 w->shard->conns.streams.partial->charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->conns.budget_first, 0);
+    for (uint32_t i = 0; i < RWS__REGISTERED_MAX; i++)
+        cr_expect_eq(w->shard->conns.streams.registered.entries[i].sends, 0,
+                     "registered memory is being read");
     cr_expect_eq(w->ring->slept, 0, "it waited and nobody would have woken it");
     for (uint32_t file = 0; file < SCRIPT_FILES; file++) {
         cr_expect_not(w->open[file], "on_close is missing for %u", file);
@@ -303,6 +307,51 @@ uint32_t world_open(world *w)
     cr_assert(w->open[file], "not open: %s", world_log(w));
     w->ring->wire[file].len = 0;
     return file;
+}
+
+int world_dial(world *w, const char *url, const char *subprotocols, void *dial_user)
+{
+    rws__dial *dial;
+    const rws__config *config = &w->group.config;
+    int res = rws__dial_create(&dial, &config->env, url, subprotocols, dial_user);
+    if (res != 0) return res;
+    dial->endpoint = &config->endpoint;
+    dial->timeout_ms = config->handshake_timeout_ms;
+    dial->head_bytes_max = config->handshake_bytes_max;
+    rws__dial_post *post = rws__alloc(&config->env, sizeof *post);
+    cr_assert_not_null(post);
+    *post = (rws__dial_post){dial, &w->shard->conns, config->listener.socket};
+    rws__dial_start(post, false);
+    return 0;
+}
+
+void world_answer(world *w, uint32_t file, const char *status, const char *lines,
+                  const char *behind)
+{
+    feed_bytes *wire = &w->ring->wire[file];
+    feed_bytes_append(wire, "", 1);
+    char *at = strstr((char *)wire->data, "Sec-WebSocket-Key: ");
+    if (at == NULL) at = strstr((char *)wire->data, "sec-websocket-key: ");
+    cr_assert_not_null(at, "%s", (char *)wire->data);
+    char accept[RWS__ACCEPT_BYTES];
+    rws__handshake_accept(at + strlen("Sec-WebSocket-Key: "), accept);
+    wire->len = 0;
+    char text[1024];
+    int len = snprintf(text, sizeof text,
+                       "HTTP/1.1 %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                       "Sec-WebSocket-Accept: %.*s\r\n%s\r\n%s",
+                       status, RWS__ACCEPT_BYTES, accept, lines, behind);
+    world_feed(w, file, text, (size_t)len);
+    world_turns(w, 2);
+}
+
+uint32_t world_open_client(world *w)
+{
+    cr_assert_eq(world_dial(w, "ws://127.0.0.1:9/", NULL, NULL), 0);
+    world_turns(w, 5);
+    world_answer(w, WORLD_DIALLED, "101 Switching Protocols", "", "");
+    cr_assert(w->open[WORLD_DIALLED], "not open: %s", world_log(w));
+    return WORLD_DIALLED;
 }
 
 rws_conn *world_conn(world *w, uint32_t file)

@@ -30,9 +30,7 @@ struct world {
     int control_result;
     const char *subprotocol; /* chosen in on_upgrade */
     void *hook_data;
-    const void *message; /* in the hook of "message": what came */
-    size_t message_len;
-    rws_opcode message_opcode;
+    const rws_message *message; /* in the hook of "message": what came */
     feed_bytes log;
     bool open[SCRIPT_FILES]; /* by file: between on_open and on_close */
     uint32_t closes;
@@ -64,6 +62,17 @@ uint32_t world_open(world *w);
 rws_conn *world_conn(world *w, uint32_t file);
 /* What a test in mid-callback knows a connection by. */
 uint32_t world_file(const rws_conn *conn);
+
+/* The file that the first dialled socket gets in the table. */
+#define WORLD_DIALLED 100u
+
+/* Clients: rws_client_dial() on the shard. */
+int world_dial(world *w, const char *url, const char *subprotocols, void *dial_user);
+/* The server's answer to the request that was sent, with `lines` in it, and `behind` behind it. */
+void world_answer(world *w, uint32_t file, const char *status, const char *lines,
+                  const char *behind);
+/* Dial and upgrade; returns the file. What was sent so far is forgotten. */
+uint32_t world_open_client(world *w);
 
 extern const char world_request[];
 

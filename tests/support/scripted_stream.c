@@ -107,14 +107,11 @@ static const rws__stream_events events = {
 
 /* ---- the owner of the loop ---- */
 
-static void on_flush(rws__loop *loop)
+static bool on_flush(rws__loop *loop)
 {
-    rws__streams_flush(&((line *)loop)->streams);
-}
-
-static bool is_busy(const rws__loop *loop)
-{
-    return rws__streams_are_busy(&((const line *)loop)->streams);
+    rws__streams *streams = &((line *)loop)->streams;
+    rws__streams_flush(streams);
+    return rws__streams_are_busy(streams);
 }
 
 static uint32_t on_completions(rws__loop *loop, const rws__cqe *cqes, uint32_t left)
@@ -134,7 +131,6 @@ static void on_stop(rws__loop *loop)
 
 static const rws__loop_owner owner = {
     .on_flush = on_flush,
-    .is_busy = is_busy,
     .on_completions = on_completions,
     .on_settled = on_settled,
     .on_stop = on_stop,
@@ -150,6 +146,7 @@ void line_init(line *l)
         .cold_bytes = sizeof(rws__stream_cold),
         .send_pool_bytes_max = 4u << 20,
         .partial_bytes_max = 1u << 20,
+        .retained_bytes_max = 1u << 16,
         .send_timeout_ms = 4000,
         .linger_timeout_ms = 1000,
         .progress_bytes_per_s_min = 128,
@@ -160,6 +157,7 @@ void line_init(line *l)
     l->loop.on_deadline[RWS__DEADLINE_LINGER] = rws__streams_on_linger_deadline;
     cr_assert_eq(rws__streams_init(&l->streams, &l->loop, &options), 0);
     cr_assert_eq(rws__loop_open(&l->loop, &(rws__ring_options){.sq_entries = 64}, &what), 0);
+    rws__streams_open(&l->streams, 1);
     l->ring = l->loop.ring;
 }
 
@@ -186,9 +184,9 @@ static void check_nothing_is_left(line *l)
     cr_expect_eq(l->streams.slots_used, 0);
     cr_expect_eq(l->streams.send_slab.used_bytes, 0, "%zu bytes of the send slab are in use",
                  l->streams.send_slab.used_bytes);
-    cr_expect_eq(l->streams.partial.slab.used_bytes, 0, "%zu bytes of the pool are in use",
-                 l->streams.partial.slab.used_bytes);
-    cr_expect_eq(l->streams.partial.charged_bytes, 0);
+    cr_expect_eq(l->streams.partial->slab.used_bytes, 0, "%zu bytes of the pool are in use",
+                 l->streams.partial->slab.used_bytes);
+    cr_expect_eq(l->streams.partial->charged_bytes, 0);
     cr_expect_eq(l->ring->buffers_out, 0);
     cr_expect_eq(l->ring->slept, 0, "it waited and nobody would have woken it");
 }
@@ -198,6 +196,7 @@ static void free_all(line *l)
     check_nothing_is_left(l);
     rws__loop_close_mailbox(&l->loop);
     rws__loop_close_ring(&l->loop);
+    rws__registered_deinit(&l->streams.registered);
     rws__streams_deinit(&l->streams);
     rws__loop_deinit(&l->loop);
     feed_bytes_free(&l->log);
@@ -264,7 +263,7 @@ void line_eof(line *l)
 
 void line_send(line *l, const void *data, size_t len)
 {
-    uint8_t *out = rws__stream_reserve_urgent(l->stream, len);
+    uint8_t *out = rws__stream_reserve(l->stream, len, RWS__SHARE_ONCE);
     cr_assert_not_null(out);
     memcpy(out, data, len);
     rws__stream_commit(l->stream, len);

@@ -16,7 +16,7 @@ typedef struct toy_filter {
 
 static rws__pool *pool_of(const rws__filter *filter)
 {
-    return &filter->stream->streams->partial;
+    return filter->stream->streams->partial;
 }
 
 static rws__filter_status malformed(rws__filter *filter)
@@ -239,7 +239,7 @@ static const rws__filter_type prefix_type = {
 
 static int push(rws__stream *stream, const rws__filter_type *type, size_t bytes, bool client)
 {
-    rws__pool *pool = &stream->streams->partial;
+    rws__pool *pool = stream->streams->partial;
     rws__filter *filter = rws__pool_take(pool, bytes);
     if (filter == NULL) return -ENOMEM;
     memset(filter, 0, bytes);
