@@ -76,7 +76,9 @@ static void tell_refused(rws_conn *conn, const rws__cause *cause)
     rws__conn_drop_request(conn);
     if (dial == NULL || dial->endpoint->handler.on_dial_error == NULL) return;
     rws_error error;
-    rws__fail(&error, cause->status, "%.*s", (int)cause->text.len, cause->text.data);
+    rws_span text = cause->text;
+    if (text.data == NULL) text.data = rws_strerror(cause->status), text.len = strlen(text.data);
+    rws__fail(&error, cause->status, "%.*s", (int)text.len, text.data);
     dial->endpoint->handler.on_dial_error(&error, dial->user, dial->endpoint->user);
 }
 

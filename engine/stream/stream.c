@@ -168,6 +168,7 @@ void rws__stream_end(rws__stream *stream, const rws__cause *cause)
     if (tell) stream->events->on_ended(stream, cause);
 }
 
+/* A sentence of ours; NULL: the system's for `res` says as much. */
 static const char *explain(const rws__stream *stream, int32_t res)
 {
     bool connecting = stream->phase == RWS__STREAM_CONNECTING;
@@ -176,14 +177,15 @@ static const char *explain(const rws__stream *stream, int32_t res)
     case ENOENT: return "there is no such unix socket";
     case EADDRNOTAVAIL: return "no local port is left: too many connections to one address";
     case ENFILE: return "no direct descriptor for the socket is left";
-    default: return connecting ? rws_strerror(res) : "the connection broke";
+    default: return connecting ? NULL : "the connection broke";
     }
 }
 
 void rws__stream_broken(rws__stream *stream, int32_t res)
 {
     const char *text = explain(stream, res);
-    rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, strlen(text)}};
+    size_t len = text != NULL ? strlen(text) : 0;
+    rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, len}};
     if (stream->phase >= RWS__STREAM_UP) stream->eof = true;
     rws__stream_end(stream, &cause);
 }
