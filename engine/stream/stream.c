@@ -320,6 +320,7 @@ void rws__stream_pump(rws__stream *stream)
         pump_up(stream);
     }
     rws__stream_pump_send(stream);
+    if (stream->ask_waits) rws__stream_ask_for(stream, RWS__ASKING_ABOVE);
     if (rws__stream_is_finishing(stream)) pump_end(stream);
     rws__stream_pump_recv(stream);
     rws__stream_try_release(stream);

@@ -173,6 +173,7 @@ struct rws__stream {
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */
     uint8_t family;      /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t asking;      /* a rws__asking: what for the question in flight is */
+    bool ask_waits;      /* rws__stream_ask() was called and is not answered yet */
     uint8_t slow_looks;  /* looks in a row that found too little progress of sending */
     uint32_t taken;      /* bytes that the kernel took, modulo 2^32 */
     uint32_t taken_mark; /* how many of them were the peer's when that was last looked at */
