@@ -14,6 +14,8 @@
 
 /* Single accepts in flight where a multishot one can't bring the peer's address. */
 #define RWS__ACCEPTS 16u
+/* In an operation's slot: these bits are the accept, those above them the listener's index. */
+#define RWS__ACCEPT_SLOT_BITS 8
 
 typedef struct rws__accept_slot {
     struct sockaddr_storage address;
@@ -22,6 +24,7 @@ typedef struct rws__accept_slot {
 } rws__accept_slot;
 
 typedef struct rws__listener {
+    uint32_t index;    /* in its shard */
     rws__conns *conns; /* where its connections go */
     const rws__listener_config *config;
     const rws__http_rules *http;
@@ -40,7 +43,7 @@ typedef struct rws__listener {
 } rws__listener;
 
 /* `fd` is *taken*; -1: it does not accept. The rest is borrowed for good. */
-void rws__listener_init(rws__listener *listener, int fd, rws__conns *conns,
+void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__conns *conns,
                         const rws__listener_config *config, const rws__http_rules *http);
 /* Submit accepts if it may accept, cancel them if it may not. Called once per turn. */
 void rws__listener_pump(rws__listener *listener);

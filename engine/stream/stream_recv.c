@@ -52,7 +52,7 @@ void rws__stream_expect_bulk(rws__stream *stream)
 bool rws__stream_is_bulk(const rws__stream *stream, uint64_t bytes)
 {
     return bytes >= DIRECT_MIN && stream->filter == NULL &&
-           (stream->streams->loop->features & RWS_FEATURE_DIRECT_LARGE);
+           (stream->streams->loop->features & RWS__FEATURE_DIRECT_LARGE);
 }
 
 /* ---- arming ---- */
@@ -101,7 +101,7 @@ static void arm(rws__stream *stream)
         mode = RWS__RECV_DIRECT;
         res = arm_direct(stream, direct, user_data);
         if (res == -EBUSY) return;
-    } else if (stream->bulk || !(loop->features & RWS_FEATURE_MULTISHOT_RECV)) {
+    } else if (stream->bulk || !(loop->features & RWS__FEATURE_MULTISHOT_RECV)) {
         mode = RWS__RECV_SINGLE;
         res = rws__ring_recv_provided(loop->ring, file, stream->bulk ? BULK_PEEK : 0, user_data);
     } else {

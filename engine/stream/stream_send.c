@@ -50,7 +50,7 @@ static bool may_be_quiet(const rws__stream *stream, size_t len)
 {
     const rws__streams *streams = stream->streams;
     /* The list is not settled while the kernel leaves submissions over, and may fill up. */
-    return (streams->loop->features & RWS_FEATURE_SKIP_SUCCESS) && !stream->send_blocked &&
+    return (streams->loop->features & RWS__FEATURE_SKIP_SUCCESS) && !stream->send_blocked &&
            !stream->report_sent && len <= QUIET_MAX && len == stream->sendq.bytes &&
            stream->phase == RWS__STREAM_UP && streams->quiet.count < streams->quiet.capacity;
 }
@@ -77,7 +77,7 @@ static int submit_counted(rws__stream *stream, uint64_t user_data, size_t *len)
     *len = rws__sendq_front(&stream->sendq, &data);
     if (!stream->send_blocked)
         return rws__ring_send(loop->ring, (uint32_t)stream->file, data, *len, user_data);
-    bool tells = (loop->features & RWS_FEATURE_SOCKET_COMMANDS) && stream->family != AF_UNIX;
+    bool tells = (loop->features & RWS__FEATURE_SOCKET_COMMANDS) && stream->family != AF_UNIX;
     if (!tells && *len > PIECE_BYTES) *len = PIECE_BYTES;
     return rws__ring_send_some(loop->ring, (uint32_t)stream->file, data, *len, user_data);
 }
