@@ -1,6 +1,7 @@
 #include "engine/server/listener.h"
 
 #include "engine/base/loopback.h"
+#include "engine/stream/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -179,6 +180,7 @@ static rws__stream *take_stream(rws__listener *listener)
     if (conn == NULL) return NULL;
     conn->stream.family = (uint8_t)listener->family;
     conn->stream.no_card = listener->loopback || listener->family == AF_UNIX;
+    rws__stream_set_filters(&conn->stream, listener->config->filters);
     return &conn->stream;
 }
 
@@ -213,12 +215,14 @@ void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
 }
 
 /* There is not even a slot of the reserve: say so, without waiting for anything. */
-static void turn_away(int fd)
+static void turn_away(const rws__listener *listener, int fd)
 {
     static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
                                  "Connection: close\r\n"
                                  "Content-Length: 0\r\n\r\n";
-    (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* Behind filters the peer expects something else. */
+    if (listener->config->filters == NULL)
+        (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)shutdown(fd, SHUT_WR);
     close(fd);
 }
@@ -227,7 +231,7 @@ void rws__listener_adopt(rws__listener *listener, int fd)
 {
     rws__stream *stream = take_stream(listener);
     if (stream == NULL)
-        turn_away(fd);
+        turn_away(listener, fd);
     else
         rws__stream_adopt(stream, fd);
 }

@@ -195,5 +195,8 @@ void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool m
     rws__count(&stream->streams->loop->counters.bytes_received, (uint64_t)res);
     stream->flows = (uint32_t)res >= FLOW_BYTES_MIN;
     if (stream->bulk && ++stream->small_recvs > BULK_RECVS) stream->bulk = false;
-    rws__stream_deliver(stream, data, (size_t)res);
+    if (stream->filter != NULL)
+        rws__filters_input(stream, data, (size_t)res);
+    else
+        rws__stream_deliver(stream, data, (size_t)res);
 }
