@@ -147,14 +147,18 @@ static void arm(rws__listener *listener)
 
 void rws__listener_pump(rws__listener *listener)
 {
-    /* In the usual case all is armed already. */
-    if (listener->fd < 0 || (listener->multishot_armed && !listener->cancelled &&
-                             !listener->conns->draining && has_room_for_backlogs(listener)))
-        return;
+    if (listener->fd < 0) return;
     if (may_accept(listener))
         arm(listener);
     else
         pause_accepting(listener);
+}
+
+uint32_t rws__listener_room(const rws__listener *listener)
+{
+    if (listener->fd < 0) return 0;
+    bool rests = listener->multishot_armed && !listener->cancelled;
+    return rests ? 2 * listener->config->backlog : UINT32_MAX;
 }
 
 static void on_accept_error(rws__listener *listener, int32_t res)
