@@ -33,7 +33,7 @@ static void feed_cut(uint32_t file, size_t declared, size_t len)
 
 static void start_with_budget(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 65536;
     options.partial_bytes_max = 262144;
     options.message_timeout_ms = 2000;
@@ -101,7 +101,7 @@ Test(engine_budget, goes_on_when_others_are_done)
  * much as a step needs. That it takes no memory is shown by engine_security_memory. */
 Test(engine_budget, leaves_half_to_what_came)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 64u << 20;
     options.connections_max = 128;
     world_start(&w, &options);
@@ -145,7 +145,7 @@ static const budget_step steps[] = {
 
 static void take_step(const budget_step *step, bool send_slab)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.partial_bytes_max = 1u << 20;
     options.send_pool_bytes_max = 1u << 20;
     world_start(&w, &options);
@@ -189,7 +189,7 @@ Test(engine_budget, ends_connections_cleanly_when_no_memory_to_send_is_left)
 /* The refusal's memory comes behind room that was reserved for the answer. */
 Test(engine_budget, refuses_a_subprotocol_that_it_can_not_keep)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     w.subprotocol = "superchat";
     uint32_t file = world_accept(&w);

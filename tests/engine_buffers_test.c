@@ -31,7 +31,7 @@ static void make_ring(void)
     int res = rws__ring_create(&ring, &options, &what);
     if (res == -EPERM || res == -ENOSYS || res == -EACCES) cr_skip_test("%s: %d", what, res);
     cr_assert_eq(res, 0, "%s: %d", what, res);
-    if (!(rws__ring_features(ring) & RWS_FEATURE_INCREMENTAL_BUFFERS)) {
+    if (!(rws__ring_features(ring) & RWS__FEATURE_INCREMENTAL_BUFFERS)) {
         rws__ring_destroy(ring);
         cr_skip_test("this kernel has no incremental buffers");
     }

@@ -21,10 +21,11 @@ static world w;
 
 static void start(void)
 {
-    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    test_options options = {0};
     options.connections_max = 4;
     options.partial_bytes_max = 1u << 20; /* NO_MEMORY takes all of its addresses */
     options.handshake_timeout_ms = 1000;
+    options.handshake_bytes_max = 8192; /* what ANSWER_TOO_LONG is over */
     options.close_timeout_ms = 500;
     world_start_client(&w, &options);
 }

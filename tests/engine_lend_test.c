@@ -57,7 +57,7 @@ static void echo_a_part(world *self, rws_conn *conn, const char *what)
 
 static void start(uint32_t features_off)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.features_off = features_off;
     options.message_bytes_max = 2u << 20;
     world_start(&w, &options);
@@ -96,8 +96,8 @@ Test(engine_lend, echoes_every_size_in_every_piece)
 {
     static const size_t sizes[] = {4095, 4096, 4097, 65535, 65536, 65537, 262134, 262135, 1u << 20};
     static const size_t steps[] = {3, 7, 9, 13, 14, 15, 4096, 16384, 70000, 2u << 20};
-    static const uint32_t features_off[] = {0, RWS_FEATURE_DIRECT_LARGE, RWS_FEATURE_SKIP_SUCCESS,
-                                            RWS_FEATURE_ALL};
+    static const uint32_t features_off[] = {0, RWS__FEATURE_DIRECT_LARGE, RWS__FEATURE_SKIP_SUCCESS,
+                                            RWS__FEATURE_ALL};
     for (size_t i = 0; i < COUNT(sizes) * COUNT(steps) * COUNT(features_off); i++) {
         size_t step = steps[i % COUNT(steps)];
         size_t size = sizes[i / COUNT(steps) % COUNT(sizes)];
@@ -231,7 +231,7 @@ Test(engine_lend, sends_pipelined_messages_in_order)
 
 Test(engine_lend, copies_a_message_behind_a_send_in_flight)
 {
-    start(RWS_FEATURE_SKIP_SUCCESS); /* no quiet sends */
+    start(RWS__FEATURE_SKIP_SUCCESS); /* no quiet sends */
     uint32_t file = world_open(&w);
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
     feed_bytes frame = world_long_frame(5000);

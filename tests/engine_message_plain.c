@@ -155,7 +155,7 @@ static int share(rws_conn *conn, const rws_message *message, void *user)
         copy *one = malloc(sizeof *one);
         if (one == NULL) abort();
         *one = (copy){rws_message_retain(held), i};
-        if (!check(rws_server_post(server->server, i, send_to_audience, one) == 0)) abort();
+        if (!check(test_post(server->server, i, send_to_audience, one) == 0)) abort();
     }
     keep(held);
     return 0;
@@ -190,7 +190,7 @@ static void read_round(raw_client *client, size_t len)
 static void test_shared(bool create, size_t retained_bytes_max)
 {
     engine_server server;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.shards = SHARDS;
     options.message_bytes_max = 1u << 20;
     options.high_watermark_bytes = 8u << 20;
@@ -250,7 +250,7 @@ static void test_outlives_its_server(size_t len)
     engine_server server;
     raw_client client;
     raw_frame frame;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.message_bytes_max = 1u << 20;
     rws_handler handler = engine_server_handler();
     handler.on_message = keep_it;

@@ -97,7 +97,7 @@ static constant constant_at(size_t i)
 
 static void start(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 1u << 20;
     world_start(&w, &options);
 }
@@ -401,7 +401,7 @@ Test(engine_message, refuses_what_a_send_refuses)
 
 Test(engine_message, is_refused_in_the_wrong_state_and_over_the_bound)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.send_queue_bytes_max = 400000;
     world_start(&w, &options);
     uint32_t file = world_open(&w);
@@ -425,7 +425,7 @@ Test(engine_message, is_refused_in_the_wrong_state_and_over_the_bound)
 
 Test(engine_message, is_given_back_when_the_pool_is_used_up)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.send_pool_bytes_max = 65536;
     world_start(&w, &options);
     uint32_t file = world_open(&w);

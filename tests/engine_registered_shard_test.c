@@ -21,12 +21,12 @@ static void echo(world *at, rws_conn *conn, const char *what)
 
 static uint32_t open_echo(uint32_t features_off)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 4u << 20;
     options.high_watermark_bytes = 16u << 20;
     options.features_off = features_off;
     world_start(&w, &options);
-    w.shard->listener.loopback = false;
+    w.shard->listeners[0].loopback = false;
     w.hook = echo;
     return world_open(&w);
 }
@@ -70,8 +70,8 @@ Test(engine_registered_shard, is_not_used_by_a_shard_where_it_is_in_vain)
         size_t len;
     } rows[] = {
         {"the kernel copies", 0, true, LARGE},
-        {"feature off", RWS_FEATURE_REGISTERED_BUFFERS, false, LARGE},
-        {"no zero copy", RWS_FEATURE_SEND_ZC, false, LARGE},
+        {"feature off", RWS__FEATURE_REGISTERED_BUFFERS, false, LARGE},
+        {"no zero copy", RWS__FEATURE_SEND_ZC, false, LARGE},
         {"larger than a region", 0, false, 3u << 20},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

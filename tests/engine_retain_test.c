@@ -88,7 +88,7 @@ static void hold_twice(world *self, rws_conn *conn, const char *what)
 
 static void start(size_t retained_bytes_max)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 1u << 20;
     options.retained_bytes_max = retained_bytes_max;
     options.allocator = &counting;
@@ -247,7 +247,7 @@ Test(engine_retain, a_message_outlives_its_shard)
         world_turns(&w, 2);
         w.ring->manual = 0;
         rws__shard_close(w.shard);
-        rws__group_deinit(&w.group);
+        rws__runtime_deinit(&w.runtime);
         is_message(held, messages[i].len);
         rws_message *again = rws_message_retain(held);
         cr_assert_eq(again, held);
@@ -618,7 +618,7 @@ Test(engine_retain, without_memory_nothing_is_held)
 /* They mask every frame by themselves, with a key of its own. */
 Test(engine_retain, a_client_sends_messages_masked)
 {
-    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    test_options options = {0};
     options.connections_max = 4;
     world_start_client(&w, &options);
     uint32_t file = world_open_client(&w);

@@ -32,7 +32,7 @@ Test(engine_security_limits, one_small_buffer_serves_two_hundred_connections)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.recv_buffers = 1;
         options.recv_buffer_bytes = 512;
@@ -78,7 +78,7 @@ Test(engine_security_limits, more_completions_than_the_queue_holds_lose_nothing)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         rws_handler handler = engine_server_handler();
         options.features_off = *off;
         options.connections_max = count + 16;
@@ -114,7 +114,7 @@ Test(engine_security_limits, a_full_table_answers_503_waits_and_recovers)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.connections_max = 4;
         options.handshake_timeout_ms = 15000;
@@ -162,7 +162,7 @@ Test(engine_security_limits, a_burst_over_the_table_recovers)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.connections_max = 16;
         options.close_timeout_ms = 200;
@@ -198,7 +198,7 @@ Test(engine_security_limits, too_few_descriptors_are_a_sentence)
 {
     struct rlimit limit;
     engine_server server;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
     limit.rlim_cur = 300;
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
@@ -224,7 +224,7 @@ Test(engine_security_limits, no_descriptor_left_is_waited_for)
     raw_client early, late;
     int fillers[256];
     uint32_t filled = 0;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     snprintf(path, sizeof path, "/tmp/ringws-limits-%d.sock", (int)getpid());
     options.unix_path = path;
     options.shards = 2;

@@ -28,7 +28,7 @@ Test(engine_security_memory, a_declared_length_takes_no_memory)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.message_bytes_max = 256 * MIB;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
@@ -75,7 +75,7 @@ Test(engine_security_memory, messages_one_byte_short_stay_within_the_budget)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.connections_max = count + 16;
         options.message_bytes_max = size;
@@ -107,7 +107,7 @@ Test(engine_security_memory, messages_one_byte_short_stay_within_the_budget)
          * brings more before it can be taken back: what has no room then is failed.) Those that
          * hold memory and those that wait for it meet their deadline. */
         uint64_t closed = atomic_load(&server.closed); /* before the clock: it may stand for long */
-        if (*off == RWS_FEATURE_ALL && test_now_ms() - begin < 2500)
+        if (*off == RWS__FEATURE_ALL && test_now_ms() - begin < 2500)
             cr_expect_eq(closed, 0, "%llu closed, the last with %u", (unsigned long long)closed,
                          atomic_load(&server.last_code));
         cr_expect(engine_server_await(&server.closed, count), "%llu closed",
@@ -153,7 +153,7 @@ Test(engine_security_memory, messages_that_wait_for_the_budget_are_delivered)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.message_bytes_max = MIB;
         options.partial_bytes_max = 7 * MIB;
@@ -179,7 +179,7 @@ Test(engine_security_memory, messages_that_wait_for_the_budget_are_delivered)
 Test(engine_security_memory, tiny_fragments_take_no_more_than_their_bytes)
 {
     engine_server server;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.message_bytes_max = 2 * MIB;
     options.fragments_max = 2000000;
     cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
@@ -209,7 +209,7 @@ Test(engine_security_memory, a_ping_flood_without_reading_is_bounded)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.socket_send_buffer_bytes = 8192;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
@@ -272,7 +272,7 @@ Test(engine_security_memory, a_reader_with_a_closed_window_has_a_bounded_queue)
     EACH_FEATURES(off)
     {
         engine_server server, echo;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         rws_handler handler = engine_server_handler();
         handler.on_message = flood;
         options.features_off = *off;
@@ -389,7 +389,7 @@ Test(engine_security_memory, resets_at_every_step_leave_nothing_behind)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.message_bytes_max = MIB;
         options.connections_max = 64;

@@ -12,7 +12,7 @@ TestSuite(engine_security_text, .timeout = 60);
 
 static void start(engine_server *server, uint32_t off)
 {
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.features_off = off;
     int res = engine_server_start(server, &options, NULL);
     cr_assert_eq(res, 0, "%s", server->error.text);
@@ -223,7 +223,7 @@ Test(engine_security_text, a_peer_that_never_closes_meets_the_deadline)
     {
         for (int talks = 0; talks < 2; talks++) {
             engine_server server;
-            rws_server_options options = engine_server_options();
+            test_options options = engine_server_options();
             rws_handler handler = engine_server_handler();
             options.features_off = *off;
             options.close_timeout_ms = 300;

@@ -20,9 +20,9 @@ static world w;
 
 /* ---- helpers ---- */
 
-static rws_server_options options_for_large(void)
+static test_options options_for_large(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 2u << 20;
     options.high_watermark_bytes = 16u << 20;
     options.send_queue_bytes_max = 32u << 20;
@@ -30,15 +30,15 @@ static rws_server_options options_for_large(void)
 }
 
 /* As a listener on all addresses is; no address of a peer is known. */
-static void start_with(const rws_server_options *options)
+static void start_with(const test_options *options)
 {
     world_start(&w, options);
-    w.shard->listener.loopback = false;
+    w.shard->listeners[0].loopback = false;
 }
 
 static void start(void)
 {
-    rws_server_options options = options_for_large();
+    test_options options = options_for_large();
     start_with(&options);
 }
 
@@ -95,7 +95,7 @@ static uint64_t zero_copies(void)
 static rws_stats stats(void)
 {
     rws_stats stats = {.size = sizeof stats};
-    rws__group_stats(&w.group, &stats);
+    rws__runtime_stats(&w.runtime, &stats);
     return stats;
 }
 
@@ -230,19 +230,19 @@ Test(engine_zero_copy, is_not_tried_where_it_is_known_to_be_in_vain)
         bool loopback_listener, asks, far, tried;
     } rows[] = {
         {"nothing known", 0, false, false, false, true},
-        {"feature off", RWS_FEATURE_SEND_ZC, false, false, false, false},
+        {"feature off", RWS__FEATURE_SEND_ZC, false, false, false, false},
         {"listener on loopback", 0, true, false, false, false},
         {"peer on loopback", 0, false, true, false, false},
-        {"peer on loopback, told by its accept", RWS_FEATURE_SOCKET_COMMANDS, false, false, false,
+        {"peer on loopback, told by its accept", RWS__FEATURE_SOCKET_COMMANDS, false, false, false,
          true}, /* the script's accepts bring no address */
         {"peer far away", 0, false, false, true, true},
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
-        rws_server_options options = options_for_large();
+        test_options options = options_for_large();
         options.features_off = rows[i].off;
         world_start(&w, &options);
-        cr_expect(w.shard->listener.loopback, "it listens on 127.0.0.1");
-        w.shard->listener.loopback = rows[i].loopback_listener;
+        cr_expect(w.shard->listeners[0].loopback, "it listens on 127.0.0.1");
+        w.shard->listeners[0].loopback = rows[i].loopback_listener;
         uint32_t file = world_open(&w);
         struct sockaddr_storage peer;
         socklen_t len = sizeof peer;
@@ -261,11 +261,11 @@ Test(engine_zero_copy, echoes_every_size_in_every_piece)
 {
     static const size_t sizes[] = {65531, 65532, 65535, 65536, 65537, 262135, 1u << 20};
     static const size_t steps[] = {4096, 16384, 70000, 2u << 20};
-    static const uint32_t off[] = {0, RWS_FEATURE_SKIP_SUCCESS, RWS_FEATURE_DIRECT_LARGE,
-                                   RWS_FEATURE_ALL & ~RWS_FEATURE_SEND_ZC, RWS_FEATURE_ALL};
+    static const uint32_t off[] = {0, RWS__FEATURE_SKIP_SUCCESS, RWS__FEATURE_DIRECT_LARGE,
+                                   RWS__FEATURE_ALL & ~RWS__FEATURE_SEND_ZC, RWS__FEATURE_ALL};
     for (size_t i = 0; i < COUNT(sizes) * COUNT(steps) * COUNT(off); i++) {
         size_t size = sizes[i % COUNT(sizes)], step = steps[i / COUNT(sizes) % COUNT(steps)];
-        rws_server_options options = options_for_large();
+        test_options options = options_for_large();
         options.features_off = off[i / COUNT(sizes) / COUNT(steps)];
         start_with(&options);
         w.hook = echo;
@@ -639,9 +639,9 @@ Test(engine_zero_copy, ends_the_connection_when_the_transport_broke)
 /* Both close frames are there; the transport ends when the peer has what was sent before. */
 Test(engine_zero_copy, closes_when_the_peer_has_taken_everything)
 {
-    static const uint32_t off[] = {0, RWS_FEATURE_SOCKET_COMMANDS}; /* how it closes */
+    static const uint32_t off[] = {0, RWS__FEATURE_SOCKET_COMMANDS}; /* how it closes */
     for (size_t i = 0; i < 3 * COUNT(off); i++) {
-        rws_server_options options = options_for_large();
+        test_options options = options_for_large();
         options.features_off = off[i / 3];
         start_with(&options);
         uint32_t file = open_and_lend();
@@ -686,7 +686,7 @@ Test(engine_zero_copy, is_waited_for_when_the_peer_ends_without_a_close_frame)
 
 Test(engine_zero_copy, is_cut_off_at_the_deadline_of_sending)
 {
-    rws_server_options options = options_for_large();
+    test_options options = options_for_large();
     options.send_timeout_ms = 700;
     start_with(&options);
     uint32_t file = open_and_lend();
@@ -706,7 +706,7 @@ Test(engine_zero_copy, is_cut_off_at_the_deadline_of_sending)
 /* A server that stops cuts it off at the drain's deadline, and counts it. */
 Test(engine_zero_copy, does_not_keep_a_server_that_stops)
 {
-    rws_server_options options = options_for_large();
+    test_options options = options_for_large();
     options.drain_timeout_ms = 500;
     start_with(&options);
     uint32_t file = open_and_lend();
@@ -804,8 +804,8 @@ static void send_at_random(uint32_t file, feed_bytes *expected)
 
 static void random_run(void)
 {
-    static const uint32_t off[] = {0, RWS_FEATURE_SKIP_SUCCESS};
-    rws_server_options options = options_for_large();
+    static const uint32_t off[] = {0, RWS__FEATURE_SKIP_SUCCESS};
+    test_options options = options_for_large();
     options.features_off = off[next_random() % 2];
     start_with(&options);
     uint32_t files[CONNS];

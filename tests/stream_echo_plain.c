@@ -388,7 +388,7 @@ static void run_with(uint32_t features_off)
 int main(void)
 {
     run_with(0);
-    run_with(RWS_FEATURE_ALL);
+    run_with(RWS__FEATURE_ALL);
     printf("%d checks failed\n", failures);
     return failures == 0 ? 0 : 1;
 }

@@ -657,11 +657,11 @@ Test(stream_filter, any_submission_may_be_refused)
 /* A server with filters: before its first connection. */
 static void start_filtered(world *w, const toy_maker *maker)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.handshake_timeout_ms = 3000;
     options.message_bytes_max = 1u << 20;
     world_start(w, &options);
-    w->group.config.listener.filters = &maker->maker;
+    w->runtime.listeners[0].config.filters = &maker->maker;
 }
 
 Test(stream_filter, the_handshakes_deadline_is_for_the_filters_too)

@@ -151,8 +151,7 @@ int load_broadcast_on_message(rws_conn *conn, const rws_message *message, void *
     return 0;
 }
 
-void load_broadcast_on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
-                             void *user)
+void load_broadcast_on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
@@ -160,7 +159,7 @@ void load_broadcast_on_close(rws_conn *conn, uint16_t code, rws_span reason, rws
     run->broadcast.receivers--;
     uint32_t unanswered = sender_of(run)->sent - c->answered;
     load_bump(&c->thread->lost, unanswered);
-    load_note_end(run, c, unanswered, code, reason, closer);
+    load_note_end(run, c, unanswered, info);
     for (uint32_t i = 0; i < unanswered; i++)
         (void)one_less(run, c);
     go_on(run);

@@ -129,10 +129,9 @@ static void on_open_broadcast(rws_conn *conn, void *user)
     shard->conns[shard->conns_count++] = conn;
 }
 
-static void on_close_broadcast(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
-                               void *user)
+static void on_close_broadcast(rws_conn *conn, const rws_close_info *info, void *user)
 {
-    (void)code, (void)reason, (void)closer;
+    (void)info;
     serve_context *context = user;
     serve_shard *shard = &context->shards[rws_conn_shard(conn)];
     uintptr_t index = (uintptr_t)rws_conn_user(conn);
@@ -167,7 +166,7 @@ static int post_to(serve_context *context, uint32_t shard, const rws_message *he
     delivery *to = malloc(sizeof *to);
     if (!to) return -ENOMEM;
     *to = (delivery){context, rws_message_retain(held), shard};
-    int status = rws_server_post(context->server, shard, deliver, to);
+    int status = rws_post(rws_server_runtime(context->server), shard, deliver, to);
     if (status < 0) {
         rws_message_release(to->message);
         free(to);

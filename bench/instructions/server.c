@@ -46,23 +46,28 @@ static void print_facts(const rws_server *server)
     rws_probe_kernel(&probe);
     size_t count;
     printf("{\"port\": %u, \"compiler\": \"%s\", \"libc\": \"%s %s\", \"build\": \"%s\", "
-           "\"simd\": \"%s\", \"features\": %u}\n",
-           (unsigned)rws_server_port(server), COMPILER, LIBC, LIBC_VERSION(), BUILD,
-           rws__mask_impls(&count)[0]->name, (unsigned)probe.features);
+           "\"simd\": \"%s\", \"features\": \"%s\"}\n",
+           (unsigned)rws_server_port(server, 0), COMPILER, LIBC, LIBC_VERSION(), BUILD,
+           rws__mask_impls(&count)[0]->name, probe.features);
     (void)fflush(stdout);
 }
 
 int main(void)
 {
     rws_server *server = NULL;
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    options.port = 0;
-    options.shards = 1;
-    options.user = (void *)&server;
     rws_handler handler = RWS_HANDLER_DEFAULT;
     handler.on_message = on_message;
+    rws_runtime_options runtime = RWS_RUNTIME_OPTIONS_DEFAULT;
+    runtime.shards = 1;
+    rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    endpoint.handler = &handler;
+    endpoint.user = (void *)&server;
+    rws_listener_options listener = RWS_LISTENER_OPTIONS_DEFAULT;
+    listener.port = 0;
     rws_error error;
-    int status = rws_server_create(&server, &options, &handler, &error);
+    int status = rws_server_create(&server, &runtime, &error);
+    if (status == 0) status = rws_server_add_endpoint(server, &endpoint, NULL, &error);
+    if (status == 0) status = rws_server_listen(server, &listener, &error);
     if (status == 0) {
         print_facts(server);
         status = rws_server_run(server, &error);

@@ -63,8 +63,15 @@ static void tell(rws_conn *conn, const rws__cause *cause)
 {
     const rws__endpoint *endpoint = conn->endpoint;
     rws__conn_enter(conn, RWS__CONN_ENDED);
-    if (endpoint->handler.on_close != NULL)
-        endpoint->handler.on_close(conn, cause->code, cause->text, cause->who, endpoint->user);
+    if (endpoint->handler.on_close == NULL) return;
+    rws_close_info info = {
+        .size = sizeof info,
+        .status = cause->status,
+        .code = cause->code,
+        .who = cause->who,
+        .reason = cause->text,
+    };
+    endpoint->handler.on_close(conn, &info, endpoint->user);
 }
 
 /* A handshake that did not lead to an open connection. */
@@ -354,6 +361,11 @@ void *rws_conn_user(const rws_conn *conn)
 void rws_conn_set_user(rws_conn *conn, void *conn_user)
 {
     conn->user = conn_user;
+}
+
+uint64_t rws_conn_id(const rws_conn *conn)
+{
+    return rws__conn_id(conn);
 }
 
 uint32_t rws_conn_shard(const rws_conn *conn)

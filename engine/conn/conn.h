@@ -134,6 +134,8 @@ void rws__conns_deinit(rws__conns *conns);
 rws_conn *rws__conns_take(rws__conns *conns, const rws__http_rules *http);
 /* The same for a dial (*taken*). */
 rws_conn *rws__conns_take_dial(rws__conns *conns, rws__dial *dial);
+/* Give a dial up, if it is still on its way. */
+void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id);
 /* Close all with 1001: no request is accepted any more. */
 void rws__conns_drain(rws__conns *conns);
 /* The drain took too long. */

@@ -165,6 +165,21 @@ void rws__conns_check_budget(rws__conns *conns)
     }
 }
 
+/* ---- dials that are given up ---- */
+
+void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id)
+{
+    static const char text[] = "the dial was cancelled";
+    rws__cause cause = {RWS_E_ABORTED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws_conn *conn;
+    for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
+        const rws__dial *dial = rws__conn_dial(conn);
+        if (dial == NULL || dial->id != dial_id) continue;
+        rws__conn_end(conn, &cause, RWS__FINISH_CUT);
+        return;
+    }
+}
+
 /* ---- the drain ---- */
 
 static void stop_dial(rws_conn *conn)

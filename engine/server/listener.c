@@ -23,10 +23,11 @@ static uint32_t free_slots(const rws__listener *listener)
     return streams->options.slots_max - streams->slots_used;
 }
 
-void rws__listener_init(rws__listener *listener, int fd, rws__conns *conns,
+void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__conns *conns,
                         const rws__listener_config *config, const rws__http_rules *http)
 {
     memset(listener, 0, sizeof *listener);
+    listener->index = index;
     listener->fd = fd;
     listener->conns = conns;
     listener->config = config;
@@ -60,15 +61,15 @@ static bool uses_multishot(const rws__listener *listener)
 {
     if (!has_room_for_backlogs(listener)) return false;
     if (listener->hand_round != NULL ||
-        !(loop_of(listener)->features & RWS_FEATURE_MULTISHOT_ACCEPT))
+        !(loop_of(listener)->features & RWS__FEATURE_MULTISHOT_ACCEPT))
         return false;
     return !listener->config->peer_address ||
-           (loop_of(listener)->features & RWS_FEATURE_SOCKET_COMMANDS);
+           (loop_of(listener)->features & RWS__FEATURE_SOCKET_COMMANDS);
 }
 
-static uint64_t accept_data(uint32_t slot)
+static uint64_t accept_data(const rws__listener *listener, uint32_t slot)
 {
-    return rws__op_pack(RWS__OP_ACCEPT, slot, 0);
+    return rws__op_pack(RWS__OP_ACCEPT, listener->index << RWS__ACCEPT_SLOT_BITS | slot, 0);
 }
 
 static void arm_singles(rws__listener *listener)
@@ -82,10 +83,11 @@ static void arm_singles(rws__listener *listener)
         if (slot->armed) continue;
         slot->len = sizeof slot->address;
         int res = listener->hand_round != NULL
-                      ? rws__ring_accept_fd(loop_of(listener)->ring, listener->fd, accept_data(i))
+                      ? rws__ring_accept_fd(loop_of(listener)->ring, listener->fd,
+                                            accept_data(listener, i))
                       : rws__ring_accept_direct(loop_of(listener)->ring, listener->fd,
                                                 (struct sockaddr *)&slot->address, &slot->len,
-                                                accept_data(i));
+                                                accept_data(listener, i));
         if (res != 0) {
             loop_of(listener)->refused = true;
             return;
@@ -107,10 +109,10 @@ static void cancel_all(rws__listener *listener)
     if (listener->cancelled) return;
     int res = 0;
     if (listener->multishot_armed)
-        res = rws__ring_cancel(loop_of(listener)->ring, accept_data(MULTISHOT_SLOT));
+        res = rws__ring_cancel(loop_of(listener)->ring, accept_data(listener, MULTISHOT_SLOT));
     for (uint32_t i = 0; i < RWS__ACCEPTS && res == 0; i++)
         if (listener->accepts[i].armed)
-            res = rws__ring_cancel(loop_of(listener)->ring, accept_data(i));
+            res = rws__ring_cancel(loop_of(listener)->ring, accept_data(listener, i));
     listener->cancelled = res == 0;
     if (res != 0) loop_of(listener)->refused = true;
 }
@@ -137,21 +139,26 @@ static void arm(rws__listener *listener)
     } else if (!listener->multishot_armed) {
         rws__loop *loop = loop_of(listener);
         listener->multishot_armed =
-            rws__ring_accept_multishot(loop->ring, listener->fd, accept_data(MULTISHOT_SLOT)) == 0;
+            rws__ring_accept_multishot(loop->ring, listener->fd,
+                                       accept_data(listener, MULTISHOT_SLOT)) == 0;
         if (!listener->multishot_armed) loop->refused = true;
     }
 }
 
 void rws__listener_pump(rws__listener *listener)
 {
-    /* In the usual case all is armed already. */
-    if (listener->fd < 0 || (listener->multishot_armed && !listener->cancelled &&
-                             !listener->conns->draining && has_room_for_backlogs(listener)))
-        return;
+    if (listener->fd < 0) return;
     if (may_accept(listener))
         arm(listener);
     else
         pause_accepting(listener);
+}
+
+uint32_t rws__listener_room(const rws__listener *listener)
+{
+    if (listener->fd < 0) return 0;
+    bool rests = listener->multishot_armed && !listener->cancelled;
+    return rests ? 2 * listener->config->backlog : UINT32_MAX;
 }
 
 static void on_accept_error(rws__listener *listener, int32_t res)
@@ -185,7 +192,7 @@ static void on_file(rws__listener *listener, int32_t file, const struct sockaddr
 {
     /* Where it can be asked for later it is not kept for all. */
     bool keep = listener->config->peer_address &&
-                !(loop_of(listener)->features & RWS_FEATURE_SOCKET_COMMANDS);
+                !(loop_of(listener)->features & RWS__FEATURE_SOCKET_COMMANDS);
     rws__stream *stream = take_stream(listener);
     if (stream == NULL)
         rws__streams_close_file(&listener->conns->streams, file);
@@ -195,7 +202,7 @@ static void on_file(rws__listener *listener, int32_t file, const struct sockaddr
 
 void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
 {
-    uint32_t slot = rws__op_slot(cqe->user_data);
+    uint32_t slot = rws__op_slot(cqe->user_data) & ((1u << RWS__ACCEPT_SLOT_BITS) - 1);
     const struct sockaddr *address = NULL;
     if (slot == MULTISHOT_SLOT) {
         listener->multishot_armed = cqe->flags & RWS__CQE_MORE;

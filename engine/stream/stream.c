@@ -236,7 +236,7 @@ static rws__stream_phase after_flush(rws__stream *stream)
     /* Early kernels put a removed direct descriptor a second later (seen on 6.1), so the peer would
      * wait that long for the end of stream. Those that have the socket commands (6.7) do it at
      * once. */
-    bool closes_at_once = stream->streams->loop->features & RWS_FEATURE_SOCKET_COMMANDS;
+    bool closes_at_once = stream->streams->loop->features & RWS__FEATURE_SOCKET_COMMANDS;
     switch ((rws__finish)stream->finish) {
     case RWS__FINISH_CLOSE:
         if (!closes_at_once) return RWS__STREAM_SHUTTING;
@@ -334,7 +334,7 @@ const struct sockaddr *rws__stream_peer(rws__stream *stream)
     const rws__loop *loop = stream->streams->loop;
     if (stream->family == AF_UNIX) cold->peer.generic.sa_family = AF_UNIX;
     if (cold->peer.generic.sa_family == AF_UNSPEC && stream->file >= 0 &&
-        stream->phase >= RWS__STREAM_UP && (loop->features & RWS_FEATURE_SOCKET_COMMANDS)) {
+        stream->phase >= RWS__STREAM_UP && (loop->features & RWS__FEATURE_SOCKET_COMMANDS)) {
         /* SO_PEERNAME wants the family's exact size. */
         socklen_t len = stream->family == AF_INET ? sizeof cold->peer.in : sizeof cold->peer.in6;
         (void)rws__ring_peer(loop->ring, (uint32_t)stream->file, &cold->peer, len);

@@ -17,7 +17,7 @@
 
 static bool can_ask(const rws__stream *stream)
 {
-    return (stream->streams->loop->features & RWS_FEATURE_SOCKET_COMMANDS) &&
+    return (stream->streams->loop->features & RWS__FEATURE_SOCKET_COMMANDS) &&
            stream->family != AF_UNIX;
 }
 

@@ -59,7 +59,7 @@ static bool may_be_quiet(rws__stream *stream, size_t len)
 {
     const rws__streams *streams = stream->streams;
     /* The list is not settled while the kernel leaves submissions over, and may fill up. */
-    return (streams->loop->features & RWS_FEATURE_SKIP_SUCCESS) && !stream->send_blocked &&
+    return (streams->loop->features & RWS__FEATURE_SKIP_SUCCESS) && !stream->send_blocked &&
            !stream->report_sent && len <= QUIET_MAX && is_last(stream, len) &&
            stream->phase == RWS__STREAM_UP && streams->quiet.count < streams->quiet.capacity;
 }
@@ -86,17 +86,15 @@ static int submit_counted(rws__stream *stream, uint64_t user_data, size_t *len)
     *len = rws__sendq_front(rws__stream_out(stream), &data);
     if (!stream->send_blocked)
         return rws__ring_send(loop->ring, (uint32_t)stream->file, data, *len, user_data);
-    bool tells = (loop->features & RWS_FEATURE_SOCKET_COMMANDS) && stream->family != AF_UNIX;
+    bool tells = (loop->features & RWS__FEATURE_SOCKET_COMMANDS) && stream->family != AF_UNIX;
     if (!tells && *len > PIECE_BYTES) *len = PIECE_BYTES;
     return rws__ring_send_some(loop->ring, (uint32_t)stream->file, data, *len, user_data);
 }
 
-static int submit(rws__stream *stream, rws__send_mode mode, size_t *len)
+static int submit(rws__stream *stream, rws__send_mode mode, const uint8_t *data, size_t *len)
 {
     rws__ring *ring = stream->streams->loop->ring;
     uint64_t user_data = rws__stream_op(stream, RWS__OP_SEND);
-    const uint8_t *data;
-    (void)rws__sendq_front(rws__stream_out(stream), &data);
     switch (mode) {
     case RWS__SEND_ZERO_COPY: return rws__stream_send_zero_copy(stream, data, *len, user_data);
     case RWS__SEND_QUIET:
@@ -120,7 +118,7 @@ void rws__stream_pump_send(rws__stream *stream)
         rws__stream_broken(stream, -ENOMEM);
         return;
     }
-    if (submit(stream, mode, &len) != 0) {
+    if (submit(stream, mode, data, &len) != 0) {
         rws__stream_mark_dirty(stream);
         return;
     }
@@ -145,7 +143,8 @@ static void sent(rws__stream *stream, size_t len)
         rws__filters_sent(stream, len);
     else
         rws__sendq_advance(&stream->sendq, &streams->send_slab, len);
-    bool all = stream->sendq.bytes == 0 && rws__stream_out(stream)->bytes == 0;
+    bool all =
+        stream->sendq.bytes == 0 && (!stream->wired || rws__filters_wire(stream)->bytes == 0);
     if (!all || stream->phase != RWS__STREAM_UP) rws__stream_mark_dirty(stream);
     /* Draining waits for the notification of what the kernel was lent, too. */
     if (all && !rws__stream_lends_to_kernel(stream)) rws__stream_unwatch(stream);

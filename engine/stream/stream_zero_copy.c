@@ -38,7 +38,7 @@ static bool is_in_vain(rws__stream *stream)
 
 bool rws__stream_may_zero_copy(rws__stream *stream, size_t len)
 {
-    return len >= ZERO_COPY_MIN && (stream->streams->loop->features & RWS_FEATURE_SEND_ZC) &&
+    return len >= ZERO_COPY_MIN && (stream->streams->loop->features & RWS__FEATURE_SEND_ZC) &&
            rws__sendq_lender(&stream->sendq) != NULL && !is_in_vain(stream);
 }
 

@@ -12,9 +12,9 @@
 
 #define FILES_WANTED 20000u
 
-rws_server_options engine_server_options(void)
+test_options engine_server_options(void)
 {
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    test_options options = {0};
     options.port = 0;
     options.shards = 1;
     options.connections_max = 256;
@@ -45,13 +45,13 @@ static void on_drain(rws_conn *conn, void *user)
     atomic_fetch_add(&server->drains, 1);
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     engine_server *server = user;
     (void)conn;
-    (void)reason;
-    atomic_store(&server->last_code, code);
-    atomic_store(&server->last_closer, (uint32_t)closer);
+    (void)info;
+    atomic_store(&server->last_code, info->code);
+    atomic_store(&server->last_closer, (uint32_t)info->who);
     atomic_fetch_add(&server->closed, 1);
 }
 
@@ -65,17 +65,17 @@ rws_handler engine_server_handler(void)
     return handler;
 }
 
-int engine_server_start(engine_server *server, const rws_server_options *options,
+int engine_server_start(engine_server *server, const test_options *options,
                         const rws_handler *handler)
 {
     memset(server, 0, sizeof *server);
-    rws_server_options own = options != NULL ? *options : engine_server_options();
+    test_options own = options != NULL ? *options : engine_server_options();
     rws_handler own_handler = handler != NULL ? *handler : engine_server_handler();
     own.user = server;
-    int res = rws_server_create(&server->server, &own, &own_handler, &server->error);
+    int res = test_server_create(&server->server, &own, &own_handler, &server->error);
     if (res != 0) return res;
     engine_filter_server(server->server);
-    server->port = rws_server_port(server->server);
+    server->port = rws_server_port(server->server, 0);
     res = rws_server_start(server->server, &server->error);
     if (res == 0) return 0;
     rws_server_destroy(server->server);
@@ -135,6 +135,11 @@ bool engine_server_serves(const engine_server *server)
 }
 
 /* ---- the process ---- */
+
+int test_post(rws_server *server, uint32_t shard, void (*fn)(void *arg, bool cancelled), void *arg)
+{
+    return rws_post(rws_server_runtime(server), shard, fn, arg);
+}
 
 uint64_t test_now_ms(void)
 {

@@ -451,7 +451,7 @@ int rws__ring_create(rws__ring **out, const rws__ring_options *options, const ch
 {
     *what = "the script";
     rws__ring *ring = must_alloc(sizeof *ring);
-    ring->features = RWS_FEATURE_ALL & ~options->features_off;
+    ring->features = RWS__FEATURE_ALL & ~options->features_off;
     ring->submit_max = UINT32_MAX;
     ring->registered_max = options->registered_max;
     ring->next_install = 100;

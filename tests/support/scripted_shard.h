@@ -11,7 +11,9 @@
 #ifndef RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
 #define RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
 
-#include "engine/server/group.h"
+#include "engine/server/dialer.h"
+#include "engine/server/runtime.h"
+#include "support/options.h"
 #include "support/scripted_ring.h"
 
 typedef struct world world;
@@ -21,7 +23,10 @@ typedef struct world world;
 typedef void world_hook(world *w, rws_conn *conn, const char *what);
 
 struct world {
-    rws__group group;
+    rws_runtime runtime;
+    rws_role role;
+    test_options options;
+    rws__endpoint *endpoint;
     rws__shard *shard;
     rws__ring *ring;
     world_hook *hook;
@@ -41,9 +46,9 @@ struct world {
 };
 
 /* Small options for tests: one shard, 8 connections, a port that the kernel picks. */
-rws_server_options world_server_options(void);
-void world_start(world *w, const rws_server_options *options);
-void world_start_client(world *w, const rws_client_options *options);
+test_options world_server_options(void);
+void world_start(world *w, const test_options *options);
+void world_start_client(world *w, const test_options *options);
 /* Stop, drain and check that nothing is left; frees everything. */
 void world_end(world *w);
 
