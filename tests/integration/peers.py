@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import socket
 import struct
 import threading
@@ -177,13 +178,23 @@ class Sender(threading.Thread):
 
     def __init__(self, peer, pieces, then=None):
         super().__init__(daemon=True)
-        self.sock = peer.sock.dup()  # a timeout of its own
-        self.sock.settimeout(None)
+        self.sock = peer.sock.dup()  # whoever closes the other does not hurt this one
         self.pieces = pieces
         self.then = then
         self.error = None
         self.sent = 0
         self.start()
+
+    def send(self, piece):
+        # Both share whether they block, and the timeouts of reading change that all the time.
+        while piece:
+            try:
+                sent = self.sock.send(piece, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                select.select([], [self.sock], [], 1)
+                continue
+            self.sent += sent
+            piece = piece[sent:]
 
     def run(self):
         try:
@@ -191,8 +202,7 @@ class Sender(threading.Thread):
                 if isinstance(piece, float):  # a pause, in seconds
                     time.sleep(piece)
                     continue
-                self.sock.sendall(piece)
-                self.sent += len(piece)
+                self.send(memoryview(piece))
             if self.then:
                 self.then(self.sock)
         except OSError as error:

@@ -148,7 +148,7 @@ def test_the_close_frame_reaches_a_peer_that_goes_on_sending_its_large_message()
 
 def paused(server, pause_s, within_s):
     """The peer sends its close frame, and does not read for a while."""
-    peer, payloads, _ = asked(server, 4, 100 * KIB, [CLOSE])
+    peer, payloads, _ = asked(server, 3, 110 * KIB, [CLOSE])
     time.sleep(pause_s)
     answer = peers.received(peer, within_s)
     peer.sock.close()
@@ -170,7 +170,7 @@ def test_a_close_frame_and_a_pause_in_reading_longer_than_the_close_timeout():
 
 def test_a_close_frame_and_slow_reading_longer_than_the_close_timeout():
     with serve("--send-buffer", "64K", "--close-timeout", "1s") as server:
-        peer, payloads, _ = asked(server, 4, 100 * KIB, [CLOSE])
+        peer, payloads, _ = asked(server, 3, 110 * KIB, [CLOSE])
         answer = peers.reading(peer).read_at(120 * KIB, 8)
         peer.sock.close()
         peers.expect_messages(answer, payloads)
@@ -180,7 +180,7 @@ def test_a_close_frame_and_slow_reading_longer_than_the_close_timeout():
 def test_a_protocol_error_and_slow_reading_longer_than_the_close_timeout():
     bad = frame(wire.TEXT, b"not masked", mask=False)
     with serve("--send-buffer", "64K", "--close-timeout", "1s") as server:
-        peer, payloads, _ = asked(server, 4, 100 * KIB, [bad])
+        peer, payloads, _ = asked(server, 3, 110 * KIB, [bad])
         answer = peers.reading(peer).read_at(120 * KIB, 8)
         peer.sock.close()
         peers.expect_messages(answer, payloads)
