@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """SIGTERM while replies are on their way: everybody who reads gets all of them and the close frame;
-only the drain's own deadline cuts, and then it is said what was lost."""
+only the drain's own deadline cuts, and then it is said what was lost. The peers close their sockets
+when they have seen the end, so that a server that waits for that is not slower here."""
 
 import re
 import signal
@@ -93,16 +94,20 @@ def test_many_slow_readers_get_all_replies():
         owed = [owing(server, [10 * KIB, 700 * KIB]) for _ in range(8)]
         server.signal(signal.SIGTERM)
         answers = [peers.reading(peer) for peer, _ in owed]
+        stop = threading.Event()
         readers = [threading.Thread(target=answer.read_at, args=(220 * KIB, 7), daemon=True)
                    for answer in answers]
 
         def finish(answer, peer):
-            while answer.end == peers.OPEN and not answer.close_code:
+            while answer.end == peers.OPEN and not answer.close_code and not stop.is_set():
                 time.sleep(0.02)
             try:
                 end(peer)
             except OSError:
                 pass
+            while answer.end == peers.OPEN and not stop.is_set():
+                time.sleep(0.02)
+            peer.sock.close()
 
         finishers = [threading.Thread(target=finish, args=(answer, peer), daemon=True)
                      for answer, (peer, _) in zip(answers, owed)]
@@ -110,6 +115,9 @@ def test_many_slow_readers_get_all_replies():
             thread.start()
         for thread in readers:
             thread.join()
+        stop.set()
+        for thread in finishers:
+            thread.join(2)
         for number, (answer, (_, payloads)) in enumerate(zip(answers, owed)):
             assert answer.messages == payloads and answer.close_code == 1001 \
                 and answer.end == peers.FIN, \
@@ -173,6 +181,7 @@ def test_a_drain_ends_the_half_message_of_a_peer():
         peer.send(frame(wire.BINARY, b"x" * 5000)[3000:])  # in any case the frame must end first
         peer.send(frame(wire.CLOSE, wire.close_payload(1001)))
         peer.expect_end()
+        peer.sock.close()
         assert server.wait_exit(3) == 0
         assert time.monotonic() - start < 2
 
@@ -187,6 +196,7 @@ def test_a_peer_that_half_closes_in_a_drain_gets_all_replies():
         answer = peers.reading(peer).read_at(420 * KIB, 6)
         assert answer.messages == payloads and answer.close_code == 1001 \
             and answer.end == peers.FIN, f"expected 3 replies, 1001 and FIN; came: {answer}"
+        peer.sock.close()
         rc = server.wait_exit(5)
         assert rc == 0, f"expected exit status 0, came {rc}: {server.lines[-1]}"
 
@@ -201,6 +211,7 @@ def test_a_client_closing_while_the_drain_begins_loses_nothing():
         answer = peers.reading(peer).read_at(MIB, 4)
         assert answer.messages == payloads and answer.close_code in (1000, 1001) \
             and answer.end == peers.FIN, f"expected 3 replies, a close frame and FIN; came: {answer}"
+        peer.sock.close()
         rc = server.wait_exit(5)
         assert rc == 0, f"expected exit status 0, came {rc}: {server.lines[-1]}"
 
@@ -218,6 +229,7 @@ def test_messages_that_cross_the_close_frame_do_no_harm():
         answer.read_all(4)
         assert answer.messages[:3] == payloads and answer.close_code == 1001 \
             and answer.end == peers.FIN, f"expected 3 replies, 1001 and FIN; came: {answer}"
+        peer.sock.close()
         rc = server.wait_exit(5)
         assert rc == 0, f"expected exit status 0, came {rc}: {server.lines[-1]}"
 
