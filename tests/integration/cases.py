@@ -1,5 +1,5 @@
-"""A runner for cases that mostly wait: each test_… function runs in a process of its own, several at
-a time, so that a file of many deadlines takes little more than its longest.
+"""A runner for cases that mostly wait: each test_… function runs in a process of its own, several
+at a time, so that a file of many deadlines takes little more than its longest.
 
 Apart from that it is harness.main(): cases are reported in the order they are written, and the last
 line says `N passed, N failed, N skipped`. Arguments of every file that ends with cases.main():

@@ -1,4 +1,4 @@
-"""Peers with a will of their own: small windows, slow reading, and how a connection really ended."""
+"""Peers with a will of their own: small windows, slow reading, and how a connection ended."""
 
 import os
 import re
@@ -247,8 +247,8 @@ def text_numbered(count, size):
 def expect_messages(answer, payloads, what=""):
     """Exactly these came, in this order."""
     got = answer.messages
-    assert got == payloads, (f"{what}expected {len(payloads)} messages"
-                             f" ({sum(map(len, payloads)):,} bytes) and then the end; came: {answer}"
+    assert got == payloads, (f"{what}expected {len(payloads)} messages ({sum(map(len, payloads)):,}"
+                             f" bytes) and then the end; came: {answer}"
                              f"; the first {common(got, payloads)} are right")
 
 

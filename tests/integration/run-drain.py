@@ -210,7 +210,7 @@ def test_a_client_closing_while_the_drain_begins_loses_nothing():
         server.signal(signal.SIGTERM)
         answer = peers.reading(peer).read_at(MIB, 4)
         assert answer.messages == payloads and answer.close_code in (1000, 1001) \
-            and answer.end == peers.FIN, f"expected 3 replies, a close frame and FIN; came: {answer}"
+            and answer.end == peers.FIN, f"expected 3 replies, a close and FIN; came: {answer}"
         peer.sock.close()
         rc = server.wait_exit(5)
         assert rc == 0, f"expected exit status 0, came {rc}: {server.lines[-1]}"
@@ -250,7 +250,7 @@ def flood(port, connected, for_s):
 
 
 def test_connections_that_are_accepted_while_a_drain_begins_do_not_hold_it_up():
-    """Those without a request have a second; the handshake's own 10 s are over after the drain's."""
+    """Those without a request have a second, and not the 10 s of the handshake."""
     slowest = 0.0
     for _ in range(5):
         with serve("--drain-timeout", "4s") as server:

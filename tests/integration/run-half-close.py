@@ -12,10 +12,10 @@ import cases
 import harness
 import peers
 import wire
-from peers import FIN, KIB, MIB
+from peers import KIB, MIB
 from wire import Wire, frame, request
 
-ROUNDS = 20
+ROUNDS = 40
 PROMPT_S = 2.0  # far below every deadline: handshake 10 s, message 60 s, close 5 s
 
 

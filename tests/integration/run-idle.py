@@ -27,7 +27,8 @@ def wakeups(server):
     count = 0
     for task in os.listdir(f"/proc/{server.pid}/task"):
         with open(f"/proc/{server.pid}/task/{task}/status", encoding="ascii") as file:
-            count += int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", file.read(), re.M).group(1))
+            found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", file.read(), re.M)
+            count += int(found.group(1))
     return count
 
 
@@ -201,8 +202,8 @@ def test_keepalive_probes_do_not_end_a_living_peer():
 
 
 def pools(server):
-    """[(KiB, resident KiB, flags)] of the writable anonymous areas that can only be pools: 16 MiB and
-    more, and not the heap or a stack."""
+    """[(KiB, resident KiB, flags)] of the writable anonymous areas that can only be pools: 16 MiB
+    and more, and not the heap or a stack."""
     areas, size = [], None
     with open(f"/proc/{server.pid}/smaps", encoding="ascii") as file:
         for line in file:

@@ -10,9 +10,8 @@ import time
 
 import cases
 import harness
-import peers
 import wire
-from peers import KIB, MIB
+from peers import KIB
 from wire import Wire, frame, request
 
 ROOM = 10
@@ -148,8 +147,8 @@ def test_refused_for_other_reasons_and_kept_they_take_no_place():
 
 
 def test_refused_clients_by_the_hundred_do_not_shut_out_others_for_long():
-    """More than any reserve, and each keeps its socket: at the latest when the first of them lingered
-    long enough (close timeout 5 s) others get in, because nobody has a place."""
+    """More than any reserve, and each keeps its socket: at the latest when the first of them has
+    lingered long enough (close timeout 5 s) others get in, because nobody has a place."""
     with serve() as server:
         clients = []
         for _ in range(200):

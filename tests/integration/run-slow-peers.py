@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Peers that read or send slowly, or not at all: the honest ones are served for as long as they make
-progress, the others are ended by a deadline, and nobody else notices either."""
+"""Peers that read or send slowly, or not at all: the honest ones are served for as long as they
+make progress, the others are ended by a deadline, and nobody else notices either."""
 
 import os
 import socket
@@ -15,8 +15,9 @@ import wire
 from peers import KIB, MIB
 from wire import Wire, frame
 
-# A drip acknowledges about this much: less can't be done steadily, because the kernel opens a closed
-# window by some 800 bytes at once. A floor of 1 KiB/s is above it, and far below an honest peer.
+# A drip acknowledges about this much: less can't be done steadily, because the kernel opens a
+# closed window by some 800 bytes at once. A floor of 1 KiB/s is above it, and far below an honest
+# peer.
 DRIP_BYTES_PER_S = 400
 HONEST_BYTES_PER_S = 64 * KIB
 
@@ -289,7 +290,8 @@ def test_a_reader_in_bursts_is_not_ended():
 
 def bytes_received(sock):
     """What the kernel acknowledged for us: tcp_info's tcpi_bytes_received."""
-    return struct.unpack_from("Q", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 128)[0]
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    return struct.unpack_from("Q", info, 128)[0]
 
 
 def test_a_reader_that_drips_is_ended():
@@ -391,8 +393,8 @@ def test_a_slow_upload_with_pings_within_is_delivered():
 
 
 def test_an_upload_to_a_server_that_paused_it_is_delivered():
-    """The server itself stops reading, because the peer reads slowly what it asked for: that time is
-    not the upload's."""
+    """The server itself stops reading, because the peer reads slowly what it asked for: that time
+    is not the upload's."""
     payloads = peers.numbered(4, 300 * KIB)
     with serve("--message-timeout", "2s", "-m", "1M", "--send-timeout", "20s") as server:
         with peers.opened(server.port) as peer:
