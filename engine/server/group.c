@@ -261,6 +261,8 @@ void rws__group_stats(const rws__group *group, rws_stats *out)
         ADD(ring_enters);
         ADD(sends_zero_copy);
         ADD(zero_copy_given_up);
+        ADD(bytes_discarded);
+        ADD(posts_dropped);
 #undef ADD
     }
     size_t size = out->size < sizeof stats ? out->size : sizeof stats;

@@ -137,18 +137,27 @@ static void drop_descriptor(rws__stream *stream)
     stream->file = -1;
 }
 
-void rws__stream_finish(rws__stream *stream, rws__finish finish)
+/* Close at once, without the rest of the queue. */
+static void cut(rws__stream *stream)
 {
-    if (stream->phase >= RWS__STREAM_CLOSING) return;
     rws__stream_mark_dirty(stream);
     rws__payload_release(stream->stalled);
     stream->stalled = NULL;
+    if (stream->installing && stream->ops == 0) drop_descriptor(stream);
+    stream->reset = !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
+    rws__stream_enter(stream, RWS__STREAM_CLOSING);
+}
+
+void rws__stream_finish(rws__stream *stream, rws__finish finish)
+{
+    if (stream->phase >= RWS__STREAM_CLOSING) return;
     if (finish == RWS__FINISH_CUT || stream->phase < RWS__STREAM_UP) {
         rws__count(&stream->streams->loop->counters.bytes_discarded, stream->sendq.bytes);
-        if (stream->installing && stream->ops == 0) drop_descriptor(stream);
-        stream->reset = !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
-        rws__stream_enter(stream, RWS__STREAM_CLOSING);
+        cut(stream);
     } else if (stream->phase == RWS__STREAM_UP) {
+        rws__stream_mark_dirty(stream);
+        rws__payload_release(stream->stalled);
+        stream->stalled = NULL;
         stream->finish = (uint8_t)finish;
         rws__stream_enter(stream, RWS__STREAM_FLUSHING);
         if (!rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream))
@@ -178,10 +187,14 @@ static const char *explain(const rws__stream *stream, int32_t res)
 
 void rws__stream_broken(rws__stream *stream, int32_t res)
 {
+    if (stream->phase >= RWS__STREAM_CLOSING) return;
     const char *text = explain(stream, res);
     rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, strlen(text)}};
+    bool tell = !rws__stream_is_finishing(stream);
     if (stream->phase >= RWS__STREAM_UP) stream->eof = true;
-    rws__stream_end(stream, &cause);
+    /* What is queued was lost by the peer's doing: it does not count as discarded. */
+    cut(stream);
+    if (tell) stream->events->on_ended(stream, &cause);
 }
 
 static int submit_shutdown(rws__stream *stream)
