@@ -192,11 +192,8 @@ static void on_input_overflow(rws__stream *stream)
 static void on_asked(rws__stream *stream, bool moved)
 {
     rws_conn *conn = (rws_conn *)stream;
-    if (conn->state != RWS__CONN_CLOSE_SENT) return;
-    if (moved) {
-        rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
-        return;
-    }
+    /* The deadline was set again with the question. */
+    if (conn->state != RWS__CONN_CLOSE_SENT || moved || rws__conn_table(conn)->draining) return;
     rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
@@ -206,6 +203,7 @@ static void on_released(rws__stream *stream)
 {
     rws_conn *conn = (rws_conn *)stream;
     rws__conns *conns = rws__conn_table(conn);
+    if (conns->budget_holder == conn) conns->budget_holder = NULL;
     rws__payload_release(conn->assembly);
     if (conn->decoder.stash != NULL) rws__pool_give(&conns->streams.partial, conn->decoder.stash);
     if (stream->has_cold) {
@@ -213,7 +211,6 @@ static void on_released(rws__stream *stream)
         RWS_ASSERT(cold->request == NULL);
         if (cold->subprotocol != NULL) rws__pool_give(&conns->streams.partial, cold->subprotocol);
         if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
-        if (cold->refused) conns->refused_count--;
     }
     rws__conn_enter(conn, RWS__CONN_FREE);
 }
@@ -254,9 +251,8 @@ void rws__conns_on_opening_deadline(rws__timer *timer, void *loop)
     case RWS__CONN_CLOSE_SENT:
         /* In a drain its own deadline is for all of them. What is still queued has a deadline, too;
          * this one is for the peer's close frame behind it. */
-        if (rws__conn_table(conn)->draining || rws__stream_queued(&conn->stream) > 0)
-            rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
-        else
+        rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
+        if (!rws__conn_table(conn)->draining && rws__stream_queued(&conn->stream) == 0)
             rws__stream_ask(&conn->stream);
         return;
     case RWS__CONN_CLOSE_RECEIVED:

@@ -23,9 +23,11 @@
 #include <assert.h>
 #include <stddef.h>
 
-/* Connections beyond connections_max that are taken only to be answered with 503, and those that
- * linger. */
-#define RWS__RESERVE 64u
+/* Slots beyond connections_max, for connections whose request has not come, that are answered with
+ * 503, or that linger. When fewer than RWS__RESERVE_FREE slots are free, the one that lingers
+ * longest is closed for each new one. */
+#define RWS__RESERVE      64u
+#define RWS__RESERVE_FREE 32u
 
 typedef struct rws__conns rws__conns;
 
@@ -53,7 +55,6 @@ typedef struct rws__conn_cold {
     rws__dial *dial;                   /* clients, until the connection is open */
     rws_request *request;              /* while it is being decided */
     char *subprotocol;                 /* from the partial pool, or NULL */
-    bool refused;                      /* it counts in refused_count */
     uint32_t budget_next, budget_prev; /* PAUSE_BUDGET: slots + 1 */
 } rws__conn_cold;
 
@@ -100,7 +101,6 @@ struct rws__conns {
     uint32_t index;           /* the shard's */
     uint32_t connections_max; /* more are answered with 503 */
     uint32_t open_count;
-    uint32_t refused_count; /* refused ones that linger */
     bool draining;
     bool cut_off_some; /* the drain's deadline ended connections */
     rws__delivery delivery;

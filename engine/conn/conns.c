@@ -44,6 +44,7 @@ void rws__conns_deinit(rws__conns *conns)
 
 static rws_conn *take(rws__conns *conns, uint32_t timeout_ms)
 {
+    rws__streams_make_room(&conns->streams, RWS__RESERVE_FREE);
     rws_conn *conn = (rws_conn *)rws__streams_take(&conns->streams, &rws__conn_events);
     if (conn == NULL) return NULL;
     rws__conn_enter(conn, RWS__CONN_CONNECTING);
@@ -186,6 +187,7 @@ void rws__conns_drain(rws__conns *conns)
         else if (conn->state < RWS__CONN_OPEN)
             rws__conn_set_deadline(conn, DRAIN_REQUEST_MS);
     }
+    rws__streams_hurry(&conns->streams);
 }
 
 void rws__conns_cut(rws__conns *conns)

@@ -35,24 +35,17 @@ const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path
 
 /* ---- refusing ---- */
 
-/* Answer with `status` and end. Only so many refused ones may linger; the others are closed at
- * once. */
+/* Answer with `status` and end. */
 static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extra_len,
                    rws_span body)
 {
-    rws__conns *conns = rws__conn_table(conn);
     rws__cause cause = {RWS_E_UPGRADE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
     size_t room = extra_len + body.len + RWS__WRITE_REFUSAL_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len =
         out != NULL ? rws__handshake_write_refusal(out, room, status, extra, extra_len, body) : 0;
     if (len > 0) rws__stream_commit(&conn->stream, (size_t)len);
-    bool lingers = conns->refused_count < RWS__RESERVE / 2;
-    if (lingers) {
-        conns->refused_count++;
-        rws__conn_cold_part(conn)->refused = true;
-    }
-    rws__conn_end(conn, &cause, lingers ? RWS__FINISH_LINGER : RWS__FINISH_CLOSE);
+    rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
 
 static void refuse_text(rws_conn *conn, int status, const char *text)

@@ -39,6 +39,9 @@ void rws__stream_on_send(rws__stream *stream, int32_t res, bool more);
 void rws__stream_quiet_done(rws__stream *stream);
 /* Whether nothing is queued or in flight. */
 bool rws__stream_is_sent(const rws__stream *stream);
+/* Whether the peer has to take something: what is queued or in flight, or what is lent to the
+ * kernel until the peer has it. */
+bool rws__stream_owes(const rws__stream *stream);
 
 /* stream_progress.c: what the peer acknowledged */
 /* Something is queued that the socket does not take: from now on it has to make progress. */
@@ -47,6 +50,19 @@ void rws__stream_unwatch(rws__stream *stream);
 /* Ask how many bytes are not acknowledged; the answer is handled as `what` says. */
 void rws__stream_ask_for(rws__stream *stream, rws__asking what);
 void rws__stream_on_answer(rws__stream *stream, int32_t res);
+bool rws__stream_can_ask(const rws__stream *stream);
+/* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */
+int32_t rws__stream_progress(rws__stream *stream, uint32_t unacknowledged);
+/* Cut it; `unacknowledged` bytes, which the kernel still has, are lost too, and the kernel need not
+ * keep them for a peer that takes nothing. */
+void rws__stream_cut_off(rws__stream *stream, uint32_t unacknowledged);
+
+/* stream_linger.c */
+/* The phase LINGERING begins, and ends. */
+void rws__stream_begin_linger(rws__stream *stream);
+void rws__stream_end_linger(rws__stream *stream);
+void rws__stream_set_linger(rws__stream *stream);
+void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged);
 
 /* stream_zero_copy.c */
 /* Whether the front of the queue, `len` bytes, is to be sent without a copy. */

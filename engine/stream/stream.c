@@ -10,10 +10,6 @@
 
 #define TO(phase) (1u << (phase))
 
-/* What was sent in all so far left at once, because it fits the first window of a connection
- * (RFC 6928: ten segments): nothing waits in the kernel that a reset could throw away. */
-#define FIRST_WINDOW_BYTES 4096u
-
 /* The only legal moves. */
 static const uint16_t phase_moves[RWS__STREAM_PHASES] = {
     [RWS__STREAM_FREE] = TO(RWS__STREAM_INSTALLING) | TO(RWS__STREAM_UP),
@@ -32,16 +28,12 @@ static const uint16_t phase_moves[RWS__STREAM_PHASES] = {
 void rws__stream_enter(rws__stream *stream, rws__stream_phase phase)
 {
     RWS_ASSERT(phase_moves[stream->phase] & TO(phase));
-    rws__loop *loop = stream->streams->loop;
     if (stream->phase == RWS__STREAM_LINGERING)
-        rws__loop_clear(loop, RWS__DEADLINE_LINGER, &stream->timer);
+        rws__stream_end_linger(stream);
     else if (phase >= RWS__STREAM_LINGERING)
         rws__stream_unwatch(stream);
     stream->phase = (uint8_t)phase;
-    if (phase != RWS__STREAM_LINGERING) return;
-    stream->taken_mark = stream->taken;
-    rws__loop_set(loop, RWS__DEADLINE_LINGER, &stream->timer,
-                  stream->streams->options.linger_timeout_ms);
+    if (phase == RWS__STREAM_LINGERING) rws__stream_begin_linger(stream);
 }
 
 /* ---- its way up ---- */
@@ -144,7 +136,7 @@ static void cut(rws__stream *stream)
     rws__payload_release(stream->stalled);
     stream->stalled = NULL;
     if (stream->installing && stream->ops == 0) drop_descriptor(stream);
-    stream->reset = !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
+    stream->reset = rws__stream_owes(stream);
     rws__stream_enter(stream, RWS__STREAM_CLOSING);
 }
 
@@ -160,8 +152,7 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish)
         stream->stalled = NULL;
         stream->finish = (uint8_t)finish;
         rws__stream_enter(stream, RWS__STREAM_FLUSHING);
-        if (!rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream))
-            rws__stream_watch(stream);
+        if (rws__stream_owes(stream)) rws__stream_watch(stream);
     }
 }
 
@@ -247,8 +238,7 @@ static rws__stream_phase after_flush(rws__stream *stream)
     switch ((rws__finish)stream->finish) {
     case RWS__FINISH_CLOSE:
         if (!closes_at_once) return RWS__STREAM_SHUTTING;
-        if (stream->family == AF_UNIX || stream->taken <= FIRST_WINDOW_BYTES)
-            return RWS__STREAM_CLOSING;
+        if (stream->family == AF_UNIX || !stream->sent_much) return RWS__STREAM_CLOSING;
         return RWS__STREAM_FLUSHING; /* ask */
     case RWS__FINISH_LINGER: return RWS__STREAM_SHUTTING;
     case RWS__FINISH_AWAIT: return RWS__STREAM_LINGERING;
@@ -260,7 +250,7 @@ static rws__stream_phase after_flush(rws__stream *stream)
 static void pump_flushing(rws__stream *stream)
 {
     /* What is lent to the kernel was not taken by the peer yet: the deadline is for that too. */
-    if (!rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream)) return;
+    if (rws__stream_owes(stream)) return;
     rws__stream_phase next = after_flush(stream);
     if (next != RWS__STREAM_FLUSHING)
         rws__stream_enter(stream, next);
@@ -274,7 +264,7 @@ static void pump_shutting(rws__stream *stream)
         rws__stream_mark_dirty(stream);
         return;
     }
-    bool waits = stream->finish == RWS__FINISH_LINGER || stream->taken > FIRST_WINDOW_BYTES;
+    bool waits = stream->finish == RWS__FINISH_LINGER || stream->sent_much;
     rws__stream_enter(stream, waits ? RWS__STREAM_LINGERING : RWS__STREAM_CLOSING);
 }
 

@@ -129,10 +129,11 @@ typedef struct rws__stream_cold {
         struct sockaddr generic;
         struct sockaddr_in in;
         struct sockaddr_in6 in6;
-    } peer;               /* AF_UNSPEC: not known, or not asked for yet */
-    int32_t kernel_entry; /* of registered memory (registered.h) that it reads */
-    bool zero_copy_sent;  /* some of it left: its notification's report counts */
-    bool zero_copy_off;   /* given up */
+    } peer;                            /* AF_UNSPEC: not known, or not asked for yet */
+    int32_t kernel_entry;              /* of registered memory (registered.h) that it reads */
+    bool zero_copy_sent;               /* some of it left: its notification's report counts */
+    bool zero_copy_off;                /* given up */
+    uint32_t linger_next, linger_prev; /* LINGERING: slots + 1 */
 } rws__stream_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */
@@ -157,17 +158,18 @@ struct rws__stream {
     bool recv_cancelled; /* the cancel of the receive in flight was submitted */
     bool eof;            /* the peer ended its half */
     bool eof_told;
-    bool send_blocked;   /* the last send met a full socket */
-    bool flows;          /* the last receive brought so much that more is to be expected */
-    bool bulk;           /* large pieces come here: one receive at a time */
-    bool has_cold;       /* it has an entry in the cold array */
-    bool installing;     /* a descriptor is, or will be, on its way into the table */
-    bool reset;          /* what the peer has not got is thrown away with the file */
-    bool shutting_down;  /* the shutdown was submitted and has not completed */
+    bool send_blocked;      /* the last send met a full socket */
+    bool flows;             /* the last receive brought so much that more is to be expected */
+    bool bulk;              /* large pieces come here: one receive at a time */
+    bool has_cold;          /* it has an entry in the cold array */
+    bool installing : 1;    /* a descriptor is, or will be, on its way into the table */
+    bool reset : 1;         /* what the peer has not got is thrown away with the file */
+    bool shutting_down : 1; /* the shutdown was submitted and has not completed */
+    bool sent_much : 1;     /* more than what leaves at once in the first window of a connection */
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */
     uint8_t family;      /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t asking;      /* a rws__asking: what for the question in flight is */
-    uint8_t slow_looks;  /* looks in a row that found too little progress of sending */
+    uint32_t credit;     /* bytes that the peer may stay behind (stream_progress.c) */
     uint32_t taken;      /* bytes that the kernel took, modulo 2^32 */
     uint32_t taken_mark; /* how many of them were the peer's when that was last looked at */
     rws__timer timer;    /* SENDING; in the phase LINGERING that kind */
@@ -219,8 +221,9 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish);
 void rws__stream_end(rws__stream *stream, const rws__cause *cause);
 /* From here on everything that is queued counts as not acknowledged yet. */
 void rws__stream_mark(rws__stream *stream);
-/* Ask whether the peer acknowledges what was sent: on_asked, once. Where the kernel can't tell
- * (before 6.7), what it took counts. */
+/* Ask whether the peer acknowledges what was sent: on_asked, once; or not at all if the ring takes
+ * no question now, or another one is in flight. Where the kernel can't tell (before 6.7), what it
+ * took counts. */
 void rws__stream_ask(rws__stream *stream);
 
 /* ---- the rest ---- */

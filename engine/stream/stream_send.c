@@ -13,6 +13,9 @@
 
 /* Larger sends often meet a full socket: they are counted from the start. */
 #define QUIET_MAX 262144u
+/* What was sent in all so far left at once, because it fits the first window of a connection
+ * (RFC 6928: ten segments): nothing waits in the kernel that a reset could throw away. */
+#define FIRST_WINDOW_BYTES 4096u
 /* Where the kernel can't tell what is acknowledged, what it takes is looked at in such pieces. */
 #define PIECE_BYTES 65536u
 
@@ -39,6 +42,11 @@ rws__lender *rws__stream_lend_buffer(rws__stream *stream, const uint8_t *data, s
 bool rws__stream_is_sent(const rws__stream *stream)
 {
     return stream->sendq.bytes == 0 && stream->send_mode == RWS__SEND_IDLE;
+}
+
+bool rws__stream_owes(const rws__stream *stream)
+{
+    return !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
 }
 
 /*
@@ -129,6 +137,7 @@ static void sent(rws__stream *stream, size_t len)
     rws__streams *streams = stream->streams;
     rws__count(&streams->loop->counters.bytes_sent, len);
     stream->taken += (uint32_t)len;
+    if (stream->taken > FIRST_WINDOW_BYTES) stream->sent_much = true;
     rws__sendq_advance(&stream->sendq, &streams->send_slab, len);
     if (stream->sendq.bytes > 0 || stream->phase != RWS__STREAM_UP) rws__stream_mark_dirty(stream);
     /* Draining waits for the notification of what the kernel was lent, too. */

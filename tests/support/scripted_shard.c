@@ -284,6 +284,15 @@ void world_advance(world *w, uint64_t ms)
     world_turns(w, 4);
 }
 
+void world_pass(world *w, uint64_t ms)
+{
+    for (uint64_t step; ms > 0; ms -= step) {
+        step = ms < RWS__TICK_MS ? ms : RWS__TICK_MS;
+        script_now_ms += step;
+        world_turns(w, 3);
+    }
+}
+
 /* ---- the peer ---- */
 
 uint32_t world_accept(world *w)

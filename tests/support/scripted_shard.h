@@ -57,6 +57,10 @@ void world_turns(world *w, uint32_t count);
 /* Move the clock and take the turns that its timers need. */
 void world_advance(world *w, uint64_t ms);
 
+/* The same tick by tick, as a timer of the kernel does it: a deadline that is set again at each of
+ * its ends gets all of them. */
+void world_pass(world *w, uint64_t ms);
+
 /* A transport comes in; returns its file. */
 uint32_t world_accept(world *w);
 /* A transport comes in and is upgraded; what was sent so far is forgotten. */
