@@ -108,6 +108,7 @@ void rws__conn_end_later(rws_conn *conn, int status, uint16_t code, rws_closer w
 static void on_turn(rws__stream *stream)
 {
     rws_conn *conn = (rws_conn *)stream;
+    if (conn->state == RWS__CONN_UPGRADING) rws__conn_answer_request(conn);
     if (conn->state != RWS__CONN_ENDING) return;
     rws__cause cause = {conn->end_status, conn->close_code, conn->end_who, {NULL, 0}};
     tell(conn, &cause);
@@ -151,17 +152,21 @@ static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
     return len; /* nothing may follow a close frame */
 }
 
-/* The peer ended its half: everything before that was handled, and what is queued is sent. */
-static void on_eof(rws__stream *stream)
+/* What is queued is sent. */
+void rws__conn_on_eof(rws_conn *conn)
 {
-    rws_conn *conn = (rws_conn *)stream;
-    /* The program may still answer the peer's close frame. */
-    if (conn->state == RWS__CONN_CLOSE_RECEIVED) return;
+    /* The program may still answer the peer's close frame, or its request. */
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED || (conn->pauses & RWS__PAUSE_REQUEST)) return;
     static const char text[] = "the server closed the connection before it answered";
     rws__cause cause = {RWS_E_CLOSED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {NULL, 0}};
     if (conn->state == RWS__CONN_UPGRADING) cause.text = (rws_span){text, strlen(text)};
     rws__conn_end(conn, &cause,
                   conn->state == RWS__CONN_UPGRADING ? RWS__FINISH_CUT : RWS__FINISH_CLOSE);
+}
+
+static void on_eof(rws__stream *stream)
+{
+    rws__conn_on_eof((rws_conn *)stream);
 }
 
 /* The transport is over. The peer may have said before how it ends, even if nobody answered. */

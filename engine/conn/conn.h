@@ -173,6 +173,8 @@ void rws__conn_end_later(rws_conn *conn, int status, uint16_t code, rws_closer w
                          rws__finish finish);
 /* What the peer sent breaks a rule: a close frame with the code for `status`, then the end. */
 void rws__conn_fail(rws_conn *conn, int status, uint16_t code);
+/* The peer ended its half, and all before that was handled. */
+void rws__conn_on_eof(rws_conn *conn);
 void rws__conn_set_pause(rws_conn *conn, uint8_t reason);
 void rws__conn_clear_pause(rws_conn *conn, uint8_t reasons);
 
@@ -196,7 +198,10 @@ void rws__conn_on_sent(rws__stream *stream);
 /* upgrade.c: the opening handshake */
 size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len);
 void rws__conn_start_handshake(rws_conn *conn);
+/* The connection ended before its request was answered, if it has one. */
 void rws__conn_drop_request(rws_conn *conn);
+/* At the end of the turn: give the answer that the program decided on. */
+void rws__conn_answer_request(rws_conn *conn);
 
 /* control.c: control frames and the closing handshake */
 void rws__conn_on_control(rws_conn *conn, uint8_t opcode, const uint8_t *data, size_t len);

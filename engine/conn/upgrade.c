@@ -132,25 +132,30 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
 
 static void free_request(rws_request *request)
 {
-    rws__pool *pool = &request->conn->stream.streams->partial;
+    rws__pool *pool = request->pool;
     if (request->headers != NULL) rws__pool_give(pool, request->headers);
     rws__payload_release(request->bytes);
     rws__pool_give(pool, request);
 }
 
-/* No on_open follows. */
-static void release_user(const rws_request *request)
+/* No on_open follows. Once. */
+static void release_user(rws_request *request)
 {
-    if (request->release_user != NULL) request->release_user(request->user);
+    void (*release)(void *user) = request->release_user;
+    request->release_user = NULL;
+    if (release != NULL) release(request->user);
 }
 
 void rws__conn_drop_request(rws_conn *conn)
 {
     rws_request *request = conn->stream.has_cold ? rws__conn_cold_part(conn)->request : NULL;
-    if (request == NULL || request->in_callback) return;
+    if (request == NULL) return;
     rws__conn_cold_part(conn)->request = NULL;
+    request->conn = NULL;
+    bool answered = request->decided;
     release_user(request);
-    free_request(request);
+    /* Else it is still the program's. */
+    if (answered) free_request(request);
 }
 
 /* What the program decided. The request is gone after it. */
@@ -158,11 +163,6 @@ static void answer(rws_request *request, int decision)
 {
     rws_conn *conn = request->conn;
     rws__conn_cold_part(conn)->request = NULL; /* a refusal ends the connection */
-    if (conn->state != RWS__CONN_UPGRADING) {
-        release_user(request);
-        free_request(request);
-        return;
-    }
     bool accepted = decision >= 0 && accept_request(conn, &request->head, request);
     if (accepted) {
         conn->user = request->user;
@@ -176,17 +176,31 @@ static void answer(rws_request *request, int decision)
 
 void rws__request_answer(rws_request *request, int decision)
 {
-    rws_conn *conn = request->conn;
-    RWS_ASSERT(!request->in_callback);
+    RWS_ASSERT(!request->in_callback && !request->decided);
+    if (request->conn == NULL) {
+        free_request(request);
+        return;
+    }
+    request->decided = true;
+    request->decision = decision;
+    rws__stream_want_turn(&request->conn->stream);
+}
+
+void rws__conn_answer_request(rws_conn *conn)
+{
+    rws_request *request = rws__conn_cold_part(conn)->request;
+    RWS_ASSERT(request->decided);
     rws__conn_clear_pause(conn, RWS__PAUSE_REQUEST);
-    answer(request, decision);
+    answer(request, request->decision);
+    /* The client ended its half while it waited, and there is nothing more of it. */
+    bool is_open = conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT;
+    if (conn->stream.eof_told && is_open) rws__conn_on_eof(conn);
 }
 
 /* The head moves to memory of the request's own. Returns 0 or -ENOMEM. */
 static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 {
-    rws_conn *conn = request->conn;
-    rws__pool *pool = &conn->stream.streams->partial;
+    rws__pool *pool = request->pool;
     const rws__http_head *old = &request->head;
     size_t headers = (old->headers_capacity + 1) * sizeof(rws__http_header);
     request->headers = rws__pool_take(pool, headers);
@@ -214,13 +228,15 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
     }
     memset(request, 0, offsetof(rws_request, extra));
     request->conn = conn;
+    request->pool = &conn->stream.streams->partial;
     request->head = *head;
     request->refuse_status = 403;
     request->in_callback = true;
     rws__conn_cold_part(conn)->request = request;
     int res = endpoint->handler.on_upgrade(request, endpoint->user);
+    RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
     request->in_callback = false;
-    if (res == RWS__REQUEST_DEFERRED && conn->state == RWS__CONN_UPGRADING) {
+    if (res == RWS__REQUEST_DEFERRED) {
         if (keep_head(request, data, len) == 0) {
             rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
             return;

@@ -47,8 +47,11 @@ bool rws__stream_owes(const rws__stream *stream);
 /* Something is queued that the socket does not take: from now on it has to make progress. */
 void rws__stream_watch(rws__stream *stream);
 void rws__stream_unwatch(rws__stream *stream);
-/* Ask how many bytes are not acknowledged; the answer is handled as `what` says. */
+/* Ask how many bytes are not acknowledged; the answer is handled as `what` says. Not while another
+ * question is in flight. */
 void rws__stream_ask_for(rws__stream *stream, rws__asking what);
+/* The ring did not take the question. */
+void rws__stream_ask_again(rws__stream *stream);
 void rws__stream_on_answer(rws__stream *stream, int32_t res);
 bool rws__stream_can_ask(const rws__stream *stream);
 /* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */

@@ -295,6 +295,7 @@ static void pump_end(rws__stream *stream)
 void rws__stream_pump(rws__stream *stream)
 {
     if (stream->phase == RWS__STREAM_FREE) return;
+    rws__stream_ask_again(stream);
     if (stream->want_turn) {
         stream->want_turn = false;
         stream->events->on_turn(stream);

@@ -169,6 +169,7 @@ struct rws__stream {
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */
     uint8_t family;      /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t asking;      /* a rws__asking: what for the question in flight is */
+    uint8_t asking_next; /* likewise: one that the ring did not take */
     uint32_t credit;     /* bytes that the peer may stay behind (stream_progress.c) */
     uint32_t taken;      /* bytes that the kernel took, modulo 2^32 */
     uint32_t taken_mark; /* how many of them were the peer's when that was last looked at */
@@ -221,9 +222,8 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish);
 void rws__stream_end(rws__stream *stream, const rws__cause *cause);
 /* From here on everything that is queued counts as not acknowledged yet. */
 void rws__stream_mark(rws__stream *stream);
-/* Ask whether the peer acknowledges what was sent: on_asked, once; or not at all if the ring takes
- * no question now, or another one is in flight. Where the kernel can't tell (before 6.7), what it
- * took counts. */
+/* Ask whether the peer acknowledges what was sent: on_asked, once; or not at all if another
+ * question is in flight. Where the kernel can't tell (before 6.7), what it took counts. */
 void rws__stream_ask(rws__stream *stream);
 
 /* ---- the rest ---- */

@@ -74,14 +74,15 @@ int32_t rws__stream_progress(rws__stream *stream, uint32_t unacknowledged)
     return more;
 }
 
-/* A look costs credit; what the peer acknowledged earns it. */
+/* A look costs credit; what the peer acknowledged earns it, up to that of a whole timeout. */
 static void settle_credit(rws__stream *stream, int32_t more)
 {
     uint32_t cost = look_bytes(stream), most = LOOKS * cost;
-    stream->credit = stream->credit > cost ? stream->credit - cost : 0;
-    if (more <= 0 || stream->credit >= most) return;
-    uint32_t room = most - stream->credit;
-    stream->credit += (uint32_t)more < room ? (uint32_t)more : room;
+    uint32_t without = stream->credit > cost ? stream->credit - cost : 0;
+    uint64_t with = (uint64_t)stream->credit + (more > 0 ? (uint32_t)more : 0);
+    with = with > cost ? with - cost : 0;
+    if (most < without) most = without; /* of the free looks */
+    stream->credit = with < most ? (uint32_t)with : most;
 }
 
 void rws__stream_cut_off(rws__stream *stream, uint32_t unacknowledged)
@@ -140,11 +141,19 @@ void rws__stream_ask_for(rws__stream *stream, rws__asking what)
     }
     if (rws__ring_unacknowledged(stream->streams->loop->ring, (uint32_t)stream->file,
                                  rws__stream_op(stream, RWS__OP_ASK)) != 0) {
+        stream->asking_next = (uint8_t)what;
         rws__stream_mark_dirty(stream);
         return;
     }
     stream->asking = (uint8_t)what;
     stream->ops++;
+}
+
+void rws__stream_ask_again(rws__stream *stream)
+{
+    rws__asking what = stream->asking_next;
+    stream->asking_next = RWS__ASKING_NOTHING;
+    if (what != RWS__ASKING_NOTHING) rws__stream_ask_for(stream, what);
 }
 
 void rws__stream_ask(rws__stream *stream)
