@@ -398,6 +398,14 @@ void world_give_back(rws__slab *slab)
         rws__slab_give(slab, held[--held_count]);
 }
 
+void world_give_some_back(rws__slab *slab, uint32_t blocks)
+{
+    for (; blocks > 0 && held_count > 0; blocks--) {
+        rws__slab_give(slab, held[0]);
+        held[0] = held[--held_count];
+    }
+}
+
 /* ---- what the test sees ---- */
 
 static void describe(feed_bytes *out, const rws__frame *frame, uint8_t *payload)

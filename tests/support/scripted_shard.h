@@ -89,6 +89,8 @@ void world_eof(world *w, uint32_t file);
 /* Take all that a slab has left, and give it back: of one slab at a time. */
 void world_use_up(rws__slab *slab);
 void world_give_back(rws__slab *slab);
+/* Give the `blocks` largest that are held back. */
+void world_give_some_back(rws__slab *slab, uint32_t blocks);
 
 /* The frames that were sent since world_open(), as words: "text:hello close:1000:bye ". */
 const char *world_sent(world *w, uint32_t file);
