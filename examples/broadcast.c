@@ -1,8 +1,9 @@
 /*
  * A chat room on ws://127.0.0.1:9223: every message goes to everybody. One shard, so that all
  * callbacks run on one thread and the list needs no lock; with more shards, each keeps its own list
- * and rws_server_post() carries messages to the others.
+ * and rws_post() carries messages to the others.
  */
+#include <errno.h>
 #include <ringws/ringws.h>
 #include <signal.h>
 #include <stdint.h>
@@ -40,19 +41,23 @@ static void on_open(rws_conn *conn, void *user)
     r->members[r->count++] = conn;
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     (void)conn;
     const room *r = user;
+    /* Held, so that all members are sent it from one place in memory. */
+    rws_message *held = rws_message_retain(message);
+    if (!held) return -ENOMEM;
     for (size_t i = r->count; i-- > 0;)
-        if (rws_conn_send(r->members[i], opcode, data, len) == RWS_E_BACKLOG)
+        if (rws_conn_send_message(r->members[i], held) == RWS_E_BACKLOG)
             rws_conn_close(r->members[i], RWS_CLOSE_TRY_AGAIN_LATER, "too slow for this room");
+    rws_message_release(held);
     return 0;
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
-    (void)code, (void)reason, (void)closer;
+    (void)info;
     room *r = user;
     size_t index = (size_t)rws_conn_user(conn);
     if (index >= r->count) return;
@@ -63,21 +68,26 @@ static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer 
 int main(int argc, char **argv)
 {
     room lobby = {0};
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    if (argc > 1) options.port = (uint16_t)strtoul(argv[1], NULL, 10);
-    options.shards = 1;
-    options.user = &lobby;
     rws_handler handler = RWS_HANDLER_DEFAULT;
     handler.on_open = on_open;
     handler.on_message = on_message;
     handler.on_close = on_close;
+    rws_runtime_options runtime = RWS_RUNTIME_OPTIONS_DEFAULT;
+    runtime.shards = 1;
+    rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    endpoint.handler = &handler;
+    endpoint.user = &lobby;
+    rws_listener_options listener = RWS_LISTENER_OPTIONS_DEFAULT;
+    if (argc > 1) listener.port = (uint16_t)strtoul(argv[1], NULL, 10);
 
     rws_error error;
-    int status = rws_server_create(&server, &options, &handler, &error);
+    int status = rws_server_create(&server, &runtime, &error);
+    (void)signal(SIGINT, on_signal);
+    if (status == 0) status = rws_server_add_endpoint(server, &endpoint, NULL, &error);
+    if (status == 0) status = rws_server_listen(server, &listener, &error);
     if (status == 0) {
-        (void)signal(SIGINT, on_signal);
-        fprintf(stderr, "listening on ws://%s:%u\n", options.address,
-                (unsigned)rws_server_port(server));
+        fprintf(stderr, "listening on ws://%s:%u\n", listener.address,
+                (unsigned)rws_server_port(server, 0));
         status = rws_server_run(server, &error);
     }
     if (status != 0) fprintf(stderr, "broadcast: %s\n", error.text);

@@ -6,10 +6,10 @@
 
 static rws_server *server;
 
-static int echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int echo(rws_conn *conn, const rws_message *message, void *user)
 {
     (void)user;
-    return rws_conn_send(conn, opcode, data, len);
+    return rws_conn_send_message(conn, message);
 }
 
 static void interrupted(int number)
@@ -20,19 +20,19 @@ static void interrupted(int number)
 
 int main(int argc, char **argv)
 {
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    if (argc > 1) options.port = (uint16_t)strtoul(argv[1], NULL, 10);
     rws_handler handler = RWS_HANDLER_DEFAULT;
     handler.on_message = echo;
-
+    rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    endpoint.handler = &handler;
+    rws_listener_options listener = RWS_LISTENER_OPTIONS_DEFAULT;
+    if (argc > 1) listener.port = (uint16_t)atoi(argv[1]); // NOLINT(cert-err34-c): 0 picks a port
     rws_error error;
-    int status = rws_server_create(&server, &options, &handler, &error);
-    if (status == 0) {
-        (void)signal(SIGINT, interrupted);
-        fprintf(stderr, "listening on ws://%s:%u\n", options.address,
-                (unsigned)rws_server_port(server));
-        status = rws_server_run(server, &error);
-    }
+    int status = rws_server_create(&server, NULL, &error);
+    (void)signal(SIGINT, interrupted);
+    if (status == 0) status = rws_server_add_endpoint(server, &endpoint, NULL, &error);
+    if (status == 0) status = rws_server_listen(server, &listener, &error);
+    if (status == 0) fprintf(stderr, "echo: ws://127.0.0.1:%u\n", rws_server_port(server, 0));
+    if (status == 0) status = rws_server_run(server, &error);
     if (status != 0) fprintf(stderr, "echo: %s\n", error.text);
     rws_server_destroy(server);
     return status != 0;

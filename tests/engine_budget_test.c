@@ -33,7 +33,7 @@ static void feed_cut(uint32_t file, size_t declared, size_t len)
 
 static void start_with_budget(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 65536;
     options.partial_bytes_max = 262144;
     options.message_timeout_ms = 2000;
@@ -61,8 +61,8 @@ Test(engine_budget, stops_reading_when_the_budget_is_used_up)
         world_turns(&w, 3);
         if (script_find_recv(w.ring, file) == NULL) paused++;
     }
-    cr_assert_leq(w.shard->conns.streams.partial.charged_bytes,
-                  w.shard->conns.streams.partial.charged_bytes_max);
+    cr_assert_leq(w.shard->conns.streams.partial->charged_bytes,
+                  w.shard->conns.streams.partial->charged_bytes_max);
     cr_assert_gt(paused, 0);
     cr_assert_eq(waiters(), paused);
     w.log.len = 0;
@@ -101,14 +101,14 @@ Test(engine_budget, goes_on_when_others_are_done)
  * much as a step needs. That it takes no memory is shown by engine_security_memory. */
 Test(engine_budget, leaves_half_to_what_came)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 64u << 20;
     options.connections_max = 128;
     world_start(&w, &options);
     for (int n = 0; n < 64; n++)
         feed_cut(world_open(&w), 64u << 20, 20);
     world_turns(&w, 3);
-    const rws__pool *pool = &w.shard->conns.streams.partial;
+    const rws__pool *pool = w.shard->conns.streams.partial;
     cr_assert_leq(pool->charged_bytes, 64 * 1024,
                   "an announced length alone costs its peer nothing");
     for (int n = 0; n < 64; n++)
@@ -145,7 +145,7 @@ static const budget_step steps[] = {
 
 static void take_step(const budget_step *step, bool send_slab)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.partial_bytes_max = 1u << 20;
     options.send_pool_bytes_max = 1u << 20;
     world_start(&w, &options);
@@ -153,7 +153,7 @@ static void take_step(const budget_step *step, bool send_slab)
     uint32_t file = step->open ? world_open(&w) : world_accept(&w);
     w.log.len = 0;
     rws__slab *slab =
-        send_slab ? &w.shard->conns.streams.send_slab : &w.shard->conns.streams.partial.slab;
+        send_slab ? &w.shard->conns.streams.send_slab : &w.shard->conns.streams.partial->slab;
     world_use_up(slab);
     feed_bytes bytes = {0};
     if (step->first != 0)
@@ -189,17 +189,17 @@ Test(engine_budget, ends_connections_cleanly_when_no_memory_to_send_is_left)
 /* The refusal's memory comes behind room that was reserved for the answer. */
 Test(engine_budget, refuses_a_subprotocol_that_it_can_not_keep)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     w.subprotocol = "superchat";
     uint32_t file = world_accept(&w);
-    world_use_up(&w.shard->conns.streams.partial.slab);
+    world_use_up(&w.shard->conns.streams.partial->slab);
     world_feed(&w, file, world_request, strlen(world_request));
     world_turns(&w, 3);
     feed_bytes_append(&w.ring->wire[file], "", 1);
     cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
     world_log_is(&w, "", "refused");
-    world_give_back(&w.shard->conns.streams.partial.slab);
+    world_give_back(&w.shard->conns.streams.partial->slab);
     world_eof(&w, file);
     world_turns(&w, 3);
     world_open(&w);

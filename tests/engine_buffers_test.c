@@ -31,7 +31,7 @@ static void make_ring(void)
     int res = rws__ring_create(&ring, &options, &what);
     if (res == -EPERM || res == -ENOSYS || res == -EACCES) cr_skip_test("%s: %d", what, res);
     cr_assert_eq(res, 0, "%s: %d", what, res);
-    if (!(rws__ring_features(ring) & RWS_FEATURE_INCREMENTAL_BUFFERS)) {
+    if (!(rws__ring_features(ring) & RWS__FEATURE_INCREMENTAL_BUFFERS)) {
         rws__ring_destroy(ring);
         cr_skip_test("this kernel has no incremental buffers");
     }
@@ -159,7 +159,7 @@ Test(engine_buffers, are_filled_in_the_order_in_which_they_lie)
         /* Four loans at a time, given back in another order than they were taken. */
         if (round % 4 == 3)
             for (int i = 3; i >= 0; i--)
-                loans[i]->release(loans[i]);
+                rws__lender_release(loans[i]);
         if (cut == 1) break;
     }
     cr_assert_eq(cut, 1, "the row has an end");

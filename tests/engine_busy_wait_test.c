@@ -1,6 +1,7 @@
 /*
  * A server that polls instead of sleeping (busy_wait_us): it serves, its timers fire, posts and the
  * stop reach it, with the optional kernel features and without; after the wait is over it sleeps.
+ * ctest: filtered
  */
 #include <criterion/criterion.h>
 
@@ -15,7 +16,7 @@ TestSuite(engine_busy_wait, .timeout = 60);
 
 static void start(engine_server *server, uint64_t busy_wait_us, uint32_t off)
 {
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.busy_wait_us = busy_wait_us;
     options.features_off = off;
     options.handshake_timeout_ms = 200;
@@ -89,7 +90,7 @@ Test(engine_busy_wait, posts_arrive_while_it_polls)
         _Atomic uint64_t runs = 0;
         start(&server, UINT64_MAX, *off);
         for (uint64_t i = 1; i <= 100; i++) {
-            cr_assert_eq(rws_server_post(server.server, 0, count_post, &runs), 0);
+            cr_assert_eq(test_post(server.server, 0, count_post, &runs), 0);
             cr_assert(engine_server_await(&runs, i));
         }
         stop_serving(&server);

@@ -16,7 +16,7 @@ static world w;
 
 static void start(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 1u << 20;
     world_start(&w, &options);
 }

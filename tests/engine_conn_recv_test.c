@@ -17,7 +17,7 @@ static world w;
 
 static void start(uint32_t features_off)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.features_off = features_off;
     options.message_bytes_max = 1u << 20;
     world_start(&w, &options);
@@ -40,7 +40,7 @@ typedef enum recv_mode { MULTISHOT, SINGLE, DIRECT } recv_mode;
 /* Bring a connection to the given mode; a large message is open in DIRECT. */
 static uint32_t open_in_mode(recv_mode mode, feed_bytes *rest)
 {
-    start(mode == SINGLE ? RWS_FEATURE_MULTISHOT_RECV : 0);
+    start(mode == SINGLE ? RWS__FEATURE_MULTISHOT_RECV : 0);
     uint32_t file = world_open(&w);
     *rest = (feed_bytes){0};
     if (mode == DIRECT) {
@@ -84,7 +84,7 @@ Test(engine_conn_recv, goes_on_after_a_receive_that_ended_for_a_passing_reason)
         world_feed_pieces(&w, file, &rest, rest.len);
         message_came(mode, strerror(-res));
         rws_stats stats = {.size = sizeof stats};
-        rws__group_stats(&w.group, &stats);
+        rws__runtime_stats(&w.runtime, &stats);
         cr_expect_eq(stats.no_buffers, res == -ENOBUFS ? 3 : 0);
         feed_bytes_free(&rest);
         world_end(&w);
@@ -187,7 +187,7 @@ static void is_not_copied(world *self, rws_conn *conn, const char *what)
 {
     (void)conn;
     if (strcmp(what, "message") == 0)
-        cr_expect_eq(self->shard->conns.streams.partial.slab.used_bytes, 0);
+        cr_expect_eq(self->shard->conns.streams.partial->slab.used_bytes, 0);
 }
 
 /* The kernel fills the rest of one buffer and goes on in the next, which lies behind it. */
@@ -251,7 +251,7 @@ Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
     static const size_t sizes[] = {65535, 65536, 65537, 70000, 131072, 300000, 1u << 20};
     for (size_t i = 0; i < COUNT(steps) * COUNT(sizes) * 2; i++) {
         size_t step = steps[i % COUNT(steps)], size = sizes[i / 2 / COUNT(steps)];
-        start(i & 1 ? RWS_FEATURE_DIRECT_LARGE : 0);
+        start(i & 1 ? RWS__FEATURE_DIRECT_LARGE : 0);
         uint32_t file = world_open(&w);
         w.log.len = 0;
         for (int n = 0; n < 2; n++) {
@@ -263,7 +263,7 @@ Test(engine_conn_recv, receives_large_messages_in_pieces_of_any_size)
         }
         world_frame(&w, file, RWS_TEXT, "small");
         world_log_is(&w, "text0:small ", "after large ones");
-        cr_assert_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
+        cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
         world_end(&w);
     }
 }

@@ -16,7 +16,7 @@ static world w;
 
 static void start(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
 }
 
@@ -28,7 +28,7 @@ static void send_text(uint32_t file, const char *text)
 static void check_counters(const char *name, uint64_t bytes)
 {
     rws_stats stats = {.size = sizeof stats};
-    rws__group_stats(&w.group, &stats);
+    rws__runtime_stats(&w.runtime, &stats);
     cr_expect_eq(stats.bytes_sent, bytes, "%s: %llu bytes counted", name,
                  (unsigned long long)stats.bytes_sent);
 }
@@ -74,7 +74,7 @@ static void check_send(const struct send_case *row)
     start();
     uint32_t file = world_open(&w);
     rws_stats before = {.size = sizeof before};
-    rws__group_stats(&w.group, &before);
+    rws__runtime_stats(&w.runtime, &before);
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
     send_text(file, "hello there");
     world_pump(&w);
@@ -229,8 +229,8 @@ Test(engine_conn_send, settles_a_quiet_send_in_a_turn_that_accepts)
 
 Test(engine_conn_send, counts_every_send_if_the_feature_is_off)
 {
-    rws_server_options options = world_server_options();
-    options.features_off = RWS_FEATURE_SKIP_SUCCESS;
+    test_options options = world_server_options();
+    options.features_off = RWS__FEATURE_SKIP_SUCCESS;
     world_start(&w, &options);
     uint32_t file = world_open(&w);
     send_text(file, "hello");
@@ -249,7 +249,7 @@ Test(engine_conn_send, counts_a_large_send_from_the_start)
     } rows[] = {{262134, 1, "binary:262134 "}, {262135, 0, "binary:262135 "}};
     static const char zeros[262135];
     for (size_t i = 0; i < 2; i++) { /* with its header of 10 bytes: 256 KiB, and one more */
-        rws_server_options options = world_server_options();
+        test_options options = world_server_options();
         options.high_watermark_bytes = 1u << 20; /* above it none is quiet */
         world_start(&w, &options);
         uint32_t file = world_open(&w);
@@ -266,7 +266,7 @@ Test(engine_conn_send, counts_a_large_send_from_the_start)
 
 static void start_with_watermarks(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.high_watermark_bytes = 1000;
     options.low_watermark_bytes = 100;
     options.send_queue_bytes_max = 2000;
@@ -372,7 +372,7 @@ Test(engine_conn_send, refuses_to_send_once_it_is_closing)
 
 Test(engine_conn_send, reports_a_pool_that_is_used_up)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.send_pool_bytes_max = 262144;
     options.send_queue_bytes_max = 1u << 20;
     world_start(&w, &options);

@@ -17,7 +17,7 @@ static world w;
 
 Test(engine_conn, echoes_a_message_and_closes)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     uint32_t file = world_open(&w);
     world_log_is(&w, "open0 ", "after the handshake");
@@ -210,7 +210,7 @@ static void check_end(end_moment moment, end_kind ender, const end_variant *vari
              variant->manual_close, variant->callbacks, variant->program_controls);
     current_moment = moment;
     current_ender = ender;
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 1u << 20;
     options.high_watermark_bytes = 65536;
     options.handle_ping = options.handle_pong = options.handle_close = variant->program_controls;
@@ -304,7 +304,7 @@ Test(engine_conn, tells_the_code_and_who_closed)
 {
     for (size_t i = 0; i < COUNT(told_cases); i++) {
         const struct told_case *row = &told_cases[i];
-        rws_server_options options = world_server_options();
+        test_options options = world_server_options();
         options.message_bytes_max = 1u << 20;
         world_start(&w, &options);
         uint32_t file = world_open(&w);
@@ -323,7 +323,7 @@ Test(engine_conn, drops_what_follows_a_close)
 {
     static const end_moment moments[] = {CLOSE_SENT, CLOSE_RECEIVED};
     for (size_t i = 0; i < COUNT(moments); i++) {
-        rws_server_options options = world_server_options();
+        test_options options = world_server_options();
         options.handle_close = true;
         world_start(&w, &options);
         uint32_t file = world_open(&w);
@@ -342,7 +342,7 @@ Test(engine_conn, drops_what_follows_a_close)
 Test(engine_conn, gives_the_slot_back_with_the_last_completion)
 {
     for (int order = 0; order < 6; order++) {
-        rws_server_options options = world_server_options();
+        test_options options = world_server_options();
         options.high_watermark_bytes = 1u << 20; /* it goes on reading */
         world_start(&w, &options);
         w.ring->manual =
@@ -371,7 +371,7 @@ Test(engine_conn, gives_the_slot_back_with_the_last_completion)
 /* By its name: to find what belongs to a file the kernel looks at every connection's receive. */
 Test(engine_conn, cancels_a_receive_that_is_alone_by_its_name)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.high_watermark_bytes = 1u << 20; /* it goes on reading */
     world_start(&w, &options);
     uint32_t alone = world_open(&w), sending = world_open(&w);
@@ -396,7 +396,7 @@ Test(engine_conn, cancels_a_receive_that_is_alone_by_its_name)
 /* The kernel looks the file of a shutdown up late: until then its index is not given to another. */
 Test(engine_conn, closes_the_file_only_after_the_shutdown_has_completed)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     w.ring->manual = SCRIPT_BIT(SCRIPT_SHUTDOWN);
     uint32_t file = world_open(&w);

@@ -17,7 +17,7 @@ static world w;
 
 static void start(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.handshake_timeout_ms = 1000;
     options.message_timeout_ms = 2000;
     options.close_timeout_ms = 500;
@@ -29,7 +29,7 @@ static void start(void)
 static rws_stats stats(void)
 {
     rws_stats out = {.size = sizeof out};
-    rws__group_stats(&w.group, &out);
+    rws__runtime_stats(&w.runtime, &out);
     return out;
 }
 
@@ -208,7 +208,7 @@ Test(engine_deadline, gives_up_on_a_peer_that_never_closes)
 
 Test(engine_deadline, gives_up_on_a_program_that_never_answers_a_close_frame)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.close_timeout_ms = 500;
     options.handle_close = true;
     world_start(&w, &options);

@@ -15,34 +15,24 @@
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 /* The file that the first dialled socket gets in the table. */
-#define FILE_INDEX 100u
+#define FILE_INDEX WORLD_DIALLED
 
 static world w;
 
 static void start(void)
 {
-    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    test_options options = {0};
     options.connections_max = 4;
     options.partial_bytes_max = 1u << 20; /* NO_MEMORY takes all of its addresses */
     options.handshake_timeout_ms = 1000;
+    options.handshake_bytes_max = 8192; /* what ANSWER_TOO_LONG is over */
     options.close_timeout_ms = 500;
     world_start_client(&w, &options);
 }
 
 static int dial(const char *url, const char *subprotocols)
 {
-    rws__dial *dial;
-    const rws__config *config = &w.group.config;
-    int res = rws__dial_create(&dial, &config->env, url, subprotocols, (void *)7);
-    if (res != 0) return res;
-    dial->endpoint = &config->endpoint;
-    dial->timeout_ms = config->handshake_timeout_ms;
-    dial->head_bytes_max = config->handshake_bytes_max;
-    rws__dial_post *post = rws__alloc(&config->env, sizeof *post);
-    cr_assert_not_null(post);
-    *post = (rws__dial_post){dial, &w.shard->conns, config->listener.socket};
-    rws__dial_start(post, false);
-    return 0;
+    return world_dial(&w, url, subprotocols, (void *)7);
 }
 
 static void dial_and_pump(void)
@@ -51,24 +41,9 @@ static void dial_and_pump(void)
     world_pump(&w);
 }
 
-/* The answer to the request that was sent, with `lines` in it. */
 static void answer(const char *status, const char *lines, const char *behind)
 {
-    feed_bytes *wire = &w.ring->wire[FILE_INDEX];
-    feed_bytes_append(wire, "", 1);
-    char *at = strstr((char *)wire->data, "Sec-WebSocket-Key: ");
-    if (at == NULL) at = strstr((char *)wire->data, "sec-websocket-key: ");
-    cr_assert_not_null(at, "%s", (char *)wire->data);
-    char accept[RWS__ACCEPT_BYTES];
-    rws__handshake_accept(at + strlen("Sec-WebSocket-Key: "), accept);
-    wire->len = 0;
-    char text[1024];
-    int len = snprintf(text, sizeof text,
-                       "HTTP/1.1 %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                       "Sec-WebSocket-Accept: %.*s\r\n%s\r\n%s",
-                       status, RWS__ACCEPT_BYTES, accept, lines, behind);
-    world_feed(&w, FILE_INDEX, text, (size_t)len);
-    world_turns(&w, 2);
+    world_answer(&w, FILE_INDEX, status, lines, behind);
 }
 
 static uint32_t open_client(void)
@@ -222,7 +197,7 @@ static void fail_at_answer(dial_failure failure)
         break;
     case ANSWER_TIMEOUT: world_advance(&w, 1100); break;
     case NO_MEMORY:
-        while (rws__slab_take(&w.shard->conns.streams.partial.slab, 256) != NULL)
+        while (rws__slab_take(&w.shard->conns.streams.partial->slab, 256) != NULL)
             continue;
         world_feed(&w, FILE_INDEX, "HTTP/1.1 101 ", 13);
         break;
@@ -244,8 +219,8 @@ static void check_failure(dial_failure failure)
     world_log_is(&w, expected, context);
     cr_expect_eq(w.shard->conns.streams.slots_used, 0, "%s", context);
     if (failure == NO_MEMORY) { /* what the test took itself */
-        rws__pool_deinit(&w.shard->conns.streams.partial);
-        cr_assert_eq(rws__pool_init(&w.shard->conns.streams.partial, 65536), 0);
+        rws__pool_deinit(w.shard->conns.streams.partial);
+        cr_assert_eq(rws__pool_init(w.shard->conns.streams.partial, 65536), 0);
     }
     world_end(&w);
     cr_expect_eq(w.closes, 0);

@@ -21,7 +21,7 @@ static world w;
 
 static void start(uint32_t features_off)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.features_off = features_off;
     options.handshake_timeout_ms = 1000000;
     world_start(&w, &options);
@@ -46,11 +46,11 @@ static script_op *find_accept(void)
 static rws_stats stats(void)
 {
     rws_stats out = {.size = sizeof out};
-    rws__group_stats(&w.group, &out);
+    rws__runtime_stats(&w.runtime, &out);
     return out;
 }
 
-static const uint32_t ways[] = {0, RWS_FEATURE_MULTISHOT_ACCEPT, RWS_FEATURE_SOCKET_COMMANDS};
+static const uint32_t ways[] = {0, RWS__FEATURE_MULTISHOT_ACCEPT, RWS__FEATURE_SOCKET_COMMANDS};
 
 Test(engine_listener, accepts_one_after_the_other)
 {
@@ -201,7 +201,7 @@ Test(engine_listener, knows_the_peer_by_a_command_or_from_the_accept)
     cr_assert_eq(len, sizeof(struct sockaddr_in), "the length that is needed");
     world_end(&w);
 
-    start(RWS_FEATURE_SOCKET_COMMANDS);
+    start(RWS__FEATURE_SOCKET_COMMANDS);
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(99)};
     in.sin_addr.s_addr = htonl(0x0a000001);
     memcpy(find_accept()->memory, &in, sizeof in);
@@ -212,7 +212,7 @@ Test(engine_listener, knows_the_peer_by_a_command_or_from_the_accept)
 Test(engine_listener, serves_without_the_address_if_it_is_not_wanted_or_not_found)
 {
     for (int refused = 0; refused < 2; refused++) {
-        rws_server_options options = world_server_options();
+        test_options options = world_server_options();
         options.no_peer_address = !refused;
         world_start(&w, &options);
         w.ring->refuse[SCRIPT_PEER] = 1;
@@ -230,7 +230,7 @@ Test(engine_listener, serves_without_the_address_if_it_is_not_wanted_or_not_foun
 static void start_unix(char *path, size_t size)
 {
     snprintf(path, size, "/tmp/ringws-listener-%d.sock", (int)getpid());
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.unix_path = path;
     world_start(&w, &options);
 }

@@ -146,12 +146,12 @@ Test(engine_payload, lives_until_its_last_holder)
     rws__payload_complete(payload);
     rws__lender *first = rws__payload_lend(payload), *second = rws__payload_lend(payload);
     cr_assert_not_null(first);
-    cr_assert_not(first->for_this_turn);
+    cr_assert_not(first->ops->for_this_turn);
     rws__payload_release(payload);
-    first->release(first);
+    rws__lender_release(first);
     cr_assert_gt(pool.slab.used_bytes, 0);
     holds_the_stream(payload);
-    second->release(second);
+    rws__lender_release(second);
     end();
 }
 
@@ -194,17 +194,138 @@ Test(engine_payload, lends_a_quarter_of_the_addresses)
     cr_assert_eq(held[count]->refs, 1);
     rws__lender *again = rws__payload_lend(held[0]);
     cr_assert_not_null(again, "it takes no more addresses");
-    again->release(again);
-    loans[0]->release(loans[0]);
+    rws__lender_release(again);
+    rws__lender_release(loans[0]);
     cr_assert_null(rws__payload_lend(held[count]), "a holder still has the block");
     rws__payload_release(held[0]);
     loans[0] = rws__payload_lend(held[count]);
     cr_assert_not_null(loans[0]);
-    loans[0]->release(loans[0]);
+    rws__lender_release(loans[0]);
     for (size_t i = 1; i < count; i++)
-        loans[i]->release(loans[i]);
+        rws__lender_release(loans[i]);
     for (size_t i = 1; i <= count; i++)
         rws__payload_release(held[i]);
     cr_assert_eq(pool.lent_bytes, 0);
     end();
+}
+
+/* ---- what the program holds ---- */
+
+static const rws__env environment;
+
+static rws__pool *make_pool(size_t retained_bytes_max)
+{
+    rws__pool *own;
+    cr_assert_eq(rws__pool_create(&own, &environment, BUDGET, retained_bytes_max), 0);
+    return own;
+}
+
+/* As on_message gets it. */
+static rws__payload *deliver(rws__pool *own, size_t len)
+{
+    static const uint8_t bytes[65536];
+    rws__payload *payload = NULL;
+    cr_assert_eq(rws__payload_append(&payload, own, bytes, len, 0), 0);
+    rws__payload_complete(payload);
+    return payload;
+}
+
+Test(engine_payload, is_given_back_once_in_the_turn_after_its_last_holder)
+{
+    rws__pool *own = make_pool(BUDGET);
+    rws__payload *payload = deliver(own, 1000);
+    cr_assert_not(rws__payload_is_held(payload));
+    cr_assert(rws__payload_retain(payload));
+    cr_assert(rws__payload_retain(payload));
+    cr_assert_eq(own->retained_bytes, 2048);
+    cr_assert_eq(atomic_load(&own->users), 2, "one for all holders");
+    rws__payload_end_delivery(payload);
+    rws__payload_drop(payload);
+    rws__pool_collect(own);
+    cr_assert(rws__payload_is_held(payload));
+    rws__payload_drop(payload);
+    cr_assert_eq(own->retained_bytes, 2048);
+    rws__pool_collect(own);
+    cr_assert_eq(own->retained_bytes, 0);
+    cr_assert_eq(own->slab.used_bytes, 0);
+    cr_assert_eq(atomic_load(&own->users), 1);
+    rws__pool_close(own);
+}
+
+/* Whoever drops it while it is delivered does not put it on the list, so that it may be retained
+ * again. */
+Test(engine_payload, is_not_on_the_list_while_it_is_delivered)
+{
+    rws__pool *own = make_pool(BUDGET);
+    rws__payload *payload = deliver(own, 1000);
+    for (int i = 0; i < 3; i++) {
+        cr_assert(rws__payload_retain(payload));
+        rws__payload_drop(payload);
+        cr_assert_null(atomic_load(&own->returned));
+        cr_assert_eq(own->retained_bytes, 2048, "counted once");
+    }
+    rws__payload_end_delivery(payload);
+    cr_assert_null(atomic_load(&own->returned));
+    cr_assert_eq(own->slab.used_bytes, 0);
+    rws__pool_close(own);
+}
+
+Test(engine_payload, outlives_its_pool_and_unmaps_it)
+{
+    rws__pool *own = make_pool(BUDGET);
+    rws__payload *first = deliver(own, 1000), *second = deliver(own, 60000);
+    cr_assert(rws__payload_retain(first));
+    cr_assert(rws__payload_retain(second));
+    rws__payload_end_delivery(first);
+    rws__payload_end_delivery(second);
+    rws__lender *lender = rws__payload_lend_elsewhere(second);
+    lender->ops->retain(lender);
+    rws__payload_drop(second);
+    rws__pool_close(own);
+    rws__payload_drop(first);
+    rws__lender_release(lender);
+    cr_assert_eq(second->len, 60000);
+    rws__lender_release(lender);
+}
+
+/* A loan to a queue of the same loop is none of the program's holders. */
+Test(engine_payload, is_lent_on_when_the_program_holds_it_no_more)
+{
+    rws__pool *own = make_pool(BUDGET);
+    rws__payload *payload = deliver(own, 1000);
+    cr_assert(rws__payload_retain(payload));
+    rws__lender *lender = rws__payload_lend(payload);
+    rws__payload_end_delivery(payload);
+    rws__payload_drop(payload);
+    rws__pool_collect(own);
+    cr_assert_eq(own->retained_bytes, 0);
+    cr_assert_eq(payload->len, 1000);
+    cr_assert_gt(own->slab.used_bytes, 0);
+    rws__lender_release(lender);
+    cr_assert_eq(own->slab.used_bytes, 0);
+    rws__pool_close(own);
+}
+
+Test(engine_payload, is_held_within_the_budget)
+{
+    rws__pool *own = make_pool(4096);
+    rws__payload *first = deliver(own, 1000), *second = deliver(own, 1000),
+                 *third = deliver(own, 100);
+    cr_assert(rws__payload_retain(first));
+    cr_assert(rws__payload_retain(second));
+    cr_assert_not(rws__payload_retain(third));
+    cr_assert_not(rws__payload_is_held(third));
+    cr_assert(rws__payload_retain(first), "it is counted already");
+    rws__payload_end_delivery(first);
+    rws__payload_drop(first);
+    cr_assert_not(rws__payload_retain(third));
+    rws__payload_drop(first);
+    cr_assert(rws__payload_retain(third), "what was released is taken back first");
+    rws__payload_drop(second);
+    rws__payload_drop(third);
+    rws__payload_end_delivery(second);
+    rws__payload_end_delivery(third);
+    cr_assert_eq(own->retained_bytes, 0);
+    cr_assert_eq(own->slab.used_bytes, 0);
+    rws__pool_close(own);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/base/features.h"
 #include "engine/server/probe.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -69,13 +70,58 @@ Test(engine_probe, tells_every_cause_apart)
 
 Test(engine_probe, names_every_feature_and_no_other)
 {
-    for (uint32_t bit = 1; bit != 0; bit <<= 1) {
-        bool known = (bit & RWS_FEATURE_ALL) != 0;
-        cr_expect_eq(rws_feature_name((rws_feature)bit) != NULL, known, "%x", bit);
-        cr_expect_eq(rws_feature_text((rws_feature)bit) != NULL, known, "%x", bit);
+    const char *name, *text, *unknown;
+    uint32_t all = 0, bit;
+    size_t count = 0, len;
+    for (; rws_feature_at(count, &name, &text); count++) {
+        cr_expect_gt(strlen(text), 10);
+        cr_assert_eq(rws__features_parse(&bit, name, &unknown, &len), 0, "%s", name);
+        cr_expect_eq(all & bit, 0, "%s", name);
+        all |= bit;
     }
-    cr_expect_null(rws_feature_name((rws_feature)0));
-    cr_expect_null(rws_feature_name(RWS_FEATURE_ALL));
+    cr_expect_eq(all, RWS__FEATURE_ALL);
+    cr_expect_not(rws_feature_at(SIZE_MAX, &name, &text));
+    cr_assert_eq(rws__features_parse(&bit, "all", &unknown, &len), 0);
+    cr_expect_eq(bit, RWS__FEATURE_ALL);
+}
+
+Test(engine_probe, reads_and_writes_lists_of_features)
+{
+    static const struct {
+        const char *list, *unknown;
+        uint32_t bits;
+    } rows[] = {
+        {NULL, NULL, 0},
+        {"", NULL, 0},
+        {"send_zc", NULL, RWS__FEATURE_SEND_ZC},
+        {"send_zc,multishot_recv", NULL, RWS__FEATURE_SEND_ZC | RWS__FEATURE_MULTISHOT_RECV},
+        {"all,send_zc", NULL, RWS__FEATURE_ALL},
+        {"send_zc,", NULL, RWS__FEATURE_SEND_ZC},
+        {"send_z", "send_z", 0},
+        {"send_zc,nonsense,multishot_recv", "nonsense", 0},
+        {",", "", 0},
+        {" send_zc", " send_zc", 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *unknown = NULL;
+        size_t len = 0;
+        uint32_t bits = 0;
+        int res = rws__features_parse(&bits, rows[i].list, &unknown, &len);
+        cr_expect_eq(res, rows[i].unknown != NULL ? RWS_E_OPTION : 0, "row %zu", i);
+        if (rows[i].unknown == NULL)
+            cr_expect_eq(bits, rows[i].bits, "row %zu", i);
+        else
+            cr_expect(strlen(rows[i].unknown) == len && memcmp(unknown, rows[i].unknown, len) == 0);
+    }
+    for (uint32_t bits = 0; bits <= RWS__FEATURE_ALL; bits++) {
+        char list[256];
+        const char *unknown;
+        size_t len;
+        uint32_t again;
+        rws__features_write(bits, list, sizeof list);
+        cr_assert_eq(rws__features_parse(&again, list, &unknown, &len), 0, "%s", list);
+        cr_assert_eq(again, bits, "%s", list);
+    }
 }
 
 /* A program that was compiled with a smaller structure gets no more than that. */

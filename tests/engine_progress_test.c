@@ -22,9 +22,9 @@
 
 static world w;
 
-static rws_server_options options_for_send(void)
+static test_options options_for_send(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 1u << 20;
     options.send_timeout_ms = TIMEOUT_MS;
     options.close_timeout_ms = 480;
@@ -34,7 +34,7 @@ static rws_server_options options_for_send(void)
 
 static void start(uint32_t features_off)
 {
-    rws_server_options options = options_for_send();
+    test_options options = options_for_send();
     options.features_off = features_off;
     /* Between two ticks each look would come a tick later. */
     script_now_ms += RWS__TICK_MS - script_now_ms % RWS__TICK_MS;
@@ -44,7 +44,7 @@ static void start(uint32_t features_off)
 static rws_stats stats(void)
 {
     rws_stats out = {.size = sizeof out};
-    rws__group_stats(&w.group, &out);
+    rws__runtime_stats(&w.runtime, &out);
     return out;
 }
 
@@ -112,7 +112,7 @@ static void take_reader(const struct reader *reader, bool can_ask)
 {
     char name[128];
     snprintf(name, sizeof name, "%s, %s", reader->name, can_ask ? "asked" : "not asked");
-    start(can_ask ? 0 : RWS_FEATURE_SOCKET_COMMANDS);
+    start(can_ask ? 0 : RWS__FEATURE_SOCKET_COMMANDS);
     uint32_t file = open_blocked();
     w.ring->unacknowledged[file] = IN_KERNEL;
     for (uint32_t look = 0, at = 0; look < 200; look++, at++) {
@@ -264,9 +264,9 @@ static const struct after_close {
     {"little was sent", 1000, 500, 0, false, false, false},
     {"much was sent, and is there", 70000, 0, 0, true, false, false},
     {"much was sent, and some is on its way", 70000, 1, 0, true, true, true},
-    {"little was sent, and the kernel can't tell", 1000, 0, RWS_FEATURE_SOCKET_COMMANDS, false,
+    {"little was sent, and the kernel can't tell", 1000, 0, RWS__FEATURE_SOCKET_COMMANDS, false,
      true, false},
-    {"much was sent, and the kernel can't tell", 70000, 0, RWS_FEATURE_SOCKET_COMMANDS, false, true,
+    {"much was sent, and the kernel can't tell", 70000, 0, RWS__FEATURE_SOCKET_COMMANDS, false, true,
      true},
 };
 

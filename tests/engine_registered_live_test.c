@@ -93,7 +93,7 @@ static int open_bench(bench *b, uint32_t entries_max, int recv_buffer)
 {
     memset(b, 0, sizeof *b);
     if (make_ring(b, 0) != 0) return SKIPPED;
-    if (!(rws__ring_features(b->ring) & RWS_FEATURE_REGISTERED_BUFFERS)) {
+    if (!(rws__ring_features(b->ring) & RWS__FEATURE_REGISTERED_BUFFERS)) {
         rws__ring_destroy(b->ring);
         return SKIPPED;
     }
@@ -190,15 +190,15 @@ static bool passes(bench *b, const uint8_t *data, size_t len, unsigned seed, boo
 /* Both ways; the feature rests on zero copy. */
 Test(engine_registered_live, is_found_at_run_time_and_can_be_switched_off)
 {
-    static const uint32_t off[] = {0, RWS_FEATURE_REGISTERED_BUFFERS, RWS_FEATURE_SEND_ZC,
-                                   RWS_FEATURE_ALL};
+    static const uint32_t off[] = {0, RWS__FEATURE_REGISTERED_BUFFERS, RWS__FEATURE_SEND_ZC,
+                                   RWS__FEATURE_ALL};
     for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
         bench b;
         cr_assert_eq(make_ring(&b, off[i]), 0);
         uint32_t features = rws__ring_features(b.ring);
-        bool has = features & RWS_FEATURE_REGISTERED_BUFFERS;
+        bool has = features & RWS__FEATURE_REGISTERED_BUFFERS;
         if (i > 0) cr_expect_not(has, "%x", off[i]);
-        if (has) cr_expect(features & RWS_FEATURE_SEND_ZC);
+        if (has) cr_expect(features & RWS__FEATURE_SEND_ZC);
         rws__ring_destroy(b.ring);
     }
 }

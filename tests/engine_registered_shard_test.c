@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "engine/conn/prepared.h"
 #include "support/scripted_shard.h"
 
 #define LARGE 100000u
@@ -17,17 +16,17 @@ static world w;
 static void echo(world *at, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    cr_expect_eq(rws_conn_send(conn, at->message_opcode, at->message, at->message_len), 0);
+    cr_expect_eq(rws_conn_send_message(conn, at->message), 0);
 }
 
 static uint32_t open_echo(uint32_t features_off)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 4u << 20;
     options.high_watermark_bytes = 16u << 20;
     options.features_off = features_off;
     world_start(&w, &options);
-    w.shard->listener.loopback = false;
+    w.shard->listeners[0].loopback = false;
     w.hook = echo;
     return world_open(&w);
 }
@@ -71,8 +70,8 @@ Test(engine_registered_shard, is_not_used_by_a_shard_where_it_is_in_vain)
         size_t len;
     } rows[] = {
         {"the kernel copies", 0, true, LARGE},
-        {"feature off", RWS_FEATURE_REGISTERED_BUFFERS, false, LARGE},
-        {"no zero copy", RWS_FEATURE_SEND_ZC, false, LARGE},
+        {"feature off", RWS__FEATURE_REGISTERED_BUFFERS, false, LARGE},
+        {"no zero copy", RWS__FEATURE_SEND_ZC, false, LARGE},
         {"larger than a region", 0, false, 3u << 20},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -91,19 +90,19 @@ Test(engine_registered_shard, is_not_used_by_a_shard_where_it_is_in_vain)
 }
 
 /* What is not a payload lies elsewhere. */
-Test(engine_registered_shard, is_not_used_for_prepared_messages)
+Test(engine_registered_shard, is_not_used_for_created_messages)
 {
     static uint8_t bytes[LARGE];
-    rws_prepared *prepared;
+    rws_message *message;
     uint32_t file = open_echo(0);
-    cr_assert_eq(rws_prepared_create(&prepared, NULL, RWS_BINARY, bytes, LARGE), 0);
+    cr_assert_eq(rws_message_create(&message, NULL, RWS_BINARY, bytes, LARGE), 0);
     for (int n = 0; n < 3; n++) {
-        cr_assert_eq(rws_conn_send_prepared(world_conn(&w, file), prepared), 0);
+        cr_assert_eq(rws_conn_send_message(world_conn(&w, file), message), 0);
         world_turns(&w, 3);
     }
     cr_expect_eq(w.ring->calls_of[SCRIPT_SEND_ZERO_COPY], 3);
     cr_expect_eq(w.ring->sends_registered, 0);
-    rws_prepared_release(prepared);
+    rws_message_release(message);
     world_end(&w);
 }
 
@@ -153,7 +152,7 @@ Test(engine_registered_shard, is_given_back_by_a_shard_that_is_short_of_memory)
     echo_one(file, LARGE);
     echo_one(file, LARGE);
     cr_assert_eq(w.shard->conns.streams.registered.entries_used, 1);
-    rws__slab *pool = &w.shard->conns.streams.partial.slab;
+    rws__slab *pool = &w.shard->conns.streams.partial->slab;
     void *much = rws__slab_take(pool, pool->bytes / 4);
     cr_assert_not_null(much);
     echo_one(file, LARGE);

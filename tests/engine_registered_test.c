@@ -163,7 +163,7 @@ Test(engine_registered, does_nothing_where_it_can_not)
 {
     static const struct {
         uint32_t entries_max, off;
-    } rows[] = {{0, 0}, {4, RWS_FEATURE_REGISTERED_BUFFERS}, {4, RWS_FEATURE_ALL}};
+    } rows[] = {{0, 0}, {4, RWS__FEATURE_REGISTERED_BUFFERS}, {4, RWS__FEATURE_ALL}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         start_with(rows[i].entries_max, rows[i].off);
         cr_expect_null(slab.returner, "the slab gives its pages back itself");

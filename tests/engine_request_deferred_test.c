@@ -43,11 +43,11 @@ static int on_upgrade_later(rws_request *request, void *user)
 static void start(void)
 {
     memset(&later, 0, sizeof later);
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.handshake_timeout_ms = 4000;
     options.drain_timeout_ms = 5000;
     world_start(&w, &options);
-    w.group.config.endpoint.handler.on_upgrade = on_upgrade_later;
+    w.endpoint->handler.on_upgrade = on_upgrade_later;
 }
 
 static uint32_t ask(void)
@@ -341,10 +341,10 @@ Test(engine_request_deferred, does_not_hold_a_drain)
 Test(engine_request_deferred, finds_the_room_gone)
 {
     memset(&later, 0, sizeof later);
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.connections_max = 1;
     world_start(&w, &options);
-    w.group.config.endpoint.handler.on_upgrade = on_upgrade_later;
+    w.endpoint->handler.on_upgrade = on_upgrade_later;
     uint32_t first = ask();
     rws_request *one = later.request;
     uint32_t second = ask();
@@ -364,7 +364,7 @@ Test(engine_request_deferred, is_refused_without_memory_to_keep_it)
 {
     for (uint32_t blocks = 0; blocks < 6; blocks++) {
         start();
-        rws__slab *slab = &w.shard->conns.streams.partial.slab;
+        rws__slab *slab = &w.shard->conns.streams.partial->slab;
         uint32_t file = world_accept(&w);
         world_use_up(slab);
         /* So many can still be taken: for the request, its headers, its bytes. */
@@ -391,7 +391,7 @@ Test(engine_request_deferred, is_released_when_the_loop_ends_early)
     cr_assert_eq(later.released, 1);
     world_log_is(&w, "", "no callback");
     decide(0);
-    cr_assert_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
-    rws__group_deinit(&w.group);
+    cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
+    rws__runtime_deinit(&w.runtime);
     feed_bytes_free(&w.log);
 }

@@ -12,7 +12,7 @@ static world w;
 /* A closing connection can't be paused: the peer's close frame is what it waits for. */
 Test(engine_review, a_pause_after_the_close_does_not_hold_up_the_closing_handshake)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     uint32_t file = world_open(&w);
     rws_conn *conn = world_conn(&w, file);
@@ -36,7 +36,7 @@ static void close_in_message(world *self, rws_conn *conn, const char *what)
 /* The code of the first close frame counts, and it is the one that went out. */
 Test(engine_review, a_callback_that_closed_and_then_failed_has_closed)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     uint32_t file = world_open(&w);
     w.hook = close_in_message;

@@ -1,6 +1,7 @@
 /*
  * The client's side against a scripted server: frames that come with the answer, answers that are
  * none, masked frames, keys that have to differ, strings that may not break out of their line.
+ * ctest: filtered
  */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -16,6 +17,7 @@
 #include "codec/handshake.h"
 #include "support/engine_checks.h"
 #include "support/engine_server.h"
+#include "support/engine_filter.h"
 #include "support/raw_client.h"
 
 TestSuite(engine_security_client, .timeout = 60);
@@ -24,6 +26,7 @@ TestSuite(engine_security_client, .timeout = 60);
 
 typedef struct watch {
     rws_client *client;
+    test_options options;
     char url[64];
     int listener;
     _Atomic uint64_t opened, closed, messages, errors;
@@ -43,11 +46,12 @@ static void on_open(rws_conn *conn, void *user)
     atomic_fetch_add(&own->opened, 1);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
     watch *own = user;
     (void)conn;
-    (void)opcode;
     pthread_mutex_lock(&own->lock);
     size_t used = strlen(own->text);
     if (used + len + 2 < sizeof own->text)
@@ -57,13 +61,13 @@ static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_
     return 0;
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     watch *own = user;
     (void)conn;
-    (void)reason;
-    (void)closer;
-    atomic_store(&own->code, code);
+    (void)info;
+    (void)info;
+    atomic_store(&own->code, info->code);
     atomic_fetch_add(&own->closed, 1);
 }
 
@@ -90,7 +94,7 @@ static void start(watch *own, uint32_t off)
     cr_assert_eq(getsockname(own->listener, (struct sockaddr *)&address, &len), 0);
     snprintf(own->url, sizeof own->url, "ws://127.0.0.1:%u/x", ntohs(address.sin_port));
 
-    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    test_options options = {0};
     rws_handler handler = RWS_HANDLER_DEFAULT;
     options.features_off = off;
     options.connections_max = 64;
@@ -101,8 +105,10 @@ static void start(watch *own, uint32_t off)
     handler.on_message = on_message;
     handler.on_close = on_close;
     handler.on_dial_error = on_dial_error;
+    own->options = options;
     rws_error error = {0};
-    cr_assert_eq(rws_client_create(&own->client, &options, &handler, &error), 0, "%s", error.text);
+    cr_assert_eq(test_client_create(&own->client, &options, &handler, &error), 0, "%s", error.text);
+    engine_filter_client(own->client);
     cr_assert_eq(rws_client_start(own->client, &error), 0, "%s", error.text);
 }
 
@@ -118,7 +124,7 @@ static void meet(watch *own, raw_client *server, char accept_value[RWS__ACCEPT_B
                  const char *subprotocols)
 {
     char head[2048];
-    cr_assert_eq(rws_client_dial(own->client, own->url, subprotocols, own), 0);
+    cr_assert_eq(test_dial(own->client, &own->options, own->url, subprotocols, own), 0);
     int fd = accept4(own->listener, NULL, NULL, SOCK_CLOEXEC);
     cr_assert_geq(fd, 0);
     int on = 1;
@@ -384,7 +390,7 @@ Test(engine_security_client, no_string_breaks_out_of_the_request)
     watch own;
     start(&own, 0);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        int res = rws_client_dial(own.client, rows[i].url, rows[i].subprotocols, &own);
+        int res = test_dial(own.client, &own.options, rows[i].url, rows[i].subprotocols, &own);
         cr_expect_eq(res, rows[i].status, "row %zu: %d", i, res);
     }
     cr_expect_eq(atomic_load(&own.errors), 0);
@@ -395,7 +401,7 @@ Test(engine_security_client, nobody_listens)
 {
     watch own;
     start(&own, 0);
-    cr_assert_eq(rws_client_dial(own.client, "ws://127.0.0.1:1/", NULL, &own), 0);
+    cr_assert_eq(test_dial(own.client, &own.options, "ws://127.0.0.1:1/", NULL, &own), 0);
     cr_assert(engine_server_await(&own.errors, 1));
     cr_expect_eq(atomic_load(&own.error), -ECONNREFUSED);
     cr_expect_not_null(strstr(own.error_text, "refused"));

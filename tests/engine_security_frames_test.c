@@ -1,6 +1,7 @@
 /*
  * Frames that no proper client sends, to a real server: the right close code, at the first byte
  * that decides, and nothing of it reaches the program. With all kernel features, and without them.
+ * ctest: filtered
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@ TestSuite(engine_security_frames, .timeout = 60);
 
 static void start(engine_server *server, uint32_t off)
 {
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.features_off = off;
     options.message_bytes_max = MESSAGE_MAX;
     int res = engine_server_start(server, &options, NULL);
@@ -170,7 +171,7 @@ Test(engine_security_frames, empty_fragments_are_bounded)
 Test(engine_security_frames, fragments_are_counted)
 {
     engine_server server;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.fragments_max = 100;
     cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
     raw_client client;
@@ -199,7 +200,7 @@ Test(engine_security_frames, a_message_that_does_not_end_has_a_deadline)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.message_timeout_ms = 200;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);

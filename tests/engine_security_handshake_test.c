@@ -1,6 +1,6 @@
 /*
  * The opening handshake against a real server: cut into bytes, too large, smuggling, from the
- * wrong origin, slower than its deadline, and with frames in its wake.
+ * wrong origin, slower than its deadline, and with frames in its wake. ctest: filtered
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -41,7 +41,7 @@ Test(engine_security_handshake, a_request_byte_by_byte_and_cut_in_two)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
         const size_t len = sizeof REQUEST - 1;
@@ -71,7 +71,7 @@ Test(engine_security_handshake, frames_that_come_with_the_request_are_delivered)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
         for (size_t cut = 0; cut<len; cut += cut> 20 && cut + 60 < len ? 7 : 1) {
@@ -124,7 +124,7 @@ Test(engine_security_handshake, a_head_is_bounded_in_bytes_and_not_in_headers)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.headers_max = 16;
         options.handshake_bytes_max = 8192;
@@ -194,7 +194,7 @@ Test(engine_security_handshake, what_could_smuggle_is_refused_and_the_connection
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
         const size_t count = sizeof rows / sizeof rows[0];
@@ -235,7 +235,7 @@ Test(engine_security_handshake, only_listed_origins_are_upgraded)
         {"", 403},
     };
     engine_server server;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.origins = allowed;
     options.origins_count = 2;
     cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
@@ -268,7 +268,7 @@ Test(engine_security_handshake, a_slow_handshake_meets_one_deadline)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.handshake_timeout_ms = 400;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);

@@ -85,10 +85,10 @@ static int blocked(const void *arg)
         return 3;
     }
     rws_client *client;
-    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    test_options options = {0};
     rws_handler handler = RWS_HANDLER_DEFAULT;
     rws_error error = {0};
-    res = rws_client_create(&client, &options, &handler, &error);
+    res = test_client_create(&client, &options, &handler, &error);
     return res == RWS_E_RING_BLOCKED && strstr(error.text, "seccomp") != NULL ? 0 : 4;
 }
 
@@ -118,7 +118,7 @@ static int serve_unprivileged(const void *arg)
     if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setgid(65534) != 0 || setuid(65534) != 0))
         return SKIPPED;
     engine_server server;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.shards = 4;
     options.connections_max = 0;
     int res = engine_server_start(&server, &options, NULL);
@@ -153,7 +153,7 @@ Test(engine_security_kernel, a_second_server_on_the_port_is_refused_with_a_sente
     static const uint32_t shards[] = {1, 2};
     for (size_t i = 0; i < 2; i++) {
         engine_server first, second;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.shards = shards[i];
         cr_assert_eq(engine_server_start(&first, &options, NULL), 0);
         options.port = first.port;
@@ -176,7 +176,7 @@ Test(engine_security_kernel, a_unix_path_in_use_or_taken_by_a_file_is_left_alone
 {
     char path[64];
     engine_server first, second;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     snprintf(path, sizeof path, "/tmp/ringws-path-%d.sock", (int)getpid());
     options.unix_path = path;
     cr_assert_eq(engine_server_start(&first, &options, NULL), 0, "%s", first.error.text);
@@ -209,7 +209,7 @@ Test(engine_security_kernel, a_unix_path_in_use_or_taken_by_a_file_is_left_alone
 /* ---- killed, and started again ---- */
 
 /* A process that serves; its port comes through the pipe. */
-static pid_t spawn(const rws_server_options *options, uint16_t *port)
+static pid_t spawn(const test_options *options, uint16_t *port)
 {
     int ends[2];
     cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
@@ -235,7 +235,7 @@ Test(engine_security_kernel, a_killed_server_starts_again_at_once)
         char path[64];
         uint16_t port = 0;
         bool is_unix = round % 2 == 1;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.shards = 2;
         snprintf(path, sizeof path, "/tmp/ringws-kill-%d.sock", (int)getpid());
         if (is_unix) options.unix_path = path;
@@ -265,13 +265,11 @@ Test(engine_security_kernel, a_killed_server_starts_again_at_once)
 
 /* ---- drain ---- */
 
-static int hold(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int hold(rws_conn *conn, const rws_message *message, void *user)
 {
+    (void)message;
     engine_server *server = user;
     (void)conn;
-    (void)opcode;
-    (void)data;
-    (void)len;
     atomic_fetch_add(&server->messages, 1);
     test_sleep_ms(400);
     return 0;
@@ -284,7 +282,7 @@ Test(engine_security_kernel, a_drain_says_1001_and_answers_the_backlog)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         rws_handler handler = engine_server_handler();
         options.features_off = *off;
         handler.on_message = hold;
@@ -331,7 +329,7 @@ Test(engine_security_kernel, a_drain_cuts_off_who_does_not_close)
     EACH_FEATURES(off)
     {
         engine_server server;
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         options.features_off = *off;
         options.close_timeout_ms = 10000;
         options.drain_timeout_ms = 300;

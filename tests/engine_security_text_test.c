@@ -1,6 +1,6 @@
 /*
  * Text that is not UTF-8, and the end of connections: close frames that break a rule, data after
- * them, peers that never end.
+ * them, peers that never end. ctest: filtered
  */
 #include <criterion/criterion.h>
 
@@ -12,7 +12,7 @@ TestSuite(engine_security_text, .timeout = 60);
 
 static void start(engine_server *server, uint32_t off)
 {
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.features_off = off;
     int res = engine_server_start(server, &options, NULL);
     cr_assert_eq(res, 0, "%s", server->error.text);
@@ -209,12 +209,9 @@ Test(engine_security_text, data_after_a_close_frame_is_not_delivered)
     }
 }
 
-static int close_at_once(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                         void *user)
+static int close_at_once(rws_conn *conn, const rws_message *message, void *user)
 {
-    (void)opcode;
-    (void)data;
-    (void)len;
+    (void)message;
     (void)user;
     return rws_conn_close(conn, 4000, "enough");
 }
@@ -226,7 +223,7 @@ Test(engine_security_text, a_peer_that_never_closes_meets_the_deadline)
     {
         for (int talks = 0; talks < 2; talks++) {
             engine_server server;
-            rws_server_options options = engine_server_options();
+            test_options options = engine_server_options();
             rws_handler handler = engine_server_handler();
             options.features_off = *off;
             options.close_timeout_ms = 300;

@@ -181,8 +181,10 @@ static void count_release(rws__lender *lender)
     releases++;
 }
 
-static rws__lender keeper = {.release = count_release};
-static rws__lender hurried = {.release = count_release, .for_this_turn = true};
+static const rws__lender_ops keeper_ops = {.release = count_release};
+static const rws__lender_ops hurried_ops = {.release = count_release, .for_this_turn = true};
+static rws__lender keeper = {&keeper_ops};
+static rws__lender hurried = {&hurried_ops};
 
 /* Queue `len` lent bytes of the stream. */
 static bool lend(uint64_t *written, uint8_t *memory, size_t len, rws__lender *lender)

@@ -20,7 +20,7 @@ static world w;
 static rws_stats stats(void)
 {
     rws_stats out = {.size = sizeof out};
-    rws__group_stats(&w.group, &out);
+    rws__runtime_stats(&w.runtime, &out);
     return out;
 }
 
@@ -77,7 +77,7 @@ static uint32_t accept_patiently(void)
 static uint64_t whole_life(uint64_t refuse_call, script_kind refuse_kind, uint32_t times)
 {
     static char large[150000];
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 1u << 20;
     options.high_watermark_bytes = 60000;
     options.low_watermark_bytes = 6000;
@@ -141,7 +141,7 @@ Test(engine_shard, loses_nothing_when_a_kind_of_submission_is_refused_again_and_
 
 Test(engine_shard, submits_a_few_at_a_time_if_the_kernel_takes_no_more)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     for (int n = 0; n < 8; n++)
         world_open(&w);
@@ -158,12 +158,12 @@ Test(engine_shard, submits_a_few_at_a_time_if_the_kernel_takes_no_more)
 
 Test(engine_shard, wakes_up_for_posts_although_that_was_not_submitted)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     int counts[2] = {0, 0};
     for (int i = 1; i <= 3; i++) {
         w.ring->refuse[SCRIPT_READ_EVENT] = 2;
-        rws__group_post(&w.group, 0, count_post, counts);
+        rws_post(&w.runtime, 0, count_post, counts);
         world_turns(&w, 5);
         cr_assert_eq(counts[0], i);
     }
@@ -180,7 +180,7 @@ static void stop(void)
 
 Test(engine_shard, drains_at_once_when_nobody_is_there)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     stop();
     cr_assert(w.ended);
@@ -190,7 +190,7 @@ Test(engine_shard, drains_at_once_when_nobody_is_there)
 
 Test(engine_shard, drains_with_a_closing_handshake)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.handle_close = true;
     world_start(&w, &options);
     uint32_t open = world_open(&w), closing = world_open(&w), answering = world_open(&w);
@@ -214,7 +214,7 @@ Test(engine_shard, drains_with_a_closing_handshake)
 
 Test(engine_shard, cuts_off_what_does_not_close_in_time)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.drain_timeout_ms = 1000;
     options.close_timeout_ms = 60000;
     world_start(&w, &options);
@@ -236,7 +236,7 @@ Test(engine_shard, cuts_off_what_does_not_close_in_time)
 
 Test(engine_shard, answers_503_to_a_request_that_comes_while_it_drains)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     uint32_t file = world_accept(&w);
     stop();
@@ -254,16 +254,16 @@ Test(engine_shard, answers_503_to_a_request_that_comes_while_it_drains)
 
 Test(engine_shard, takes_what_waits_in_the_backlog_before_it_stops_listening)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     struct sockaddr_in address;
     socklen_t len = sizeof address;
-    cr_assert_eq(getsockname(w.shard->listener.fd, (struct sockaddr *)&address, &len), 0);
+    cr_assert_eq(getsockname(w.shard->listeners[0].fd, (struct sockaddr *)&address, &len), 0);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
     stop();
     cr_assert_not(w.ended);
-    cr_assert_eq(w.shard->listener.fd, -1);
+    cr_assert_eq(w.shard->listeners[0].fd, -1);
     world_feed(&w, 100, world_request, strlen(world_request));
     world_turns(&w, 3);
     feed_bytes_append(&w.ring->wire[100], "", 1);
@@ -277,7 +277,7 @@ Test(engine_shard, takes_what_waits_in_the_backlog_before_it_stops_listening)
 Test(engine_shard, closes_what_is_opened_while_it_drains)
 {
     /* on_open is called for a client whose answer was on its way; here: stopped in on_upgrade. */
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     uint32_t file = world_accept(&w);
     world_feed(&w, file, world_request, 30);
@@ -294,14 +294,14 @@ Test(engine_shard, closes_what_is_opened_while_it_drains)
 /* A loop that can't go on: on_close is owed all the same. */
 Test(engine_shard, closes_every_connection_when_the_loop_ends_early)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     world_open(&w);
     world_open(&w);
     world_accept(&w);
     rws__shard_close(w.shard);
     world_log_is(&w, "open0 open1 close0:1006::us close1:1006::us ", "the end");
-    rws__group_deinit(&w.group);
+    rws__runtime_deinit(&w.runtime);
     feed_bytes_free(&w.log);
 }
 
@@ -309,20 +309,20 @@ Test(engine_shard, closes_every_connection_when_the_loop_ends_early)
 
 Test(engine_shard, runs_posts_once_and_cancels_what_is_left)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     world_start(&w, &options);
     int counts[2] = {0, 0};
     for (int i = 0; i < 3; i++)
-        cr_assert_eq(rws__group_post(&w.group, 0, count_post, counts), 0);
-    cr_assert_eq(rws__group_post(&w.group, 1, count_post, counts), RWS_E_ARGUMENT);
+        cr_assert_eq(rws_post(&w.runtime, 0, count_post, counts), 0);
+    cr_assert_eq(rws_post(&w.runtime, 1, count_post, counts), RWS_E_ARGUMENT);
     cr_assert_eq(counts[0], 0, "not in the call");
     world_turns(&w, 2);
     cr_assert_eq(counts[0], 3);
-    rws__group_post(&w.group, 0, count_post, counts);
+    rws_post(&w.runtime, 0, count_post, counts);
     rws__shard_close(w.shard);
     cr_assert_eq(counts[0], 3);
     cr_assert_eq(counts[1], 1);
-    cr_assert_eq(rws__group_post(&w.group, 0, count_post, counts), RWS_E_STATE);
-    rws__group_deinit(&w.group);
+    cr_assert_eq(rws_post(&w.runtime, 0, count_post, counts), RWS_E_STATE);
+    rws__runtime_deinit(&w.runtime);
     feed_bytes_free(&w.log);
 }

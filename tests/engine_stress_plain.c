@@ -4,7 +4,7 @@
  * and small socket buffers. Every byte of every echo is compared with what was sent, in order.
  *
  * Without arguments a small form runs, with all kernel features on and with all off; `--full` is
- * the one that counts. ctest: timeout=300
+ * the one that counts. ctest: timeout=300 ctest: filtered
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -121,9 +121,9 @@ static int parse(stress_options *options, int argc, char **argv, bool *full)
     return 0;
 }
 
-static rws_server_options server_options(const stress_options *options)
+static test_options server_options(const stress_options *options)
 {
-    rws_server_options server = RWS_SERVER_OPTIONS_DEFAULT;
+    test_options server = {0};
     server.port = 0;
     server.shards = (uint32_t)options->shards;
     server.connections_max = options->plan.connections + 16;
@@ -239,7 +239,7 @@ static bool run_once(const stress_options *options, stress_evidence *evidence)
            options->features_off);
     fflush(stdout);
     uint64_t begin = clock_now_ms();
-    rws_server_options server_settings = server_options(options);
+    test_options server_settings = server_options(options);
     stress_server *server = stress_server_start(&server_settings);
     if (server == NULL) return false;
     stress_clients *clients = stress_clients_start(&options->plan, stress_server_port(server));
@@ -289,7 +289,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < seeds_count && good; i++) {
         if (!options.has_seed) options.plan.seed = seeds[i];
         for (int off = 0; off < (options.has_features_off ? 1 : 2) && good; off++) {
-            if (!options.has_features_off) options.features_off = off ? RWS_FEATURE_ALL : 0;
+            if (!options.has_features_off) options.features_off = off ? RWS__FEATURE_ALL : 0;
             good = run_once(&options, &evidence);
         }
     }

@@ -1,6 +1,6 @@
 /*
  * What other threads do to a server: post, read the counters, stop, destroy; a signal handler that
- * stops it. A plain program, so that ThreadSanitizer can run it.
+ * stops it. A plain program, so that ThreadSanitizer can run it. ctest: filtered
  */
 #include <errno.h>
 #include <pthread.h>
@@ -27,7 +27,7 @@ static bool check_at(bool good, int line, const char *what)
 
 static bool start(engine_server *server, uint32_t shards, uint32_t features_off)
 {
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     options.shards = shards;
     options.features_off = features_off;
     if (engine_server_start(server, &options, NULL) == 0) return true;
@@ -76,7 +76,7 @@ static void *post_many(void *arg)
         parcel *one = malloc(sizeof *one);
         if (one == NULL) abort();
         *one = (parcel){own, (uint32_t)(i % own->shards), i};
-        int res = rws_server_post(own->server, one->shard, arrive, one);
+        int res = test_post(own->server, one->shard, arrive, one);
         if (res == 0) {
             atomic_fetch_add(&own->queued, 1);
             continue;
@@ -144,16 +144,16 @@ static void test_full_mailbox(void)
     _Atomic uint64_t ran = 0;
     uint64_t queued = 0;
     if (!start(&server, 1, 0)) return;
-    check(rws_server_post(server.server, 0, hold, &release) == 0);
+    check(test_post(server.server, 0, hold, &release) == 0);
     test_sleep_ms(50);
     int res = 0;
-    while (queued < 200000 && (res = rws_server_post(server.server, 0, count_one, &ran)) == 0)
+    while (queued < 200000 && (res = test_post(server.server, 0, count_one, &ran)) == 0)
         queued++;
     check(res == RWS_E_BACKLOG);
     check(queued >= 65535 && queued <= 65536);
     atomic_store(&release, true);
     check(engine_server_await(&ran, queued));
-    check(rws_server_post(server.server, 0, count_one, &ran) == 0);
+    check(test_post(server.server, 0, count_one, &ran) == 0);
     check(engine_server_await(&ran, queued + 1));
     check(engine_server_stop(&server) == 0);
 }
@@ -184,7 +184,7 @@ static void push(void *arg, bool cancelled)
     int len = snprintf(text, sizeof text, "%llu", (unsigned long long)left);
     check(rws_conn_send_text(atomic_load(&own->conn), text, (size_t)len) == 0);
     atomic_store(&own->left, left - 1);
-    if (left > 1) check(rws_server_post(own->server, 0, push, own) == 0);
+    if (left > 1) check(test_post(own->server, 0, push, own) == 0);
 }
 
 /* An idle loop that is only ever woken by posts sends what they queue. */
@@ -194,7 +194,7 @@ static void test_push(uint32_t features_off)
     pushed own = {.left = 200};
     raw_client client;
     raw_frame frame;
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     rws_handler handler = engine_server_handler();
     options.features_off = features_off;
     handler.on_open = remember;
@@ -202,7 +202,7 @@ static void test_push(uint32_t features_off)
     if (!check(engine_server_start(&server, &options, &handler) == 0)) return;
     own.server = server.server;
     if (check(raw_open(&client, server.port)) && check(engine_server_await(&server.opened, 1))) {
-        check(rws_server_post(server.server, 0, push, &own) == 0);
+        check(test_post(server.server, 0, push, &own) == 0);
         for (unsigned long long i = 200; i > 0; i--) {
             char text[32];
             int len = snprintf(text, sizeof text, "%llu", i);
@@ -310,13 +310,13 @@ static void *send_signal(void *arg)
 
 static void test_signal(uint32_t shards)
 {
-    rws_server_options options = engine_server_options();
+    test_options options = engine_server_options();
     rws_handler handler = RWS_HANDLER_DEFAULT;
     rws_error error = {0};
     struct sigaction action = {.sa_handler = on_signal}, old;
     pthread_t self = pthread_self(), sender;
     options.shards = shards;
-    if (!check(rws_server_create(&signalled, &options, &handler, &error) == 0)) return;
+    if (!check(test_server_create(&signalled, &options, &handler, &error) == 0)) return;
     (void)sigaction(SIGUSR1, &action, &old);
     check(pthread_create(&sender, NULL, send_signal, &self) == 0);
     uint64_t begin = test_now_ms();
@@ -325,97 +325,6 @@ static void test_signal(uint32_t shards)
     pthread_join(sender, NULL);
     (void)sigaction(SIGUSR1, &old, NULL);
     rws_server_destroy(signalled);
-}
-
-/* ---- prepared messages ---- */
-
-#define RECEIVERS 6
-#define SHARDS    3u
-#define SENT_EACH 40u
-#define SHARED    1000u
-
-typedef struct audience {
-    rws_conn *conns[RECEIVERS]; /* touched by their shard's loop alone */
-    uint32_t count;
-} audience;
-
-static audience audiences[SHARDS];
-
-typedef struct copy {
-    rws_prepared *message;
-    uint32_t shard;
-} copy;
-
-static void send_to_audience(void *arg, bool cancelled)
-{
-    copy *own = arg;
-    const audience *to = &audiences[own->shard];
-    for (uint32_t i = 0; !cancelled && i < to->count; i++)
-        check(rws_conn_send_prepared(to->conns[i], own->message) == 0);
-    rws_prepared_release(own->message);
-    free(own);
-}
-
-static void join_audience(rws_conn *conn, void *user)
-{
-    (void)user;
-    audience *to = &audiences[rws_conn_shard(conn)];
-    if (check(to->count < RECEIVERS)) to->conns[to->count++] = conn;
-}
-
-static int share(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
-{
-    (void)conn;
-    const engine_server *server = user;
-    rws_prepared *message;
-    if (!check(rws_prepared_create(&message, NULL, opcode, data, len) == 0)) return -ENOMEM;
-    for (uint32_t i = 0; i < SHARDS; i++) {
-        copy *one = malloc(sizeof *one);
-        if (one == NULL) abort();
-        *one = (copy){rws_prepared_retain(message), i};
-        if (!check(rws_server_post(server->server, i, send_to_audience, one) == 0)) abort();
-    }
-    rws_prepared_release(message);
-    return 0;
-}
-
-/* One message, sent by all loops at once; the last of them frees it. */
-static void test_prepared(void)
-{
-    engine_server server;
-    rws_server_options options = engine_server_options();
-    options.shards = SHARDS;
-    rws_handler handler = engine_server_handler();
-    handler.on_open = join_audience;
-    handler.on_message = share;
-    memset(audiences, 0, sizeof audiences);
-    if (!check(engine_server_start(&server, &options, &handler) == 0)) return;
-    raw_client clients[RECEIVERS];
-    uint8_t payload[SHARED];
-    for (uint32_t i = 0; i < RECEIVERS; i++)
-        check(raw_open(&clients[i], server.port));
-    check(engine_server_await_connections(&server, RECEIVERS));
-    for (uint32_t n = 0; n < SENT_EACH; n++)
-        for (uint32_t i = 0; i < RECEIVERS; i++) {
-            memset(payload, 'a' + (int)i, sizeof payload);
-            check(raw_send_frame(&clients[i], RAW_TEXT, payload, sizeof payload));
-        }
-    for (uint32_t i = 0; i < RECEIVERS; i++) {
-        uint32_t from[RECEIVERS] = {0};
-        for (uint32_t n = 0; n < SENT_EACH * RECEIVERS; n++) {
-            raw_frame frame;
-            if (!check(raw_read_frame(&clients[i], &frame) == 1)) break;
-            uint32_t sender = frame.payload[0] - (uint32_t)'a';
-            memset(payload, frame.payload[0], sizeof payload);
-            check(frame.len == sizeof payload && memcmp(frame.payload, payload, frame.len) == 0);
-            if (check(sender < RECEIVERS)) from[sender]++;
-        }
-        for (uint32_t sender = 0; sender < RECEIVERS; sender++)
-            check(from[sender] == SENT_EACH);
-    }
-    for (uint32_t i = 0; i < RECEIVERS; i++)
-        raw_close(&clients[i]);
-    check(engine_server_stop(&server) == 0);
 }
 
 /* Made on one thread, run on another, destroyed on a third. */
@@ -435,12 +344,12 @@ static void *destroy_it(void *arg)
 static void test_three_threads(void)
 {
     for (int i = 0; i < 10; i++) {
-        rws_server_options options = engine_server_options();
+        test_options options = engine_server_options();
         rws_handler handler = RWS_HANDLER_DEFAULT;
         rws_server *server = NULL;
         pthread_t runner, destroyer;
         options.shards = 1 + (uint32_t)i % 3;
-        if (!check(rws_server_create(&server, &options, &handler, NULL) == 0)) return;
+        if (!check(test_server_create(&server, &options, &handler, NULL) == 0)) return;
         check(pthread_create(&runner, NULL, run_it, server) == 0);
         if (i % 2 == 0) test_sleep_ms(3);
         rws_server_stop(server);
@@ -476,13 +385,12 @@ int main(void)
     test_posts(2, true);
     test_full_mailbox();
     test_push(0);
-    test_push(RWS_FEATURE_ALL);
+    test_push(RWS__FEATURE_ALL);
     test_stop_under_load(0);
-    test_stop_under_load(RWS_FEATURE_ALL);
+    test_stop_under_load(RWS__FEATURE_ALL);
     test_signal(1);
     test_signal(3);
     test_three_threads();
-    test_prepared();
     check_files(files);
     printf("%d checks failed\n", failures);
     return failures == 0 ? 0 : 1;

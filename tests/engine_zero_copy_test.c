@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/conn/prepared.h"
 #include "support/scripted_shard.h"
 #include "support/seed.h"
 
@@ -21,9 +20,9 @@ static world w;
 
 /* ---- helpers ---- */
 
-static rws_server_options options_for_large(void)
+static test_options options_for_large(void)
 {
-    rws_server_options options = world_server_options();
+    test_options options = world_server_options();
     options.message_bytes_max = 2u << 20;
     options.high_watermark_bytes = 16u << 20;
     options.send_queue_bytes_max = 32u << 20;
@@ -31,19 +30,19 @@ static rws_server_options options_for_large(void)
 }
 
 /* As a listener on all addresses is; no address of a peer is known. */
-static void start_with(const rws_server_options *options)
+static void start_with(const test_options *options)
 {
     world_start(&w, options);
-    w.shard->listener.loopback = false;
+    w.shard->listeners[0].loopback = false;
 }
 
 static void start(void)
 {
-    rws_server_options options = options_for_large();
+    test_options options = options_for_large();
     start_with(&options);
 }
 
-static size_t bytes_out; /* of prepared messages */
+static size_t bytes_out; /* of created messages */
 
 static void *counting_alloc(size_t size, void *user)
 {
@@ -72,20 +71,20 @@ static uint8_t *numbers(size_t len)
     return bytes;
 }
 
-static int try_prepared(uint32_t file, size_t len)
+static int try_created(uint32_t file, size_t len)
 {
-    rws_prepared *prepared;
+    rws_message *created;
     uint8_t *bytes = numbers(len);
-    cr_assert_eq(rws_prepared_create(&prepared, &counting, RWS_BINARY, bytes, len), 0);
+    cr_assert_eq(rws_message_create(&created, &counting, RWS_BINARY, bytes, len), 0);
     free(bytes);
-    int res = rws_conn_send_prepared(world_conn(&w, file), prepared);
-    rws_prepared_release(prepared);
+    int res = rws_conn_send_message(world_conn(&w, file), created);
+    rws_message_release(created);
     return res;
 }
 
-static void send_prepared(uint32_t file, size_t len)
+static void send_created(uint32_t file, size_t len)
 {
-    cr_assert_eq(try_prepared(file, len), 0);
+    cr_assert_eq(try_created(file, len), 0);
 }
 
 static uint64_t zero_copies(void)
@@ -96,7 +95,7 @@ static uint64_t zero_copies(void)
 static rws_stats stats(void)
 {
     rws_stats stats = {.size = sizeof stats};
-    rws__group_stats(&w.group, &stats);
+    rws__runtime_stats(&w.runtime, &stats);
     return stats;
 }
 
@@ -133,7 +132,7 @@ static uint32_t open_and_lend(void)
 {
     w.ring->manual = ZERO_COPY;
     uint32_t file = world_open(&w);
-    send_prepared(file, LARGE);
+    send_created(file, LARGE);
     world_turn(&w);
     complete_all(file);
     cr_assert_gt(bytes_out, 0, "the kernel has it");
@@ -152,7 +151,7 @@ static void end(void)
 static void echo(world *self, rws_conn *conn, const char *what)
 {
     if (strcmp(what, "message") != 0) return;
-    cr_expect_eq(rws_conn_send(conn, self->message_opcode, self->message, self->message_len), 0);
+    cr_expect_eq(rws_conn_send_message(conn, self->message), 0);
 }
 
 /* From the peer, in pieces of `step`: in one piece it is echoed from the provided buffer. */
@@ -198,8 +197,8 @@ Test(engine_zero_copy, is_for_64_kib_that_are_lent_for_long)
         size_t len;
         uint64_t count;
     } rows[] = {
-        {"prepared", send_prepared, 65531, 0},       {"prepared", send_prepared, 65532, 1},
-        {"prepared", send_prepared, 65533, 1},       {"payload", echo_from_payload, 65531, 0},
+        {"created", send_created, 65531, 0},         {"created", send_created, 65532, 1},
+        {"created", send_created, 65533, 1},         {"payload", echo_from_payload, 65531, 0},
         {"payload", echo_from_payload, 65532, 1},    {"payload", echo_from_payload, 65533, 1},
         {"payload", echo_from_payload, 1u << 20, 1}, {"buffer", echo_from_buffer, 65532, 0},
         {"buffer", echo_from_buffer, 200000, 0},     {"copied", send_copy, 65532, 0},
@@ -231,25 +230,25 @@ Test(engine_zero_copy, is_not_tried_where_it_is_known_to_be_in_vain)
         bool loopback_listener, asks, far, tried;
     } rows[] = {
         {"nothing known", 0, false, false, false, true},
-        {"feature off", RWS_FEATURE_SEND_ZC, false, false, false, false},
+        {"feature off", RWS__FEATURE_SEND_ZC, false, false, false, false},
         {"listener on loopback", 0, true, false, false, false},
         {"peer on loopback", 0, false, true, false, false},
-        {"peer on loopback, told by its accept", RWS_FEATURE_SOCKET_COMMANDS, false, false, false,
+        {"peer on loopback, told by its accept", RWS__FEATURE_SOCKET_COMMANDS, false, false, false,
          true}, /* the script's accepts bring no address */
         {"peer far away", 0, false, false, true, true},
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
-        rws_server_options options = options_for_large();
+        test_options options = options_for_large();
         options.features_off = rows[i].off;
         world_start(&w, &options);
-        cr_expect(w.shard->listener.loopback, "it listens on 127.0.0.1");
-        w.shard->listener.loopback = rows[i].loopback_listener;
+        cr_expect(w.shard->listeners[0].loopback, "it listens on 127.0.0.1");
+        w.shard->listeners[0].loopback = rows[i].loopback_listener;
         uint32_t file = world_open(&w);
         struct sockaddr_storage peer;
         socklen_t len = sizeof peer;
         if (rows[i].asks) cr_assert_eq(rws_conn_peer(world_conn(&w, file), &peer, &len), 0);
         if (rows[i].far) rws__conn_cold_part(world_conn(&w, file))->stream.peer.in = far_peer;
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         world_turns(&w, 3);
         cr_expect_str_eq(world_sent(&w, file), "binary:100000 ", "%s", rows[i].name);
         cr_expect_eq(zero_copies(), rows[i].tried ? 1 : 0, "%s", rows[i].name);
@@ -262,11 +261,11 @@ Test(engine_zero_copy, echoes_every_size_in_every_piece)
 {
     static const size_t sizes[] = {65531, 65532, 65535, 65536, 65537, 262135, 1u << 20};
     static const size_t steps[] = {4096, 16384, 70000, 2u << 20};
-    static const uint32_t off[] = {0, RWS_FEATURE_SKIP_SUCCESS, RWS_FEATURE_DIRECT_LARGE,
-                                   RWS_FEATURE_ALL & ~RWS_FEATURE_SEND_ZC, RWS_FEATURE_ALL};
+    static const uint32_t off[] = {0, RWS__FEATURE_SKIP_SUCCESS, RWS__FEATURE_DIRECT_LARGE,
+                                   RWS__FEATURE_ALL & ~RWS__FEATURE_SEND_ZC, RWS__FEATURE_ALL};
     for (size_t i = 0; i < COUNT(sizes) * COUNT(steps) * COUNT(off); i++) {
         size_t size = sizes[i % COUNT(sizes)], step = steps[i / COUNT(sizes) % COUNT(steps)];
-        rws_server_options options = options_for_large();
+        test_options options = options_for_large();
         options.features_off = off[i / COUNT(sizes) / COUNT(steps)];
         start_with(&options);
         w.hook = echo;
@@ -282,7 +281,7 @@ Test(engine_zero_copy, echoes_every_size_in_every_piece)
         uint8_t *bytes = numbers(size);
         cr_assert_arr_eq(w.ring->wire[file].data + w.ring->wire[file].len - size, bytes, size);
         free(bytes);
-        cr_expect_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
+        cr_expect_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
         end();
     }
 }
@@ -311,14 +310,14 @@ Test(engine_zero_copy, keeps_an_echo_until_the_notification)
     world_turn(&w);
     complete_all(file);
     cr_assert_eq(w.shard->conns.streams.send_slab.used_bytes, 0, "the queue is empty");
-    cr_assert_gt(w.shard->conns.streams.partial.slab.used_bytes, 0, "the kernel has the payload");
-    cr_assert_eq(w.shard->conns.streams.partial.charged_bytes, 0);
+    cr_assert_gt(w.shard->conns.streams.partial->slab.used_bytes, 0, "the kernel has the payload");
+    cr_assert_eq(w.shard->conns.streams.partial->charged_bytes, 0);
     /* The next messages come while it has it, and are other memory. */
     feed_message(file, LARGE + 1, 40000);
     feed_message(file, LARGE + 2, 40000);
     world_turns(&w, 3);
     notify(file, false);
-    cr_assert_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
+    cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
     cr_assert_str_eq(world_sent(&w, file), "binary:100000 binary:100001 binary:100002 ");
     cr_assert_eq(zero_copies(), 1);
     end();
@@ -330,7 +329,7 @@ Test(engine_zero_copy, sends_plainly_behind_a_notification_that_is_awaited)
     start();
     uint32_t file = open_and_lend();
     for (size_t n = 1; n <= 5; n++) {
-        send_prepared(file, LARGE + n);
+        send_created(file, LARGE + n);
         cr_assert_eq(rws_conn_send_text(world_conn(&w, file), "and", 3), 0);
     }
     world_turns(&w, 12);
@@ -340,7 +339,7 @@ Test(engine_zero_copy, sends_plainly_behind_a_notification_that_is_awaited)
     cr_assert_eq(zero_copies(), 1);
     notify(file, false);
     cr_assert_eq(bytes_out, 0);
-    send_prepared(file, LARGE);
+    send_created(file, LARGE);
     world_turn(&w);
     cr_assert_eq(zero_copies(), 2, "and then again without a copy");
     complete_all(file);
@@ -354,7 +353,7 @@ Test(engine_zero_copy, has_one_send_in_flight)
     w.ring->manual = ZERO_COPY;
     uint32_t file = world_open(&w);
     for (size_t n = 0; n < 4; n++) {
-        send_prepared(file, LARGE + n);
+        send_created(file, LARGE + n);
         cr_assert_eq(rws_conn_send_text(world_conn(&w, file), "and", 3), 0);
         world_turns(&w, 2);
         cr_assert_eq(script_count(w.ring, file), 2, "a receive and a send");
@@ -377,7 +376,7 @@ Test(engine_zero_copy, takes_the_notification_early)
         w.ring->manual = ZERO_COPY;
         uint32_t file = world_open(&w);
         rws_conn *conn = world_conn(&w, file);
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         world_turn(&w);
         script_op *op = in_flight(file);
         if (order == 0) {
@@ -391,7 +390,7 @@ Test(engine_zero_copy, takes_the_notification_early)
         world_turn(&w);
         cr_expect_eq(bytes_out, 0, "order %d", order);
         cr_expect_eq(conn->stream.ops, 1, "order %d: its receive", order);
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         world_turn(&w);
         complete_all(file);
         notify(file, false);
@@ -410,17 +409,17 @@ Test(engine_zero_copy, is_given_up_for_good_with_the_first_report_of_a_copy)
     cr_assert_eq(bytes_out, 0);
     cr_assert_eq(stats().zero_copy_given_up, 1);
     for (int n = 0; n < 5; n++) {
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         world_turns(&w, 2);
     }
     cr_assert_eq(zero_copies(), 1);
     cr_assert_eq(bytes_out, 0);
-    send_prepared(other, LARGE); /* it is on its own */
+    send_created(other, LARGE); /* it is on its own */
     world_turn(&w);
     cr_assert_eq(zero_copies(), 2);
     complete_all(other);
     notify(other, false);
-    send_prepared(other, LARGE);
+    send_created(other, LARGE);
     world_turn(&w);
     cr_assert_eq(zero_copies(), 3);
     complete_all(other);
@@ -436,8 +435,8 @@ Test(engine_zero_copy, is_tried_again_by_the_next_connection_of_a_slot)
     w.ring->copies = true;
     for (uint64_t n = 1; n <= 200; n++) { /* all 72 slots, twice and more */
         uint32_t file = world_open(&w);
-        send_prepared(file, LARGE);
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
+        send_created(file, LARGE);
         world_turns(&w, 3);
         cr_assert_eq(zero_copies(), n);
         cr_assert_eq(stats().zero_copy_given_up, n);
@@ -471,7 +470,7 @@ Test(engine_zero_copy, loses_nothing_when_it_fails)
         start();
         w.ring->manual = ZERO_COPY;
         uint32_t file = world_open(&w);
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         cr_assert_eq(rws_conn_send_text(world_conn(&w, file), "and more", 8), 0);
         world_turn(&w);
         script_op *op = in_flight(file);
@@ -491,7 +490,7 @@ Test(engine_zero_copy, loses_nothing_when_it_fails)
         cr_expect_eq(bytes_out, 0, "%s", row->name);
         cr_expect_eq(stats().zero_copy_given_up, row->given_up ? 1 : 0, "%s", row->name);
         uint64_t before = zero_copies();
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         world_turns(&w, 3);
         cr_expect_eq(zero_copies() - before, row->given_up ? 0 : 1, "%s", row->name);
         world_log_is(&w, "open0 ", row->name);
@@ -507,7 +506,7 @@ Test(engine_zero_copy, sends_the_rest_after_a_short_count)
         start();
         w.ring->manual = ZERO_COPY;
         uint32_t file = world_open(&w);
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         world_turn(&w);
         complete(file, counts[i / 2]);
         if (early) {
@@ -534,7 +533,7 @@ Test(engine_zero_copy, is_tried_again_when_the_ring_takes_no_more)
     start();
     uint32_t file = world_open(&w);
     w.ring->refuse[SCRIPT_SEND_ZERO_COPY] = 3;
-    send_prepared(file, LARGE);
+    send_created(file, LARGE);
     world_turns(&w, 6);
     cr_assert_str_eq(world_sent(&w, file), "binary:100000 ");
     cr_assert_eq(stats().sends_zero_copy, 1);
@@ -599,8 +598,8 @@ Test(engine_zero_copy, is_cut_off_in_the_middle_of_a_send)
         start();
         w.ring->manual = ZERO_COPY | SCRIPT_BIT(SCRIPT_CANCEL_FILE);
         uint32_t file = world_open(&w);
-        send_prepared(file, LARGE);
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
+        send_created(file, LARGE);
         world_turn(&w);
         rws_conn_abort(world_conn(&w, file));
         world_pump(&w);
@@ -626,7 +625,7 @@ Test(engine_zero_copy, ends_the_connection_when_the_transport_broke)
         start();
         w.ring->manual = ZERO_COPY;
         uint32_t file = world_open(&w);
-        send_prepared(file, LARGE);
+        send_created(file, LARGE);
         world_turn(&w);
         script_complete(w.ring, in_flight(file), fatal[i / 2], more ? RWS__CQE_MORE : 0);
         world_turns(&w, 4);
@@ -640,9 +639,9 @@ Test(engine_zero_copy, ends_the_connection_when_the_transport_broke)
 /* Both close frames are there; the transport ends when the peer has what was sent before. */
 Test(engine_zero_copy, closes_when_the_peer_has_taken_everything)
 {
-    static const uint32_t off[] = {0, RWS_FEATURE_SOCKET_COMMANDS}; /* how it closes */
+    static const uint32_t off[] = {0, RWS__FEATURE_SOCKET_COMMANDS}; /* how it closes */
     for (size_t i = 0; i < 3 * COUNT(off); i++) {
-        rws_server_options options = options_for_large();
+        test_options options = options_for_large();
         options.features_off = off[i / 3];
         start_with(&options);
         uint32_t file = open_and_lend();
@@ -687,7 +686,7 @@ Test(engine_zero_copy, is_waited_for_when_the_peer_ends_without_a_close_frame)
 
 Test(engine_zero_copy, is_cut_off_at_the_deadline_of_sending)
 {
-    rws_server_options options = options_for_large();
+    test_options options = options_for_large();
     options.send_timeout_ms = 640;
     start_with(&options);
     uint32_t file = open_and_lend();
@@ -706,7 +705,7 @@ Test(engine_zero_copy, is_cut_off_at_the_deadline_of_sending)
 /* A server that stops cuts it off at the drain's deadline, and counts it. */
 Test(engine_zero_copy, does_not_keep_a_server_that_stops)
 {
-    rws_server_options options = options_for_large();
+    test_options options = options_for_large();
     options.drain_timeout_ms = 500;
     start_with(&options);
     uint32_t file = open_and_lend();
@@ -732,8 +731,7 @@ static void send_on_to_all(world *self, rws_conn *conn, const char *what)
     for (uint32_t slot = 0; slot < self->shard->conns.streams.slots_touched; slot++) {
         rws_conn *other = (rws_conn *)rws__streams_at(&self->shard->conns.streams, slot);
         if (other->state != RWS__CONN_OPEN) continue;
-        cr_expect_eq(rws_conn_send(other, self->message_opcode, self->message, self->message_len),
-                     0);
+        cr_expect_eq(rws_conn_send_message(other, self->message), 0);
     }
 }
 
@@ -758,11 +756,11 @@ Test(engine_zero_copy, lends_one_message_for_many_sends)
     world_turns(&w, 3);
     complete_all(files[2]);
     notify(files[2], true);
-    cr_assert_gt(w.shard->conns.streams.partial.slab.used_bytes, 0);
+    cr_assert_gt(w.shard->conns.streams.partial->slab.used_bytes, 0);
     notify(files[4], false);
     notify(files[1], true);
     world_turns(&w, 3);
-    cr_assert_eq(w.shard->conns.streams.partial.slab.used_bytes, 0);
+    cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
     for (size_t n = 1; n < COUNT(files); n++)
         cr_assert_str_eq(world_sent(&w, files[n]), "binary:100000 ", "file %u", files[n]);
     end();
@@ -796,7 +794,7 @@ static void send_at_random(uint32_t file, feed_bytes *expected)
     int res;
     uint8_t *bytes = numbers(len);
     if (pick % 4 < 3)
-        res = try_prepared(file, len);
+        res = try_created(file, len);
     else
         res = rws_conn_send_binary(world_conn(&w, file), bytes, len);
     if (res == 0) feed_append_frame(expected, 0x82, false, bytes, len);
@@ -805,8 +803,8 @@ static void send_at_random(uint32_t file, feed_bytes *expected)
 
 static void random_run(void)
 {
-    static const uint32_t off[] = {0, RWS_FEATURE_SKIP_SUCCESS};
-    rws_server_options options = options_for_large();
+    static const uint32_t off[] = {0, RWS__FEATURE_SKIP_SUCCESS};
+    test_options options = options_for_large();
     options.features_off = off[next_random() % 2];
     start_with(&options);
     uint32_t files[CONNS];

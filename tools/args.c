@@ -97,23 +97,25 @@ bool args_parse_duration(const char *text, uint64_t min_ns, uint64_t max_ns, uin
     return false;
 }
 
-bool args_parse_features(const char *list, uint32_t *bits, char *unknown, size_t unknown_size)
+static bool is_feature(const char *name, size_t len)
 {
-    *bits = 0;
-    while (true) {
+    const char *known, *text;
+    for (size_t i = 0; rws_feature_at(i, &known, &text); i++)
+        if (strlen(known) == len && memcmp(known, name, len) == 0) return true;
+    return len == 3 && memcmp(name, "all", 3) == 0;
+}
+
+bool args_parse_features(const char *list, char *unknown, size_t unknown_size)
+{
+    for (;;) {
         size_t len = strcspn(list, ",");
-        uint32_t found = len == 3 && memcmp(list, "all", 3) == 0 ? RWS_FEATURE_ALL : 0;
-        for (uint32_t bit = 1; bit & RWS_FEATURE_ALL && !found; bit <<= 1) {
-            const char *name = rws_feature_name((rws_feature)bit);
-            if (name && strlen(name) == len && memcmp(name, list, len) == 0) found = bit;
-        }
-        if (!found) {
+        if (!is_feature(list, len)) {
             snprintf(unknown, unknown_size, "%.*s", (int)len, list);
             return false;
         }
-        *bits |= found;
-        if (list[len] == '\0') return true;
-        list += len + 1;
+        list += len;
+        if (*list == '\0') return true;
+        list++;
     }
 }
 
@@ -236,7 +238,10 @@ static bool take(const args_command *command, const args_option *option, const c
         return false;
     case ARGS_FEATURES: {
         char unknown[NAME_MAX_BYTES];
-        if (args_parse_features(text, option->target, unknown, sizeof(unknown))) return true;
+        if (args_parse_features(text, unknown, sizeof(unknown))) {
+            *(const char **)option->target = text;
+            return true;
+        }
         args_complain(command->name,
                       "--%s: there is no kernel feature '%s' ('ringws doctor' lists them; 'all' is "
                       "every one)",

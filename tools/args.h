@@ -29,7 +29,7 @@ typedef enum args_kind {
     ARGS_DURATION_OR_OFF, /* the same, or "off": UINT64_MAX */
     ARGS_STRING,          /* const char * */
     ARGS_STRINGS,         /* may be repeated; args_list */
-    ARGS_FEATURES,        /* names of rws_feature bits, or "all"; uint32_t */
+    ARGS_FEATURES,        /* names of kernel features, or "all"; const char * */
 } args_kind;
 
 typedef struct args_option {
@@ -70,7 +70,7 @@ bool args_parse_duration(const char *text, uint64_t min_ns, uint64_t max_ns, uin
 
 /** `list`: comma-separated names. False, with the first unknown name in `unknown`, if there is one.
  */
-bool args_parse_features(const char *list, uint32_t *bits, char *unknown, size_t unknown_size);
+bool args_parse_features(const char *list, char *unknown, size_t unknown_size);
 
 /** The one of `names` that was probably meant by `typed`; NULL if none is near. */
 const char *args_nearest(const char *typed, const char *const *names, size_t count);

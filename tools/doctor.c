@@ -153,12 +153,16 @@ static void check_network(findings *f)
 static void check_trial(findings *f)
 {
     if (f->probe.status < 0) return; /* it would only say the same again */
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    options.port = 0;
+    rws_listener_options listener = RWS_LISTENER_OPTIONS_DEFAULT;
+    listener.port = 0;
     rws_handler handler = RWS_HANDLER_DEFAULT;
+    rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    endpoint.handler = &handler;
     rws_server *server = NULL;
     rws_error error = {0};
-    int status = rws_server_create(&server, &options, &handler, &error);
+    int status = rws_server_create(&server, NULL, &error);
+    if (status == 0) status = rws_server_add_endpoint(server, &endpoint, NULL, &error);
+    if (status == 0) status = rws_server_listen(server, &listener, &error);
     if (status == 0) status = rws_server_start(server, &error);
 
     check *c = add(f, "trial server", status == 0 ? OK : BAD);
@@ -180,6 +184,19 @@ static void check_trial(findings *f)
     f->would_serve = status == 0 && f->probe.status == 0;
 }
 
+/* Whether a name is in the list of what ringws would use. */
+static bool has_feature(const rws_probe *probe, const char *name)
+{
+    size_t len = strlen(name);
+    for (const char *at = probe->features; *at;) {
+        size_t own = strcspn(at, ",");
+        if (own == len && memcmp(at, name, len) == 0) return true;
+        at += own;
+        if (*at) at++;
+    }
+    return false;
+}
+
 static void print_text(const findings *f)
 {
     printf("ringws %s\n\n", rws_version());
@@ -189,12 +206,12 @@ static void print_text(const findings *f)
 
     printf("\nKernel features (each is used where the kernel has it, and can be switched off with "
            "--features-off)\n\n");
-    for (uint32_t bit = 1; bit & RWS_FEATURE_ALL; bit <<= 1) {
-        const char *name = rws_feature_name((rws_feature)bit);
-        const char *text = rws_feature_text((rws_feature)bit);
-        if (!name) continue;
-        const char *state = f->probe.status < 0 ? "?" : f->probe.features & bit ? "used" : "no";
-        printf("  %-5s %-*s%s\n", state, LABEL_COLUMNS, name, text ? text : "");
+    const char *name, *text;
+    for (size_t i = 0; rws_feature_at(i, &name, &text); i++) {
+        const char *state = f->probe.status < 0            ? "?"
+                            : has_feature(&f->probe, name) ? "used"
+                                                           : "no";
+        printf("  %-5s %-*s%s\n", state, LABEL_COLUMNS, name, text);
     }
     if (f->would_serve)
         printf("\n'ringws serve' works on this machine.\n");
@@ -229,11 +246,11 @@ static bool print_json(const findings *f)
     add_limit(limits, "connections_max_per_shard", p->connections_max);
 
     cJSON *features = cJSON_AddObjectToObject(json, "features");
-    for (uint32_t bit = 1; bit & RWS_FEATURE_ALL; bit <<= 1) {
-        const char *name = rws_feature_name((rws_feature)bit);
-        if (name && p->status == 0)
-            cJSON_AddBoolToObject(features, name, (p->features & bit) != 0);
-        else if (name)
+    const char *name, *text;
+    for (size_t i = 0; rws_feature_at(i, &name, &text); i++) {
+        if (p->status == 0)
+            cJSON_AddBoolToObject(features, name, has_feature(p, name));
+        else
             cJSON_AddNullToObject(features, name); /* nobody knows */
     }
     cJSON *checks = cJSON_AddArrayToObject(json, "checks");
@@ -245,12 +262,12 @@ static bool print_json(const findings *f)
         cJSON_AddStringToObject(item, "text", f->checks[i].text);
         cJSON_AddItemToArray(checks, item);
     }
-    char *text = cJSON_Print(json);
-    if (text) puts(text);
-    bool printed = text != NULL;
-    cJSON_free(text);
+    char *printed = cJSON_Print(json);
+    bool ok = printed != NULL;
+    if (ok) puts(printed);
+    cJSON_free(printed);
     cJSON_Delete(json);
-    return printed;
+    return ok;
 }
 
 int doctor_main(int argc, char **argv)

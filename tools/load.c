@@ -132,30 +132,55 @@ static uint64_t slots_per_thread(const load_run *run)
     return wanted < room ? wanted : room;
 }
 
-static rws_client_options client_options(load_run *run)
+/* The loop is closed, so no more than twice this is ever queued of a connection: what is in flight,
+ * and as much again whose replies came before the queue heard that it was sent. */
+static uint64_t bytes_in_flight(const load_arguments *a)
+{
+    return a->pipeline * (a->size + FRAME_BYTES);
+}
+
+/* All close at once at the end, and a server may need a while for that. */
+static uint32_t close_timeout_ms(const load_arguments *a)
+{
+    return CLOSE_TIMEOUT_MS + (uint32_t)connections_per_thread(a);
+}
+
+static rws_runtime_options runtime_options(const load_run *run)
 {
     const load_arguments *a = &run->arguments;
     uint64_t per_thread = connections_per_thread(a);
-    uint64_t in_flight = a->pipeline * (a->size + FRAME_BYTES);
-
-    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
+    rws_runtime_options options = RWS_RUNTIME_OPTIONS_DEFAULT;
     options.shards = (uint32_t)a->threads;
     options.connections_max = (uint32_t)slots_per_thread(run);
-    options.message_bytes_max = larger(a->size, 64 * KIB);
-    /* The loop is closed, so no more than this is ever queued: what is in flight, and as much again
-     * whose replies came before the queue heard that it was sent. */
-    options.send_queue_bytes_max = larger(2 * in_flight, MIB);
-    options.high_watermark_bytes = larger(2 * in_flight, 256 * KIB);
-    options.send_pool_bytes_max = larger(2 * per_thread * in_flight, GIB);
+    options.send_pool_bytes_max = larger(4 * per_thread * bytes_in_flight(a), GIB);
     options.partial_bytes_max = larger(2 * per_thread * a->size, 64 * (uint64_t)MIB);
-    /* All close at once at the end, and a server may need a while for that. */
-    options.close_timeout_ms = CLOSE_TIMEOUT_MS + (uint32_t)per_thread;
-    options.drain_timeout_ms = CLOSE_TIMEOUT_MS + (uint32_t)per_thread;
-    options.fixed_mask_key = a->zero_mask;
+    options.drain_timeout_ms = close_timeout_ms(a);
     options.features_off = a->features_off;
     options.log = write_log;
-    options.user = run;
     return options;
+}
+
+static int create_client(load_run *run, rws_client **client, rws_error *error)
+{
+    const load_arguments *a = &run->arguments;
+    rws_handler handler = load_handler(a->mode);
+    rws_runtime_options runtime = runtime_options(run);
+    rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    endpoint.handler = &handler;
+    endpoint.user = run;
+    endpoint.message_bytes_max = larger(a->size, 64 * KIB);
+    endpoint.send_queue_bytes_max = larger(2 * bytes_in_flight(a), MIB);
+    endpoint.high_watermark_bytes = larger(2 * bytes_in_flight(a), 256 * KIB);
+    endpoint.close_timeout_ms = close_timeout_ms(a);
+    endpoint.fixed_mask_key = a->zero_mask;
+    return rws_client_create(client, &runtime, &endpoint, error);
+}
+
+int load_dial(load_run *run, rws_client *client, load_conn *conn)
+{
+    rws_dial_options options = RWS_DIAL_OPTIONS_DEFAULT;
+    options.user = conn;
+    return rws_client_dial(client, run->arguments.url, &options, NULL, NULL);
 }
 
 /* All connections that were dialled have opened or failed, and those that opened have closed. */
@@ -196,7 +221,7 @@ static uint32_t dial_all(load_run *run, rws_client *client, uint64_t started, in
         if (!slot) continue;
 
         run->conns[dialled].dialled_ns = host_now_ns();
-        *status = rws_client_dial(client, run->arguments.url, NULL, &run->conns[dialled]);
+        *status = load_dial(run, client, &run->conns[dialled]);
         if (*status < 0) break;
         dialled++;
     }
@@ -295,12 +320,9 @@ static bool ends_by_itself(const load_run *run)
 
 static int run_client(load_run *run)
 {
-    rws_client_options options = client_options(run);
-    rws_handler handler = load_handler(run->arguments.mode);
     rws_client *client = NULL;
     rws_error error = {0};
-    if (rws_client_create(&client, &options, &handler, &error) < 0 ||
-        rws_client_start(client, &error) < 0) {
+    if (create_client(run, &client, &error) < 0 || rws_client_start(client, &error) < 0) {
         args_complain(command_name, "%s", error.text);
         rws_client_destroy(client);
         return EXIT_USAGE;

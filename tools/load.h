@@ -36,7 +36,7 @@ typedef struct load_arguments {
     const char *url;
     load_mode mode;
     bool text, binary, json, quiet, expect_other, zero_mask;
-    uint32_t features_off;
+    const char *features_off;
     uint64_t connections, threads, pipeline, size, messages, seed, server_pid;
     uint64_t duration_ns, warmup_ns;
 } load_arguments;
@@ -144,6 +144,8 @@ args_outcome load_parse(int argc, char **argv, load_arguments *a);
 
 /* load_conn.c: echo, and what all modes do. */
 rws_handler load_handler(load_mode mode);
+/* Dial for `conn`, which becomes the connection's user pointer. A status of rws_client_dial(). */
+int load_dial(load_run *run, rws_client *client, load_conn *conn);
 void load_note_error(load_run *run, load_stage stage, const char *kind, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
@@ -152,8 +154,8 @@ void load_note_wrong(load_run *run, const load_conn *c, uint32_t from, rws_opcod
                      const void *data, size_t len);
 
 /* A connection ended; noted unless it was meant to end so. */
-void load_note_end(load_run *run, const load_conn *c, uint32_t unanswered, uint16_t code,
-                   rws_span reason, rws_closer closer);
+void load_note_end(load_run *run, const load_conn *c, uint32_t unanswered,
+                   const rws_close_info *info);
 void load_note_dial_error(load_run *run, const load_conn *c, const rws_error *error);
 
 /* `c` sends its next message. False if it is of no more use; the error is noted. */
@@ -185,10 +187,8 @@ static inline bool load_may_send(const load_conn *c)
 
 /* load_broadcast.c */
 void load_broadcast_start(load_run *run);
-int load_broadcast_on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                              void *user);
-void load_broadcast_on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
-                             void *user);
+int load_broadcast_on_message(rws_conn *conn, const rws_message *message, void *user);
+void load_broadcast_on_close(rws_conn *conn, const rws_close_info *info, void *user);
 
 /* load_reconnect.c */
 rws_handler load_reconnect_handler(void);

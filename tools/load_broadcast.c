@@ -126,9 +126,11 @@ static bool resynchronise(load_run *run, load_conn *c, rws_opcode opcode, const 
     return false;
 }
 
-int load_broadcast_on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                              void *user)
+int load_broadcast_on_message(rws_conn *conn, const rws_message *message, void *user)
 {
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
+    rws_opcode opcode = rws_message_opcode(message);
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
     load_thread *thread = c->thread;
@@ -149,8 +151,7 @@ int load_broadcast_on_message(rws_conn *conn, rws_opcode opcode, const void *dat
     return 0;
 }
 
-void load_broadcast_on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
-                             void *user)
+void load_broadcast_on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
@@ -158,7 +159,7 @@ void load_broadcast_on_close(rws_conn *conn, uint16_t code, rws_span reason, rws
     run->broadcast.receivers--;
     uint32_t unanswered = sender_of(run)->sent - c->answered;
     load_bump(&c->thread->lost, unanswered);
-    load_note_end(run, c, unanswered, code, reason, closer);
+    load_note_end(run, c, unanswered, info);
     for (uint32_t i = 0; i < unanswered; i++)
         (void)one_less(run, c);
     go_on(run);

@@ -128,8 +128,11 @@ static bool reply_is_right(const load_run *run, const load_conn *c, rws_opcode o
     return payload_equal(&c->thread->payload, c->index, c->answered, data, len);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
+    rws_opcode opcode = rws_message_opcode(message);
+    const void *data = rws_message_data(message);
+    size_t len = rws_message_len(message);
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
     load_thread *thread = c->thread;
@@ -164,37 +167,37 @@ static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_
     return 0;
 }
 
-void load_note_end(load_run *run, const load_conn *c, uint32_t unanswered, uint16_t code,
-                   rws_span reason, rws_closer closer)
+void load_note_end(load_run *run, const load_conn *c, uint32_t unanswered,
+                   const rws_close_info *info)
 {
-    bool expected = c->closing && code == RWS_CLOSE_NORMAL;
+    bool expected = c->closing && info->code == RWS_CLOSE_NORMAL;
     /* Idle connections (--pipeline 0) are closed by the client's own drain. */
-    if (atomic_load(&run->giving_up) && closer == RWS_CLOSED_BY_US && unanswered == 0)
-        expected = code != RWS_CLOSE_ABNORMAL;
+    if (atomic_load(&run->giving_up) && info->who == RWS_CLOSED_BY_US && unanswered == 0)
+        expected = info->code != RWS_CLOSE_ABNORMAL;
     if (expected) return;
 
-    const char *who = closer == RWS_CLOSED_BY_PEER ? "the server" : "this side";
+    const char *who = info->who == RWS_CLOSED_BY_PEER ? "the server" : "this side";
     load_stage stage = unanswered ? LOAD_MESSAGE : LOAD_CLOSE;
-    const char *kind = code == RWS_CLOSE_ABNORMAL ? "cut" : unanswered ? "left" : "code";
-    if (code == RWS_CLOSE_ABNORMAL)
+    const char *kind = info->code == RWS_CLOSE_ABNORMAL ? "cut" : unanswered ? "left" : "code";
+    if (info->code == RWS_CLOSE_ABNORMAL)
         load_note_error(run, stage, kind,
                         "connection %u: cut off without a close frame, messages in flight: %u",
                         c->index, unanswered);
     else
-        load_note_error(run, stage, kind,
-                        "connection %u: closed by %s with %u%s%.*s, messages in flight: %u",
-                        c->index, who, code, reason.len ? " " : "", (int)reason.len,
-                        reason.len ? reason.data : "", unanswered);
+        load_note_error(
+            run, stage, kind, "connection %u: closed by %s with %u%s%.*s, messages in flight: %u",
+            c->index, who, info->code, info->reason.len ? " " : "", (int)info->reason.len,
+            info->reason.len ? info->reason.data : "", unanswered);
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
     uint32_t unanswered = c->sent - c->answered;
     c->conn = NULL;
     load_bump(&c->thread->lost, unanswered);
-    load_note_end(run, c, unanswered, code, reason, closer);
+    load_note_end(run, c, unanswered, info);
     atomic_fetch_add(&run->closed, 1); /* last: the main thread may go on now */
 }
 

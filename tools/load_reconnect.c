@@ -39,16 +39,16 @@ static void on_open(rws_conn *conn, void *user)
     load_finish(c);
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     load_run *run = user;
     load_conn *c = rws_conn_user(conn);
     load_thread *thread = thread_of(run, conn);
     uint64_t now = host_now_ns();
     c->conn = NULL;
-    if (code != RWS_CLOSE_NORMAL) {
+    if (info->code != RWS_CLOSE_NORMAL) {
         load_bump(&thread->lost, 1);
-        load_note_end(run, c, 0, code, reason, closer);
+        load_note_end(run, c, 0, info);
         retire(run, c);
         return;
     }
@@ -66,7 +66,7 @@ static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer 
     }
     c->closing = false;
     c->dialled_ns = now;
-    int status = rws_client_dial(run->client, run->arguments.url, NULL, c);
+    int status = load_dial(run, run->client, c);
     if (status == 0) return; /* from here on `c` may be another thread's */
     load_note_error(run, LOAD_CONNECT, "dial", "connection %u: %s", c->index, rws_strerror(status));
     retire(run, c);

@@ -24,6 +24,7 @@ enum {
     KIB = 1024,
     MIB = 1024 * KIB,
     AUTOBAHN_MESSAGE_BYTES = 64 * MIB, /* the suite's largest are 16 MiB */
+    PARTIAL_BYTES = 64 * MIB,          /* the library's default for messages under way */
     DESCRIPTORS_MIN = 192,             /* the library keeps 128 for itself */
 };
 
@@ -37,7 +38,7 @@ typedef struct serve_arguments {
     bool broadcast, autobahn, stats, reply_other, reply_copied, verbose, busy_wait;
     const char *address, *unix_path;
     args_list origins;
-    uint32_t features_off;
+    const char *features_off;
     uint64_t port, shards, message_bytes_max, connections_max, recv_buffers, recv_buffer_bytes,
         send_buffer, send_pool_bytes, drain_timeout_ns, send_timeout_ns, message_timeout_ns,
         close_timeout_ns, keepalive_ns;
@@ -160,36 +161,63 @@ static uint32_t keepalive_s(uint64_t ns)
     return ns == UINT64_MAX ? RWS_NEVER : (uint32_t)((ns + SECOND_NS - 1) / SECOND_NS);
 }
 
-static rws_server_options server_options(serve_arguments *a, serve_context *context)
+static uint32_t milliseconds(uint64_t ns)
 {
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    options.address = a->address;
-    options.unix_path = a->unix_path;
-    options.port = (uint16_t)a->port;
+    return (uint32_t)(ns / MILLISECOND_NS);
+}
+
+static uint64_t message_bytes_max(const serve_arguments *a)
+{
+    return a->autobahn && !a->message_bytes_max ? AUTOBAHN_MESSAGE_BYTES : a->message_bytes_max;
+}
+
+static rws_runtime_options runtime_options(serve_arguments *a)
+{
+    rws_runtime_options options = RWS_RUNTIME_OPTIONS_DEFAULT;
     options.shards = (uint32_t)a->shards;
-    options.message_bytes_max = a->message_bytes_max;
-    if (a->autobahn && !options.message_bytes_max)
-        options.message_bytes_max = AUTOBAHN_MESSAGE_BYTES;
     options.connections_max = (uint32_t)a->connections_max;
     options.recv_buffers = (uint32_t)a->recv_buffers;
     options.recv_buffer_bytes = a->recv_buffer_bytes;
-    options.socket_send_buffer_bytes = (int)a->send_buffer;
+    /* Several messages of the largest size may be under way at once. */
+    if (message_bytes_max(a) > PARTIAL_BYTES / 4)
+        options.partial_bytes_max = 4 * message_bytes_max(a);
     options.features_off = a->features_off;
     options.busy_wait_us = a->busy_wait ? UINT64_MAX : 0;
     options.send_pool_bytes_max = a->send_pool_bytes;
-    options.drain_timeout_ms = (uint32_t)(a->drain_timeout_ns / MILLISECOND_NS);
-    options.send_timeout_ms = (uint32_t)(a->send_timeout_ns / MILLISECOND_NS);
-    options.message_timeout_ms = (uint32_t)(a->message_timeout_ns / MILLISECOND_NS);
-    options.close_timeout_ms = (uint32_t)(a->close_timeout_ns / MILLISECOND_NS);
-    options.keepalive_s = keepalive_s(a->keepalive_ns);
+    options.drain_timeout_ms = milliseconds(a->drain_timeout_ns);
+    options.send_timeout_ms = milliseconds(a->send_timeout_ns);
+    options.linger_timeout_ms = milliseconds(a->close_timeout_ns);
+    options.log = write_log;
+    options.log_user = a;
+    return options;
+}
+
+static int add_endpoint(rws_server *server, const serve_arguments *a, serve_context *context,
+                        rws_error *error)
+{
+    rws_handler handler = serve_handler(context->mode);
+    rws_endpoint_options options = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    options.handler = &handler;
+    options.user = context;
+    options.message_bytes_max = message_bytes_max(a);
+    options.message_timeout_ms = milliseconds(a->message_timeout_ns);
+    options.close_timeout_ms = milliseconds(a->close_timeout_ns);
     if (a->origins.count) {
         options.origins = a->origins.items;
         options.origins_count = a->origins.count;
     }
-    options.log = write_log;
-    options.log_user = a;
-    options.user = context;
-    return options;
+    return rws_server_add_endpoint(server, &options, NULL, error);
+}
+
+static int listen_on(rws_server *server, const serve_arguments *a, rws_error *error)
+{
+    rws_listener_options options = RWS_LISTENER_OPTIONS_DEFAULT;
+    options.address = a->address;
+    options.unix_path = a->unix_path;
+    options.port = (uint16_t)a->port;
+    options.socket_send_buffer_bytes = (int)a->send_buffer;
+    options.keepalive_s = keepalive_s(a->keepalive_ns);
+    return rws_server_listen(server, &options, error);
 }
 
 static void print_listening(const serve_arguments *a, const rws_server *server)
@@ -197,9 +225,9 @@ static void print_listening(const serve_arguments *a, const rws_server *server)
     if (a->unix_path)
         printf("listening on ws+unix://%s\n", a->unix_path);
     else if (strchr(a->address, ':'))
-        printf("listening on ws://[%s]:%u\n", a->address, rws_server_port(server));
+        printf("listening on ws://[%s]:%u\n", a->address, rws_server_port(server, 0));
     else
-        printf("listening on ws://%s:%u\n", a->address, rws_server_port(server));
+        printf("listening on ws://%s:%u\n", a->address, rws_server_port(server, 0));
     fflush(stdout);
 }
 
@@ -355,12 +383,14 @@ int serve_main(int argc, char **argv)
                                      : arguments.reply_other  ? SERVE_OTHER
                                      : arguments.reply_copied ? SERVE_COPIED
                                                               : SERVE_ECHO};
-    rws_server_options options = server_options(&arguments, &context);
-    rws_handler handler = serve_handler(context.mode);
+    rws_runtime_options options = runtime_options(&arguments);
     rws_server *server = NULL;
     rws_error error = {0};
-    if (rws_server_create(&server, &options, &handler, &error) < 0) {
+    if (rws_server_create(&server, &options, &error) < 0 ||
+        add_endpoint(server, &arguments, &context, &error) < 0 ||
+        listen_on(server, &arguments, &error) < 0) {
         args_complain(command_name, "%s", error.text);
+        rws_server_destroy(server);
         return EXIT_USAGE;
     }
     int status = serve(&arguments, server, &context);

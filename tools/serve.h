@@ -14,7 +14,7 @@
 typedef enum serve_mode {
     SERVE_ECHO,
     SERVE_BROADCAST,
-    SERVE_OTHER,  /* for benchmarks: a prepared answer of the same length and other bytes */
+    SERVE_OTHER,  /* for benchmarks: a message of the same length and other bytes */
     SERVE_COPIED, /* likewise, with rws_conn_send() */
 } serve_mode;
 
@@ -28,9 +28,7 @@ typedef struct serve_shard {
     uint32_t conns_capacity;
     uint8_t *bytes; /* SERVE_OTHER, SERVE_COPIED: `bytes_len` of the other bytes */
     size_t bytes_len;
-    rws_prepared *other; /* SERVE_OTHER: the last answer, or NULL */
-    rws_opcode other_opcode;
-    size_t other_len;
+    rws_message *other; /* SERVE_OTHER: the last answer, or NULL */
 } serve_shard;
 
 typedef struct serve_context {

@@ -2,9 +2,8 @@
  * The callbacks of `ringws serve`.
  *
  * Echo needs no memory of its own. Broadcast keeps, per shard, an array of the open connections;
- * a message is prepared once, and goes to the own shard's at once and to the others by one post
- * each. A receiver whose queue is full is closed with 1013 and counted: nothing is
- * dropped in silence.
+ * a message is held, and goes to the own shard's at once and to the others by one post each. A
+ * receiver whose queue is full is closed with 1013 and counted: nothing is dropped in silence.
  */
 #include "tools/serve.h"
 
@@ -17,7 +16,7 @@ enum { CONNS_FIRST = 64 };
 /* A message on its way to another shard. */
 typedef struct delivery {
     serve_context *context;
-    rws_prepared *message;
+    rws_message *message;
     uint32_t shard;
 } delivery;
 
@@ -36,7 +35,7 @@ void serve_context_free(serve_context *context)
 {
     for (uint32_t i = 0; context->shards && i < context->shards_count; i++) {
         free(context->shards[i].conns);
-        rws_prepared_release(context->shards[i].other);
+        rws_message_release(context->shards[i].other);
         free(context->shards[i].bytes);
     }
     free(context->shards);
@@ -53,10 +52,9 @@ static void refuse(serve_context *context, rws_conn *conn, int status)
         rws_conn_abort(conn);
 }
 
-static int on_message_echo(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                           void *user)
+static int on_message_echo(rws_conn *conn, const rws_message *message, void *user)
 {
-    int status = rws_conn_send(conn, opcode, data, len);
+    int status = rws_conn_send_message(conn, message);
     if (status < 0) refuse(user, conn, status);
     return 0;
 }
@@ -73,38 +71,36 @@ static const uint8_t *other_bytes(serve_shard *shard, size_t len)
     return bytes;
 }
 
-static int prepare_other(serve_shard *shard, rws_opcode opcode, size_t len)
+static int create_other(serve_shard *shard, rws_opcode opcode, size_t len)
 {
-    rws_prepared_release(shard->other);
+    rws_message_release(shard->other);
     shard->other = NULL;
     const uint8_t *bytes = other_bytes(shard, len);
     if (!bytes) return -ENOMEM;
-    int status = rws_prepared_create(&shard->other, NULL, opcode, bytes, len);
-    shard->other_opcode = opcode;
-    shard->other_len = len;
-    return status;
+    return rws_message_create(&shard->other, NULL, opcode, bytes, len);
 }
 
-static int on_message_other(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                            void *user)
+static int on_message_other(rws_conn *conn, const rws_message *message, void *user)
 {
-    (void)data;
+    size_t len = rws_message_len(message);
+    rws_opcode opcode = rws_message_opcode(message);
     serve_context *context = user;
     serve_shard *shard = &context->shards[rws_conn_shard(conn)];
     int status = 0;
-    if (!shard->other || len != shard->other_len || opcode != shard->other_opcode)
-        status = prepare_other(shard, opcode, len);
+    if (!shard->other || len != rws_message_len(shard->other) ||
+        opcode != rws_message_opcode(shard->other))
+        status = create_other(shard, opcode, len);
     if (status < 0) return status;
-    status = rws_conn_send_prepared(conn, shard->other);
+    status = rws_conn_send_message(conn, shard->other);
     if (status < 0) refuse(context, conn, status);
     return 0;
 }
 
 /* The same with an ordinary send, which copies. */
-static int on_message_copied(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                             void *user)
+static int on_message_copied(rws_conn *conn, const rws_message *message, void *user)
 {
-    (void)data;
+    size_t len = rws_message_len(message);
+    rws_opcode opcode = rws_message_opcode(message);
     serve_context *context = user;
     serve_shard *shard = &context->shards[rws_conn_shard(conn)];
     const uint8_t *bytes = other_bytes(shard, len);
@@ -133,10 +129,9 @@ static void on_open_broadcast(rws_conn *conn, void *user)
     shard->conns[shard->conns_count++] = conn;
 }
 
-static void on_close_broadcast(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer,
-                               void *user)
+static void on_close_broadcast(rws_conn *conn, const rws_close_info *info, void *user)
 {
-    (void)code, (void)reason, (void)closer;
+    (void)info;
     serve_context *context = user;
     serve_shard *shard = &context->shards[rws_conn_shard(conn)];
     uintptr_t index = (uintptr_t)rws_conn_user(conn);
@@ -147,13 +142,13 @@ static void on_close_broadcast(rws_conn *conn, uint16_t code, rws_span reason, r
     rws_conn_set_user(last, (void *)index);
 }
 
-static void send_to_shard(serve_context *context, uint32_t index, rws_prepared *message)
+static void send_to_shard(serve_context *context, uint32_t index, const rws_message *message)
 {
     serve_shard *shard = &context->shards[index];
     /* From the end: should a connection leave the array, the one that takes its place was served.
      */
     for (uint32_t i = shard->conns_count; i-- > 0;) {
-        int status = rws_conn_send_prepared(shard->conns[i], message);
+        int status = rws_conn_send_message(shard->conns[i], message);
         if (status < 0) refuse(context, shard->conns[i], status);
     }
 }
@@ -162,37 +157,36 @@ static void deliver(void *arg, bool cancelled)
 {
     delivery *to = arg;
     if (!cancelled) send_to_shard(to->context, to->shard, to->message);
-    rws_prepared_release(to->message);
+    rws_message_release(to->message);
     free(to);
 }
 
-static int post_to(serve_context *context, uint32_t shard, rws_prepared *message)
+static int post_to(serve_context *context, uint32_t shard, const rws_message *held)
 {
     delivery *to = malloc(sizeof *to);
     if (!to) return -ENOMEM;
-    *to = (delivery){context, rws_prepared_retain(message), shard};
-    int status = rws_server_post(context->server, shard, deliver, to);
+    *to = (delivery){context, rws_message_retain(held), shard};
+    int status = rws_post(rws_server_runtime(context->server), shard, deliver, to);
     if (status < 0) {
-        rws_prepared_release(message);
+        rws_message_release(to->message);
         free(to);
     }
     /* A shard that has drained has nobody left to miss the message. */
     return status == RWS_E_STATE ? 0 : status;
 }
 
-static int on_message_broadcast(rws_conn *conn, rws_opcode opcode, const void *data, size_t len,
-                                void *user)
+static int on_message_broadcast(rws_conn *conn, const rws_message *message, void *user)
 {
     serve_context *context = user;
     uint32_t own = rws_conn_shard(conn);
-    rws_prepared *message;
-    int worst = rws_prepared_create(&message, NULL, opcode, data, len);
-    for (uint32_t i = 0; message && i < context->shards_count; i++) {
-        int status = i == own ? 0 : post_to(context, i, message);
+    rws_message *held = rws_message_retain(message);
+    int worst = held ? 0 : -ENOMEM;
+    for (uint32_t i = 0; held && i < context->shards_count; i++) {
+        int status = i == own ? 0 : post_to(context, i, held);
         if (status < 0) worst = status;
     }
-    if (message) send_to_shard(context, own, message);
-    rws_prepared_release(message);
+    if (held) send_to_shard(context, own, held);
+    rws_message_release(held);
     /* Somebody missed the message: the sender must hear of it. */
     if (worst < 0) refuse(context, conn, worst == -ENOMEM ? worst : RWS_E_BACKLOG);
     return 0;

@@ -30,13 +30,13 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
-    if (len == 4 && memcmp(data, "stop", len) == 0) {
+    if (rws_message_len(message) == 4 && memcmp(rws_message_data(message), "stop", 4) == 0) {
         rws_server_stop(*(rws_server **)user);
         return 0;
     }
-    return rws_conn_send(conn, opcode, data, len);
+    return rws_conn_send_message(conn, message);
 }
 
 /* Before the start: once the shard waits, this thread does not come to print. */
@@ -46,23 +46,28 @@ static void print_facts(const rws_server *server)
     rws_probe_kernel(&probe);
     size_t count;
     printf("{\"port\": %u, \"compiler\": \"%s\", \"libc\": \"%s %s\", \"build\": \"%s\", "
-           "\"simd\": \"%s\", \"features\": %u}\n",
-           (unsigned)rws_server_port(server), COMPILER, LIBC, LIBC_VERSION(), BUILD,
-           rws__mask_impls(&count)[0]->name, (unsigned)probe.features);
+           "\"simd\": \"%s\", \"features\": \"%s\"}\n",
+           (unsigned)rws_server_port(server, 0), COMPILER, LIBC, LIBC_VERSION(), BUILD,
+           rws__mask_impls(&count)[0]->name, probe.features);
     (void)fflush(stdout);
 }
 
 int main(void)
 {
     rws_server *server = NULL;
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
-    options.port = 0;
-    options.shards = 1;
-    options.user = (void *)&server;
     rws_handler handler = RWS_HANDLER_DEFAULT;
     handler.on_message = on_message;
+    rws_runtime_options runtime = RWS_RUNTIME_OPTIONS_DEFAULT;
+    runtime.shards = 1;
+    rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    endpoint.handler = &handler;
+    endpoint.user = (void *)&server;
+    rws_listener_options listener = RWS_LISTENER_OPTIONS_DEFAULT;
+    listener.port = 0;
     rws_error error;
-    int status = rws_server_create(&server, &options, &handler, &error);
+    int status = rws_server_create(&server, &runtime, &error);
+    if (status == 0) status = rws_server_add_endpoint(server, &endpoint, NULL, &error);
+    if (status == 0) status = rws_server_listen(server, &listener, &error);
     if (status == 0) {
         print_facts(server);
         status = rws_server_run(server, &error);

@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 # Who takes part, in the order of the first round. `other` is ringws with a handler that answers with
-# other bytes of the same length, a prepared message; `copied`, which takes part only where --servers
+# other bytes of the same length, framed once; `copied`, which takes part only where --servers
 # names it, is the same with an ordinary send, which copies them.
 SERVERS = {
     "echo": ("uws", "ringws", "other", "copied", "floor"),

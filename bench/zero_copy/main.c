@@ -161,7 +161,7 @@ static bool open_sender(sender *s, int *fd, uint64_t total)
     const char *what;
     *fd = connect_reader(total);
     if (rws__ring_create(&s->ring, &options, &what) != 0) die(what);
-    if (!(rws__ring_features(s->ring) & RWS_FEATURE_REGISTERED_BUFFERS)) return false;
+    if (!(rws__ring_features(s->ring) & RWS__FEATURE_REGISTERED_BUFFERS)) return false;
     if (rws__slab_init(&s->slab, (size_t)1 << 30) != 0) die("the slab");
     s->file = *fd;
     if (rws__ring_install(s->ring, &s->file, IN_FLIGHT) != 0) die("installing the file");

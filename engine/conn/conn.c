@@ -63,8 +63,15 @@ static void tell(rws_conn *conn, const rws__cause *cause)
 {
     const rws__endpoint *endpoint = conn->endpoint;
     rws__conn_enter(conn, RWS__CONN_ENDED);
-    if (endpoint->handler.on_close != NULL)
-        endpoint->handler.on_close(conn, cause->code, cause->text, cause->who, endpoint->user);
+    if (endpoint->handler.on_close == NULL) return;
+    rws_close_info info = {
+        .size = sizeof info,
+        .status = cause->status,
+        .code = cause->code,
+        .who = cause->who,
+        .reason = cause->text,
+    };
+    endpoint->handler.on_close(conn, &info, endpoint->user);
 }
 
 /* A handshake that did not lead to an open connection. */
@@ -76,7 +83,9 @@ static void tell_refused(rws_conn *conn, const rws__cause *cause)
     rws__conn_drop_request(conn);
     if (dial == NULL || dial->endpoint->handler.on_dial_error == NULL) return;
     rws_error error;
-    rws__fail(&error, cause->status, "%.*s", (int)cause->text.len, cause->text.data);
+    rws_span text = cause->text;
+    if (text.data == NULL) text.data = rws_strerror(cause->status), text.len = strlen(text.data);
+    rws__fail(&error, cause->status, "%.*s", (int)text.len, text.data);
     dial->endpoint->handler.on_dial_error(&error, dial->user, dial->endpoint->user);
 }
 
@@ -179,7 +188,8 @@ static void on_ended(rws__stream *stream, const rws__cause *cause)
         own.who = RWS_CLOSED_BY_PEER;
     }
     if (conn->state >= RWS__CONN_OPEN) own.text = (rws_span){NULL, 0};
-    rws__conn_end(conn, &own, RWS__FINISH_CUT);
+    /* It is cut already, unless a filter has something to send. */
+    rws__conn_end(conn, &own, RWS__FINISH_LINGER);
 }
 
 static void on_input_overflow(rws__stream *stream)
@@ -210,11 +220,11 @@ static void on_released(rws__stream *stream)
     rws__conns *conns = rws__conn_table(conn);
     if (conns->budget_holder == conn) conns->budget_holder = NULL;
     rws__payload_release(conn->assembly);
-    if (conn->decoder.stash != NULL) rws__pool_give(&conns->streams.partial, conn->decoder.stash);
+    if (conn->decoder.stash != NULL) rws__pool_give(conns->streams.partial, conn->decoder.stash);
     if (stream->has_cold) {
         rws__conn_cold *cold = rws__conn_cold_part(conn);
         RWS_ASSERT(cold->request == NULL);
-        if (cold->subprotocol != NULL) rws__pool_give(&conns->streams.partial, cold->subprotocol);
+        if (cold->subprotocol != NULL) rws__pool_give(conns->streams.partial, cold->subprotocol);
         if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
     }
     rws__conn_enter(conn, RWS__CONN_FREE);
@@ -352,6 +362,11 @@ void *rws_conn_user(const rws_conn *conn)
 void rws_conn_set_user(rws_conn *conn, void *conn_user)
 {
     conn->user = conn_user;
+}
+
+uint64_t rws_conn_id(const rws_conn *conn)
+{
+    return rws__conn_id(conn);
 }
 
 uint32_t rws_conn_shard(const rws_conn *conn)

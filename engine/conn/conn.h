@@ -87,14 +87,6 @@ static_assert(offsetof(rws__decoder, stash) == 0, "no_stash lies on it");
 static_assert(sizeof(rws_conn) <= 272,
               "an idle connection costs 320 bytes: this, and its share of tables and pages");
 
-/* The large message that is in on_message: sent on as it is, it is lent instead of copied. */
-typedef struct rws__delivery {
-    uint8_t *data; /* NULL: none */
-    size_t len;
-    rws__payload *payload; /* where it lies; NULL: in the provided buffer */
-    uint8_t framed_opcode; /* the opcode of the header that stands before it already, or 0 */
-} rws__delivery;
-
 /* The connections of one loop. */
 struct rws__conns {
     rws__streams streams;
@@ -102,8 +94,7 @@ struct rws__conns {
     uint32_t connections_max; /* more are answered with 503 */
     uint32_t open_count;
     bool draining;
-    bool cut_off_some; /* the drain's deadline ended connections */
-    rws__delivery delivery;
+    bool cut_off_some;         /* the drain's deadline ended connections */
     rws__http_header *headers; /* scratch of the request that is being read */
     uint32_t headers_max;
     uint32_t budget_first, budget_last; /* connections paused for RWS__PAUSE_BUDGET: slots + 1 */
@@ -143,6 +134,8 @@ void rws__conns_deinit(rws__conns *conns);
 rws_conn *rws__conns_take(rws__conns *conns, const rws__http_rules *http);
 /* The same for a dial (*taken*). */
 rws_conn *rws__conns_take_dial(rws__conns *conns, rws__dial *dial);
+/* Give a dial up, if it is still on its way. */
+void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id);
 /* Close all with 1001: no request is accepted any more. */
 void rws__conns_drain(rws__conns *conns);
 /* The drain took too long. */
@@ -189,8 +182,6 @@ size_t rws__conn_direct(rws__stream *stream);
 uint8_t *rws__conn_direct_memory(rws__stream *stream, size_t bytes);
 
 /* send.c: messages out */
-/* Whether a program may send this as a message. */
-bool rws__may_send(rws_opcode opcode, const void *data, size_t len);
 int rws__conn_queue_frame(rws_conn *conn, uint8_t opcode, bool fin, const void *data, size_t len,
                           rws__share_use use);
 void rws__conn_on_sent(rws__stream *stream);

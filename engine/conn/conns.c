@@ -150,7 +150,7 @@ void rws__conns_leave_budget(rws_conn *conn)
 /* All go on when an eighth of the budget is free again; until then one after the other. */
 void rws__conns_check_budget(rws__conns *conns)
 {
-    const rws__pool *pool = &conns->streams.partial;
+    const rws__pool *pool = conns->streams.partial;
     if (conns->budget_first == 0) return;
     bool enough = pool->charged_bytes <= pool->budget_bytes - pool->budget_bytes / 8;
     const rws_conn *holder = conns->budget_holder;
@@ -162,6 +162,21 @@ void rws__conns_check_budget(rws__conns *conns)
         rws__conn_clear_pause(conn, RWS__PAUSE_BUDGET);
         if (enough) continue;
         conns->budget_holder = conn;
+        return;
+    }
+}
+
+/* ---- dials that are given up ---- */
+
+void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id)
+{
+    static const char text[] = "the dial was cancelled";
+    rws__cause cause = {RWS_E_ABORTED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws_conn *conn;
+    for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
+        const rws__dial *dial = rws__conn_dial(conn);
+        if (dial == NULL || dial->id != dial_id) continue;
+        rws__conn_end(conn, &cause, RWS__FINISH_CUT);
         return;
     }
 }

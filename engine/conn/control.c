@@ -30,7 +30,7 @@ static void on_close_frame(rws_conn *conn, const uint8_t *data, size_t len)
     }
     rws__conn_enter(conn, RWS__CONN_CLOSE_RECEIVED);
     conn->close_code = cause.code;
-    if (endpoint->handle_close && endpoint->handler.on_close_frame != NULL) {
+    if (endpoint->handler.on_close_frame != NULL) {
         rws__conn_set_deadline(conn, endpoint->close_timeout_ms);
         rws__conn_clear_pause(conn, conn->pauses);
         int res = endpoint->handler.on_close_frame(conn, cause.code, cause.text, endpoint->user);
@@ -44,7 +44,7 @@ static void on_close_frame(rws_conn *conn, const uint8_t *data, size_t len)
 static int on_ping(rws_conn *conn, const uint8_t *data, size_t len)
 {
     const rws__endpoint *endpoint = conn->endpoint;
-    if (endpoint->handle_ping && endpoint->handler.on_ping != NULL)
+    if (endpoint->handler.on_ping != NULL)
         return endpoint->handler.on_ping(conn, data, len, endpoint->user);
     return rws_conn_send_frame(conn, RWS_PONG, true, data, len);
 }
@@ -60,7 +60,7 @@ void rws__conn_on_control(rws_conn *conn, uint8_t opcode, const uint8_t *data, s
     if (conn->state != RWS__CONN_OPEN) return;
     if (opcode == RWS_PING)
         res = on_ping(conn, data, len);
-    else if (endpoint->handle_pong && endpoint->handler.on_pong != NULL)
+    else if (endpoint->handler.on_pong != NULL)
         res = endpoint->handler.on_pong(conn, data, len, endpoint->user);
     if (res < 0 && conn->state == RWS__CONN_OPEN)
         rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);

@@ -10,18 +10,25 @@
 
 #include <sys/socket.h>
 
+#define RWS__DIAL_HEADERS_MAX 4096u /* bytes of header lines that a program may add */
+
 typedef struct rws__dial {
     const rws__endpoint *endpoint;
+    uint64_t id; /* of rws_client_cancel() */
     struct sockaddr_storage address;
     socklen_t address_len;
-    char *authority;
+    char *authority; /* owned, as are the other strings */
     char *target;
-    char *subprotocols_text;
-    rws_span subprotocols;
+    char *subprotocols_text, *origin_text;
+    rws_span subprotocols, origin;
     char key[RWS__KEY_BYTES];
+    const struct rws__filter_maker
+        *filters;        /* of its stream: the place of TLS and CONNECT; or NULL */
     uint32_t timeout_ms; /* from the dial to on_open */
     size_t head_bytes_max;
     void *user;
+    size_t headers_len;
+    uint8_t headers[RWS__DIAL_HEADERS_MAX]; /* complete lines */
 } rws__dial;
 
 void rws__dial_free(const rws__env *env, rws__dial *dial);

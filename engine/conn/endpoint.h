@@ -8,7 +8,9 @@
 #include "codec/message.h"
 #include "ringws/ringws.h"
 
-typedef struct rws__endpoint {
+typedef struct rws_endpoint rws__endpoint;
+
+struct rws_endpoint {
     rws_handler handler;
     void *user;
     rws__message_rules rules; /* the role too */
@@ -18,25 +20,21 @@ typedef struct rws__endpoint {
     uint32_t message_timeout_ms;
     uint32_t close_timeout_ms;
     uint32_t progress_bytes_per_s_min; /* of a message that is being received */
-    bool handle_ping, handle_pong, handle_close;
     bool fixed_mask_key;
-    const char *const *origins; /* allowed ones; none: all */
+    char *path;     /* owned, as are all strings; NULL: every path that no other one has */
+    char **origins; /* allowed ones; none: all */
     uint32_t origins_count;
-} rws__endpoint;
-
-/* Where a request's path leads. */
-typedef struct rws__route {
-    const char *path; /* NULL: everything that no other route has */
-    const rws__endpoint *endpoint;
-} rws__route;
+    char **subprotocols; /* in the order of preference */
+    uint32_t subprotocols_count;
+};
 
 /* What a listener's connections have in common before they have an endpoint. */
 typedef struct rws__http_rules {
     size_t head_bytes_max;
-    uint32_t timeout_ms;  /* of the handshake, from accept */
-    uint32_t headers_max; /* so many are stored */
-    const rws__route *routes;
-    uint32_t routes_count;
+    uint32_t timeout_ms;             /* of the handshake, from accept */
+    uint32_t headers_max;            /* so many are stored */
+    const rws__endpoint **endpoints; /* owned */
+    uint32_t endpoints_count;
 } rws__http_rules;
 
 /* The endpoint of a path, or NULL. */

@@ -9,6 +9,7 @@
  * sink here makes whole messages, and one that gives pieces to the program takes its place.
  */
 #include "engine/conn/conn.h"
+#include "engine/conn/message.h"
 
 #include "codec/close.h"
 
@@ -23,12 +24,10 @@
 #define DIRECT_STEP_BYTES 16384u
 /* What a payload costs beyond its bytes, in pages: its head, and the rest of a page. */
 #define PAYLOAD_COST_PAGES 2u
-/* Smaller messages are cheaper to copy than to lend. */
-#define LEND_BYTES_MIN 4096u
 
 static rws__pool *pool_of(const rws_conn *conn)
 {
-    return &conn->stream.streams->partial;
+    return conn->stream.streams->partial;
 }
 
 /* ---- large messages: receives into the assembly ---- */
@@ -94,25 +93,36 @@ uint8_t *rws__conn_direct_memory(rws__stream *stream, size_t bytes)
 
 /* ---- the sink: whole messages ---- */
 
-/* Give a message to the program; `payload`: where it lies, or NULL. */
-static void deliver(rws_conn *conn, uint8_t opcode, uint8_t *data, size_t len,
-                    rws__payload *payload)
+/* Give a message to the program. */
+static void deliver(rws_conn *conn, const rws_message *message)
 {
     const rws__endpoint *endpoint = conn->endpoint;
-    rws__delivery *delivery = &rws__conn_table(conn)->delivery;
     rws__count(&rws__conn_counters(conn)->messages_received, 1);
     if (endpoint->handler.on_message == NULL) return;
-    if (len >= LEND_BYTES_MIN) {
-        delivery->data = data;
-        delivery->len = len;
-        delivery->payload = payload;
-        delivery->framed_opcode = 0;
-    }
-    int res = endpoint->handler.on_message(conn, (rws_opcode)opcode, data, len, endpoint->user);
-    delivery->data = NULL;
+    int res = endpoint->handler.on_message(conn, message, endpoint->user);
     /* One that closed it already has said with which code. */
     if (res < 0 && conn->state == RWS__CONN_OPEN)
         rws__conn_fail(conn, RWS_E_INTERNAL, RWS_CLOSE_INTERNAL_ERROR);
+}
+
+/* It lies in memory that is used again afterwards. */
+static void deliver_received(rws_conn *conn, const rws__event *event)
+{
+    rws__received message = {
+        .head = rws__message_head(RWS__MESSAGE_RECEIVED, event->opcode, event->len),
+        .data = event->data,
+        .pool = pool_of(conn),
+    };
+    deliver(conn, &message.head);
+}
+
+/* It lies in memory of its own; *taken*. */
+static void deliver_payload(rws_conn *conn, rws__payload *payload, uint8_t opcode)
+{
+    rws__payload_complete(payload);
+    rws__message_from_payload(payload, opcode);
+    deliver(conn, &payload->head);
+    rws__payload_end_delivery(payload);
 }
 
 static bool is_in_assembly(const rws_conn *conn, const uint8_t *data)
@@ -141,7 +151,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
 {
     if (conn->state != RWS__CONN_OPEN) return; /* after our close frame data is dropped */
     if (event->message_first && event->message_last && !is_in_assembly(conn, event->data)) {
-        deliver(conn, event->opcode, event->data, event->len, NULL);
+        deliver_received(conn, event);
         return;
     }
     if (collect(conn, event) != 0) {
@@ -158,9 +168,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
     }
     rws__payload *message = conn->assembly;
     conn->assembly = NULL;
-    rws__payload_complete(message);
-    deliver(conn, event->opcode, message->data, message->len, message);
-    rws__payload_release(message);
+    deliver_payload(conn, message, event->opcode);
 }
 
 /* ---- the decoder ---- */

@@ -2,7 +2,7 @@
  * Messages out: frames into the send queue of the stream.
  */
 #include "engine/conn/conn.h"
-#include "engine/conn/prepared.h"
+#include "engine/conn/message.h"
 
 #include "codec/frame.h"
 #include "codec/mask.h"
@@ -12,11 +12,14 @@
 
 /* Control frames may go over send_queue_bytes_max by this much; reading has stopped long before. */
 #define CONTROL_RESERVE 65536u
-/* Smaller prepared messages are copied: that touches no more cache lines than a loan. */
-#define LEND_PREPARED_BYTES_MIN        256u
-#define LEND_PREPARED_BEHIND_BYTES_MIN 16384u
-/* Keeps a frame within a chunk's 32-bit counts. */
-#define FRAME_BYTES_MAX 0x7FF00000u
+/* Smaller messages that are only there until on_message returns are cheaper to copy than to lend.
+ */
+#define LEND_BYTES_MIN 4096u
+/* Those that are held have many receivers, so that copies would cost more; but smaller frames are
+ * copied: that touches no more cache lines than a loan. */
+#define LEND_HELD_BYTES_MIN 256u
+/* Behind others a frame is copied to them, so that all leave with one send. */
+#define LEND_BEHIND_BYTES_MIN 16384u
 
 static bool is_client(const rws_conn *conn)
 {
@@ -86,81 +89,99 @@ static int admit(rws_conn *conn, size_t len)
 
 /* ---- loans ---- */
 
-/* Queue what `lender` lends (*taken*). 0, or -ENOMEM with the loan given back. */
-static int queue_loan(rws_conn *conn, const uint8_t *data, size_t bytes, rws__lender *lender)
+/* Queue what `lender` lends (*taken*). False: there is no memory, and the loan is given back. */
+static bool queue_loan(rws_conn *conn, const uint8_t *data, size_t bytes, rws__lender *lender)
 {
     if (!rws__stream_lend(&conn->stream, data, bytes, lender)) {
-        lender->release(lender);
-        return -ENOMEM;
+        rws__lender_release(lender);
+        return false;
     }
     queued(conn);
-    return 0;
-}
-
-/* Whoever keeps the message in on_message, for one more loan; NULL: it has to be copied. */
-static rws__lender *find_lender(rws_conn *conn, size_t header)
-{
-    const rws__delivery *delivery = &rws__conn_table(conn)->delivery;
-    if (delivery->payload != NULL) return rws__payload_lend(delivery->payload);
-    /* The header goes where the client's was, which is longer by its masking key. */
-    return rws__stream_lend_buffer(&conn->stream, delivery->data - header, header + delivery->len);
-}
-
-/* Send the message in on_message from where it lies. False: it has to be copied. */
-static bool lend_delivery(rws_conn *conn, rws_opcode opcode, size_t len)
-{
-    rws__delivery *delivery = &rws__conn_table(conn)->delivery;
-    if (len != delivery->len || is_client(conn) || conn->stream.filter != NULL) return false;
-    if (delivery->framed_opcode != 0 && delivery->framed_opcode != opcode) return false;
-    rws__frame frame = {.payload_len = len, .opcode = (uint8_t)opcode, .fin = true};
-    size_t header = rws__frame_header_len(len, false);
-    rws__lender *lender = find_lender(conn, header);
-    if (lender == NULL) return false;
-    uint8_t *begin = delivery->data - header;
-    if (queue_loan(conn, begin, header + len, lender) != 0) return false;
-    /* Those who were lent it before send the same bytes. */
-    if (delivery->framed_opcode == 0) rws__frame_write(begin, &frame);
-    delivery->framed_opcode = (uint8_t)opcode;
     return true;
+}
+
+/* The lender of a message in a provided buffer, for this turn only. The header goes where the
+ * client's was, which is longer by its masking key. */
+static rws__lender *lend_received(rws_conn *conn, rws__received *message, const uint8_t **frame)
+{
+    if (message->head.len < LEND_BYTES_MIN) return NULL;
+    size_t header = rws__frame_header_len(message->head.len, false);
+    uint8_t *begin = message->data - header;
+    rws__lender *lender = rws__stream_lend_buffer(&conn->stream, begin, header + message->head.len);
+    if (lender == NULL) return NULL;
+    /* Those who were lent it before send the same bytes. */
+    if (message->head.header_len == 0) {
+        rws__frame head = {
+            .payload_len = message->head.len, .opcode = message->head.opcode, .fin = true};
+        message->head.header_len = (uint8_t)rws__frame_write(begin, &head);
+    }
+    *frame = begin;
+    return lender;
+}
+
+/* The lender of a message in memory of its own. */
+static rws__lender *lend_lasting(const rws_conn *conn, const rws_message *message,
+                                 const uint8_t **frame)
+{
+    size_t bytes = rws__message_frame(message, frame);
+    if (rws__message_is_held(message)) {
+        if (bytes < LEND_HELD_BYTES_MIN) return NULL;
+        if (rws__stream_queued(&conn->stream) > 0 && bytes < LEND_BEHIND_BYTES_MIN) return NULL;
+    } else if (message->len < LEND_BYTES_MIN) {
+        return NULL;
+    }
+    return rws__message_lend(message, conn->stream.streams->partial);
+}
+
+/* Queue a message to be sent from where it lies. False: it has to be copied, by a filter too. */
+__attribute__((noinline)) static bool lend_message(rws_conn *conn, const rws_message *message)
+{
+    const uint8_t *frame;
+    if (conn->stream.filter != NULL) return false;
+    rws__lender *lender = message->form == RWS__MESSAGE_RECEIVED
+                              ? lend_received(conn, (rws__received *)message, &frame)
+                              : lend_lasting(conn, message, &frame);
+    if (lender == NULL) return false;
+    size_t bytes = message->header_len + (size_t)message->len;
+    return queue_loan(conn, frame, bytes, lender);
 }
 
 /* ---- the public functions ---- */
 
-bool rws__may_send(rws_opcode opcode, const void *data, size_t len)
+/* Whether a message of `len` bytes may be queued now. 0, RWS_E_STATE or RWS_E_BACKLOG. */
+static int may_queue(rws_conn *conn, size_t len)
 {
-    return (opcode == RWS_TEXT || opcode == RWS_BINARY) && (data != NULL || len == 0) &&
-           len <= FRAME_BYTES_MAX;
+    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
+    return admit(conn, len);
+}
+
+static int queue_message(rws_conn *conn, uint8_t opcode, const void *data, size_t len)
+{
+    int res = rws__conn_queue_frame(conn, opcode, true, data, len, RWS__SHARE_MESSAGE);
+    if (res == 0) rws__count(&rws__conn_counters(conn)->messages_sent, 1);
+    return res;
 }
 
 int rws_conn_send(rws_conn *conn, rws_opcode opcode, const void *data, size_t len)
 {
     if (!rws__may_send(opcode, data, len)) return RWS_E_ARGUMENT;
-    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
-    int res = admit(conn, len);
-    if (res != 0) return res;
-    bool lent = data != NULL && data == rws__conn_table(conn)->delivery.data &&
-                lend_delivery(conn, opcode, len);
-    if (!lent)
-        res = rws__conn_queue_frame(conn, (uint8_t)opcode, true, data, len, RWS__SHARE_MESSAGE);
-    if (res == 0) rws__count(&rws__conn_counters(conn)->messages_sent, 1);
-    return res;
+    int res = may_queue(conn, len);
+    return res != 0 ? res : queue_message(conn, (uint8_t)opcode, data, len);
 }
 
-int rws_conn_send_prepared(rws_conn *conn, rws_prepared *prepared)
+int rws_conn_send_message(rws_conn *conn, const rws_message *message)
 {
-    size_t bytes = prepared->header_len + prepared->len;
-    /* Behind others it is copied to them, so that all leave with one send. */
-    bool copied = bytes < LEND_PREPARED_BYTES_MIN ||
-                  (rws__stream_queued(&conn->stream) > 0 && bytes < LEND_PREPARED_BEHIND_BYTES_MIN);
-    if (copied || conn->endpoint->rules.role != RWS_SERVER || conn->stream.filter != NULL)
-        return rws_conn_send(conn, (rws_opcode)prepared->opcode,
-                             prepared->frame + prepared->header_len, prepared->len);
-    if (conn->state != RWS__CONN_OPEN || conn->send_open) return RWS_E_STATE;
-    int res = admit(conn, prepared->len);
+    /* A constant may have been compiled with a newer header. */
+    if (message == NULL || message->layout != RWS_MESSAGE_LAYOUT) return RWS_E_ARGUMENT;
+    size_t len = message->len;
+    int res = may_queue(conn, len);
     if (res != 0) return res;
-    res = queue_loan(conn, prepared->frame, bytes, rws__prepared_lend(prepared));
-    if (res == 0) rws__count(&rws__conn_counters(conn)->messages_sent, 1);
-    return res;
+    /* A client masks every frame by itself, which is a copy. */
+    if (len > RWS__FRAME_CONTROL_MAX && !is_client(conn) && lend_message(conn, message)) {
+        rws__count(&rws__conn_counters(conn)->messages_sent, 1);
+        return 0;
+    }
+    return queue_message(conn, message->opcode, rws__message_data(message), len);
 }
 
 int rws_conn_send_text(rws_conn *conn, const char *text, size_t len)
@@ -183,7 +204,7 @@ static int send_control(rws_conn *conn, rws_opcode opcode, const void *data, siz
 
 int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, const void *data, size_t len)
 {
-    if ((data == NULL && len > 0) || len > FRAME_BYTES_MAX) return RWS_E_ARGUMENT;
+    if ((data == NULL && len > 0) || len > RWS__MESSAGE_BYTES_MAX) return RWS_E_ARGUMENT;
     if (conn->state != RWS__CONN_OPEN) return RWS_E_STATE;
     switch (opcode) {
     case RWS_PING:

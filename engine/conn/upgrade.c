@@ -23,12 +23,13 @@ static const char no_memory[] = "The server is out of memory for connections. Tr
 const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path)
 {
     const rws__endpoint *any = NULL;
-    for (uint32_t i = 0; i < rules->routes_count; i++) {
-        const char *own = rules->routes[i].path;
-        if (own == NULL)
-            any = rules->routes[i].endpoint;
-        else if (strlen(own) == path.len && memcmp(own, path.data, path.len) == 0)
-            return rules->routes[i].endpoint;
+    for (uint32_t i = 0; i < rules->endpoints_count; i++) {
+        const rws__endpoint *endpoint = rules->endpoints[i];
+        if (endpoint->path == NULL)
+            any = endpoint;
+        else if (strlen(endpoint->path) == path.len &&
+                 memcmp(endpoint->path, path.data, path.len) == 0)
+            return endpoint;
     }
     return any;
 }
@@ -76,7 +77,7 @@ static const char *why_full(const rws__conns *conns)
 static int keep_subprotocol(rws_conn *conn, rws_span name)
 {
     if (name.len == 0) return 0;
-    char *copy = rws__pool_take(&conn->stream.streams->partial, name.len + 1);
+    char *copy = rws__pool_take(conn->stream.streams->partial, name.len + 1);
     if (copy == NULL) return -ENOMEM;
     memcpy(copy, name.data, name.len);
     copy[name.len] = '\0';
@@ -96,6 +97,16 @@ static void open_conn(rws_conn *conn)
         rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL);
 }
 
+/* The first subprotocol of the endpoint that the client offers. */
+static rws_span choose_subprotocol(const rws__endpoint *endpoint, const rws__http_head *head)
+{
+    for (uint32_t i = 0; i < endpoint->subprotocols_count; i++) {
+        rws_span name = {endpoint->subprotocols[i], strlen(endpoint->subprotocols[i])};
+        if (rws__handshake_offers_subprotocol(head, name)) return name;
+    }
+    return (rws_span){NULL, 0};
+}
+
 /* `request` is NULL where no program had anything to say. False: it was refused. */
 static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws_request *request)
 {
@@ -107,6 +118,7 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
         extra = request->extra;
         extra_len = request->extra_len;
     }
+    if (subprotocol.len == 0) subprotocol = choose_subprotocol(conn->endpoint, head);
     /* A program that took its time may find the room gone. */
     if (why_full(rws__conn_table(conn)) != NULL) {
         refuse_text(conn, 503, why_full(rws__conn_table(conn)));
@@ -221,14 +233,14 @@ static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)
 {
     const rws__endpoint *endpoint = conn->endpoint;
-    rws_request *request = rws__pool_take(&conn->stream.streams->partial, sizeof(rws_request));
+    rws_request *request = rws__pool_take(conn->stream.streams->partial, sizeof(rws_request));
     if (request == NULL) {
         refuse_text(conn, 503, no_memory);
         return;
     }
     memset(request, 0, offsetof(rws_request, extra));
     request->conn = conn;
-    request->pool = &conn->stream.streams->partial;
+    request->pool = conn->stream.streams->partial;
     request->head = *head;
     request->refuse_status = 403;
     request->in_callback = true;
@@ -266,8 +278,8 @@ static void on_request(rws_conn *conn, const rws__http_head *head, const uint8_t
         return;
     }
     if (endpoint->origins_count > 0 &&
-        !rws__handshake_origin_is_allowed(head->known.origin, endpoint->origins,
-                                          endpoint->origins_count)) {
+        !rws__handshake_origin_is_allowed(
+            head->known.origin, (const char *const *)endpoint->origins, endpoint->origins_count)) {
         refuse_text(conn, 403, "This origin is not allowed.");
         return;
     }
@@ -293,9 +305,12 @@ void rws__conn_start_handshake(rws_conn *conn)
         .host = {dial->authority, strlen(dial->authority)},
         .target = {dial->target, strlen(dial->target)},
         .subprotocols = dial->subprotocols,
+        .origin = dial->origin,
+        .extra = dial->headers,
+        .extra_len = dial->headers_len,
     };
-    size_t room =
-        request.host.len + request.target.len + request.subprotocols.len + RWS__WRITE_REQUEST_BYTES;
+    size_t room = request.host.len + request.target.len + request.subprotocols.len +
+                  request.origin.len + request.extra_len + RWS__WRITE_REQUEST_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len = out != NULL ? rws__handshake_write_request(out, room, &request, dial->key) : -ENOMEM;
     if (len < 0)
@@ -383,7 +398,7 @@ static size_t first_input(rws_conn *conn, uint8_t *data, size_t len)
     size_t head = scan(conn, data, len, head_bytes_max(conn), false);
     if (conn->state != RWS__CONN_UPGRADING) return len;
     if (head == 0) {
-        if (rws__payload_append(&conn->assembly, &conn->stream.streams->partial, data, len,
+        if (rws__payload_append(&conn->assembly, conn->stream.streams->partial, data, len,
                                 HEAD_USUAL) != 0)
             on_bad_head(conn, -ENOMEM);
         return len;
@@ -397,7 +412,7 @@ static size_t more_input(rws_conn *conn, const uint8_t *data, size_t len)
 {
     size_t bytes_max = head_bytes_max(conn), had = conn->assembly->len;
     size_t taken = bytes_max - had < len ? bytes_max - had : len;
-    if (rws__payload_append(&conn->assembly, &conn->stream.streams->partial, data, taken,
+    if (rws__payload_append(&conn->assembly, conn->stream.streams->partial, data, taken,
                             bytes_max) != 0) {
         on_bad_head(conn, -ENOMEM);
         return len;

@@ -144,10 +144,10 @@ static void update_ring_counters(rws__loop *loop)
 int rws__loop_turn(rws__loop *loop, bool may_wait)
 {
     loop->refused = false;
-    loop->owner->on_flush(loop);
+    bool busy = loop->owner->on_flush(loop);
     arm_tick(loop);
     arm_wake(loop);
-    bool wait = may_wait && !loop->refused && !loop->owner->is_busy(loop);
+    bool wait = may_wait && !loop->refused && !busy;
     int res = rws__ring_turn(loop->ring, wait);
     if (res != 0) return res;
     loop->now_ms = rws__clock_ms();

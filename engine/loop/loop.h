@@ -38,10 +38,9 @@ typedef struct rws__loop rws__loop;
 
 /* Who owns the loop. */
 typedef struct rws__loop_owner {
-    /* Turn what is wanted into submissions. Once per turn, before the kernel is entered. */
-    void (*on_flush)(rws__loop *loop);
-    /* Whether something is wanted at once, so that the turn may not wait. After on_flush. */
-    bool (*is_busy)(const rws__loop *loop);
+    /* Turn what is wanted into submissions. Once per turn, before the kernel is entered. Returns
+     * whether more is wanted at once, so that the turn may not wait. */
+    bool (*on_flush)(rws__loop *loop);
     /* Handle the first of `left` completions, and those that belong to it; returns their number. */
     uint32_t (*on_completions)(rws__loop *loop, const rws__cqe *cqes, uint32_t left);
     /* All completions of the turn were handled. `all_submitted`: the kernel took everything. */

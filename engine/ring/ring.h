@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 
 #include "engine/base/lender.h"
-#include "ringws/ringws.h"
+#include "engine/base/features.h"
 
 typedef struct rws__ring rws__ring;
 
@@ -100,7 +100,7 @@ int rws__ring_install(rws__ring *ring, int32_t *fd, uint64_t user_data);
 
 /* Write the peer's address of `file` to `address` (`len` bytes, the family's own size) and submit,
  * so that it is there when the call returns 0 — if the kernel knows it. If it took no more, it is
- * written by the next turn. Needs RWS_FEATURE_SOCKET_COMMANDS. */
+ * written by the next turn. Needs RWS__FEATURE_SOCKET_COMMANDS. */
 int rws__ring_peer(rws__ring *ring, uint32_t file, void *address, socklen_t len);
 
 int rws__ring_recv_multishot(rws__ring *ring, uint32_t file, uint64_t user_data);
@@ -115,7 +115,7 @@ int rws__ring_send(rws__ring *ring, uint32_t file, const void *data, size_t len,
 int rws__ring_send_some(rws__ring *ring, uint32_t file, const void *data, size_t len,
                         uint64_t user_data);
 /* Ask how many bytes that were sent the peer has not acknowledged (SIOCOUTQ); the completion has
- * their number. TCP only. Needs RWS_FEATURE_SOCKET_COMMANDS. */
+ * their number. TCP only. Needs RWS__FEATURE_SOCKET_COMMANDS. */
 int rws__ring_unacknowledged(rws__ring *ring, uint32_t file, uint64_t user_data);
 /* Send without waiting and without a completion on success: it is done when the turn that submitted
  * it has been reaped and no completion came. Otherwise the completion has -EAGAIN or the short
@@ -127,7 +127,7 @@ int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_
  * Send all of `len` bytes, waiting for room, from where they lie: they may not change before the
  * notification, which comes when the peer has them. First comes the completion with the result, and
  * RWS__CQE_MORE if a notification follows; -ENOMEM (limit of locked memory), -EOPNOTSUPP, -EINVAL …
- * if it can't be done here. Needs RWS_FEATURE_SEND_ZC.
+ * if it can't be done here. Needs RWS__FEATURE_SEND_ZC.
  */
 int rws__ring_send_zero_copy(rws__ring *ring, uint32_t file, const void *data, size_t len,
                              uint64_t user_data);
@@ -138,7 +138,7 @@ int rws__ring_send_zero_copy(rws__ring *ring, uint32_t file, const void *data, s
  * entry is emptied, a registered send reads *these pages*: if the addresses get others meanwhile
  * (MADV_DONTNEED), it sends what the old ones hold. The call enters the kernel and is done when it
  * returns. Errors: -ENOMEM (limit of locked memory), another -errno. Needs
- * RWS_FEATURE_REGISTERED_BUFFERS.
+ * RWS__FEATURE_REGISTERED_BUFFERS.
  */
 int rws__ring_register(rws__ring *ring, uint32_t index, void *memory, size_t len);
 /* Empty the entry. A send that is in flight keeps its pages. Returns 0 or -errno. */

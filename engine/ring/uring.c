@@ -127,6 +127,9 @@ static void release_across(rws__lender *lender)
     drop_reader(state);
 }
 
+static const rws__lender_ops buffer_ops = {.release = release_buffer, .for_this_turn = true};
+static const rws__lender_ops across_ops = {.release = release_across, .for_this_turn = true};
+
 static void use_buffers(rws__ring *ring, uint32_t count)
 {
     while (ring->buffers_in_use < count && ring->buffers_in_use < ring->buffers)
@@ -161,10 +164,8 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
     }
     io_uring_buf_ring_init(ring->buffer_ring);
     for (uint32_t i = 0; i < count; i++) {
-        ring->buffer_states[i].lender =
-            (rws__lender){.release = release_buffer, .for_this_turn = true};
-        ring->buffer_states[i].across =
-            (rws__lender){.release = release_across, .for_this_turn = true};
+        ring->buffer_states[i].lender.ops = &buffer_ops;
+        ring->buffer_states[i].across.ops = &across_ops;
         ring->buffer_states[i].ring = ring;
     }
     bool grows = (flags & RWS__PBUF_RING_INC) && count > INCREMENTAL_START;
@@ -175,10 +176,10 @@ static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t 
 
 static int make_best_buffers(rws__ring *ring, const rws__ring_options *options)
 {
-    if (!(options->features_off & RWS_FEATURE_INCREMENTAL_BUFFERS) &&
+    if (!(options->features_off & RWS__FEATURE_INCREMENTAL_BUFFERS) &&
         make_buffers(ring, options->incremental_buffers, options->incremental_bytes,
                      RWS__PBUF_RING_INC) == 0) {
-        ring->features |= RWS_FEATURE_INCREMENTAL_BUFFERS;
+        ring->features |= RWS__FEATURE_INCREMENTAL_BUFFERS;
         return 0;
     }
     return make_buffers(ring, options->plain_buffers, options->plain_bytes, 0);
@@ -306,14 +307,14 @@ static void probe_features(rws__ring *ring, const rws__ring_options *options)
 {
     static const char byte[1];
     uint32_t off = options->features_off;
-    ring->features |= RWS_FEATURE_MULTISHOT_ACCEPT | RWS_FEATURE_SKIP_SUCCESS |
-                      RWS_FEATURE_DIRECT_LARGE | RWS_FEATURE_MULTISHOT_RECV;
-    if (probe_socket_commands(ring)) ring->features |= RWS_FEATURE_SOCKET_COMMANDS;
-    if (!(off & RWS_FEATURE_SEND_ZC) && probe_zero_copy(ring, byte, false))
-        ring->features |= RWS_FEATURE_SEND_ZC;
-    if ((ring->features & RWS_FEATURE_SEND_ZC) && !(off & RWS_FEATURE_REGISTERED_BUFFERS) &&
+    ring->features |= RWS__FEATURE_MULTISHOT_ACCEPT | RWS__FEATURE_SKIP_SUCCESS |
+                      RWS__FEATURE_DIRECT_LARGE | RWS__FEATURE_MULTISHOT_RECV;
+    if (probe_socket_commands(ring)) ring->features |= RWS__FEATURE_SOCKET_COMMANDS;
+    if (!(off & RWS__FEATURE_SEND_ZC) && probe_zero_copy(ring, byte, false))
+        ring->features |= RWS__FEATURE_SEND_ZC;
+    if ((ring->features & RWS__FEATURE_SEND_ZC) && !(off & RWS__FEATURE_REGISTERED_BUFFERS) &&
         make_registered(ring, options->registered_max))
-        ring->features |= RWS_FEATURE_REGISTERED_BUFFERS;
+        ring->features |= RWS__FEATURE_REGISTERED_BUFFERS;
     ring->features &= ~off;
 }
 

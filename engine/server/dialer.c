@@ -1,6 +1,7 @@
 #include "engine/server/dialer.h"
 
 #include "engine/ring/random.h"
+#include "engine/stream/filter.h"
 
 #include "codec/url.h"
 
@@ -45,39 +46,80 @@ static int check_request(const rws__dial *dial)
         .host = {dial->authority, strlen(dial->authority)},
         .target = {dial->target, strlen(dial->target)},
         .subprotocols = dial->subprotocols,
+        .origin = dial->origin,
+        .extra = dial->headers,
+        .extra_len = dial->headers_len,
     };
     int res = rws__handshake_write_request(out, sizeof out, &request, key);
     return res < 0 ? RWS_E_ARGUMENT : 0;
 }
 
-int rws__dial_create(rws__dial **out, const rws__env *env, const char *url_text,
-                     const char *subprotocols, void *user)
+/* The endpoint's subprotocols as a list. */
+static char *join_subprotocols(const rws__env *env, const rws__endpoint *endpoint)
+{
+    char list[2048] = "";
+    size_t used = 0;
+    for (uint32_t i = 0; i < endpoint->subprotocols_count && used < sizeof list; i++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used > 0 ? ", " : "",
+                                 endpoint->subprotocols[i]);
+    return rws__copy_string(env, list);
+}
+
+static int add_headers(rws__dial *dial, const rws_dial_options *options)
+{
+    for (uint32_t i = 0; i < options->headers_count; i++) {
+        const rws_header *header = &options->headers[i];
+        if (header->name == NULL || header->value == NULL) return RWS_E_ARGUMENT;
+        rws_span name = {header->name, strlen(header->name)};
+        rws_span value = {header->value, strlen(header->value)};
+        int res = rws__handshake_append_header(dial->headers, sizeof dial->headers,
+                                               &dial->headers_len, name, value);
+        if (res != 0) return RWS_E_ARGUMENT;
+    }
+    return 0;
+}
+
+static int copy_texts(rws__dial *dial, const rws__env *env, const rws__url *url,
+                      const rws_dial_options *options)
+{
+    dial->authority = rws__copy_string(env, url->authority);
+    dial->target = rws__copy_string(env, url->target);
+    dial->origin_text = rws__copy_string(env, options->origin != NULL ? options->origin : "");
+    dial->subprotocols_text = options->subprotocols != NULL
+                                  ? rws__copy_string(env, options->subprotocols)
+                                  : join_subprotocols(env, dial->endpoint);
+    if (dial->authority == NULL || dial->target == NULL || dial->origin_text == NULL ||
+        dial->subprotocols_text == NULL)
+        return -ENOMEM;
+    dial->subprotocols = (rws_span){dial->subprotocols_text, strlen(dial->subprotocols_text)};
+    dial->origin = (rws_span){dial->origin_text, strlen(dial->origin_text)};
+    return add_headers(dial, options);
+}
+
+int rws__dial_create(rws__dial **out, const rws__env *env, const rws__endpoint *endpoint,
+                     const char *url_text, const rws_dial_options *options)
 {
     rws__url url;
     int res = rws__url_parse(&url, url_text);
     if (res != 0) return res;
     rws__dial *dial = rws__alloc(env, sizeof *dial);
     if (dial == NULL) return -ENOMEM;
-    dial->user = user;
-    dial->authority = rws__copy_string(env, url.authority);
-    dial->target = rws__copy_string(env, url.target);
-    dial->subprotocols_text = rws__copy_string(env, subprotocols != NULL ? subprotocols : "");
-    res = -ENOMEM;
-    if (dial->authority == NULL || dial->target == NULL || dial->subprotocols_text == NULL)
-        goto free_dial;
-    dial->subprotocols = (rws_span){dial->subprotocols_text, strlen(dial->subprotocols_text)};
+    dial->endpoint = endpoint;
+    dial->user = options->user;
+    dial->timeout_ms = options->timeout_ms;
+    dial->head_bytes_max = options->handshake_bytes_max;
     uint8_t random[16];
     rws__random(random, sizeof random);
     rws__handshake_key(random, dial->key);
-    res = check_request(dial);
+    res = copy_texts(dial, env, &url, options);
+    if (res == 0) res = check_request(dial);
     if (res == 0) res = resolve(dial, &url);
-    if (res != 0) goto free_dial;
+    if (res != 0) {
+        rws__dial_free(env, dial);
+        return res;
+    }
     *out = dial;
     return 0;
-
-free_dial:
-    rws__dial_free(env, dial);
-    return res;
 }
 
 /* It did not get as far as a connection. */
@@ -110,6 +152,7 @@ static void start(const rws__dial_post *post)
     }
     conn->stream.family = (uint8_t)dial->address.ss_family;
     conn->stream.no_card = dial->address.ss_family == AF_UNIX;
+    rws__stream_set_filters(&conn->stream, dial->filters);
     rws__stream_dial(&conn->stream, fd, (const struct sockaddr *)&dial->address, dial->address_len);
 }
 

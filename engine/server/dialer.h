@@ -16,9 +16,10 @@ typedef struct rws__dial_post {
     rws__socket_options socket;
 } rws__dial_post;
 
-/* Any thread: check the URL, resolve the host. Errors as rws_client_dial(). */
-int rws__dial_create(rws__dial **out, const rws__env *env, const char *url,
-                     const char *subprotocols, void *user);
+/* Any thread: check the URL and the options' strings, resolve the host. Errors as
+ * rws_client_dial(). */
+int rws__dial_create(rws__dial **out, const rws__env *env, const rws__endpoint *endpoint,
+                     const char *url, const rws_dial_options *options);
 
 /* A mailbox function: start the dial on its loop. `post` is *taken*. */
 void rws__dial_start(void *post, bool cancelled);

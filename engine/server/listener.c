@@ -1,6 +1,7 @@
 #include "engine/server/listener.h"
 
 #include "engine/base/loopback.h"
+#include "engine/stream/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,10 +23,11 @@ static uint32_t free_slots(const rws__listener *listener)
     return streams->options.slots_max - streams->slots_used;
 }
 
-void rws__listener_init(rws__listener *listener, int fd, rws__conns *conns,
+void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__conns *conns,
                         const rws__listener_config *config, const rws__http_rules *http)
 {
     memset(listener, 0, sizeof *listener);
+    listener->index = index;
     listener->fd = fd;
     listener->conns = conns;
     listener->config = config;
@@ -59,15 +61,15 @@ static bool uses_multishot(const rws__listener *listener)
 {
     if (!has_room_for_backlogs(listener)) return false;
     if (listener->hand_round != NULL ||
-        !(loop_of(listener)->features & RWS_FEATURE_MULTISHOT_ACCEPT))
+        !(loop_of(listener)->features & RWS__FEATURE_MULTISHOT_ACCEPT))
         return false;
     return !listener->config->peer_address ||
-           (loop_of(listener)->features & RWS_FEATURE_SOCKET_COMMANDS);
+           (loop_of(listener)->features & RWS__FEATURE_SOCKET_COMMANDS);
 }
 
-static uint64_t accept_data(uint32_t slot)
+static uint64_t accept_data(const rws__listener *listener, uint32_t slot)
 {
-    return rws__op_pack(RWS__OP_ACCEPT, slot, 0);
+    return rws__op_pack(RWS__OP_ACCEPT, listener->index << RWS__ACCEPT_SLOT_BITS | slot, 0);
 }
 
 static void arm_singles(rws__listener *listener)
@@ -81,10 +83,11 @@ static void arm_singles(rws__listener *listener)
         if (slot->armed) continue;
         slot->len = sizeof slot->address;
         int res = listener->hand_round != NULL
-                      ? rws__ring_accept_fd(loop_of(listener)->ring, listener->fd, accept_data(i))
+                      ? rws__ring_accept_fd(loop_of(listener)->ring, listener->fd,
+                                            accept_data(listener, i))
                       : rws__ring_accept_direct(loop_of(listener)->ring, listener->fd,
                                                 (struct sockaddr *)&slot->address, &slot->len,
-                                                accept_data(i));
+                                                accept_data(listener, i));
         if (res != 0) {
             loop_of(listener)->refused = true;
             return;
@@ -106,10 +109,10 @@ static void cancel_all(rws__listener *listener)
     if (listener->cancelled) return;
     int res = 0;
     if (listener->multishot_armed)
-        res = rws__ring_cancel(loop_of(listener)->ring, accept_data(MULTISHOT_SLOT));
+        res = rws__ring_cancel(loop_of(listener)->ring, accept_data(listener, MULTISHOT_SLOT));
     for (uint32_t i = 0; i < RWS__ACCEPTS && res == 0; i++)
         if (listener->accepts[i].armed)
-            res = rws__ring_cancel(loop_of(listener)->ring, accept_data(i));
+            res = rws__ring_cancel(loop_of(listener)->ring, accept_data(listener, i));
     listener->cancelled = res == 0;
     if (res != 0) loop_of(listener)->refused = true;
 }
@@ -135,22 +138,27 @@ static void arm(rws__listener *listener)
         arm_singles(listener);
     } else if (!listener->multishot_armed) {
         rws__loop *loop = loop_of(listener);
-        listener->multishot_armed = rws__ring_accept_multishot(loop->ring, listener->fd,
-                                                               accept_data(MULTISHOT_SLOT)) == 0;
+        listener->multishot_armed =
+            rws__ring_accept_multishot(loop->ring, listener->fd,
+                                       accept_data(listener, MULTISHOT_SLOT)) == 0;
         if (!listener->multishot_armed) loop->refused = true;
     }
 }
 
 void rws__listener_pump(rws__listener *listener)
 {
-    /* In the usual case all is armed already. */
-    if (listener->fd < 0 || (listener->multishot_armed && !listener->cancelled &&
-                             !listener->conns->draining && has_room_for_backlogs(listener)))
-        return;
+    if (listener->fd < 0) return;
     if (may_accept(listener))
         arm(listener);
     else
         pause_accepting(listener);
+}
+
+uint32_t rws__listener_room(const rws__listener *listener)
+{
+    if (listener->fd < 0) return 0;
+    bool rests = listener->multishot_armed && !listener->cancelled;
+    return rests ? 2 * listener->config->backlog : UINT32_MAX;
 }
 
 static void on_accept_error(rws__listener *listener, int32_t res)
@@ -176,6 +184,7 @@ static rws__stream *take_stream(rws__listener *listener)
     if (conn == NULL) return NULL;
     conn->stream.family = (uint8_t)listener->family;
     conn->stream.no_card = listener->loopback || listener->family == AF_UNIX;
+    rws__stream_set_filters(&conn->stream, listener->config->filters);
     return &conn->stream;
 }
 
@@ -183,7 +192,7 @@ static void on_file(rws__listener *listener, int32_t file, const struct sockaddr
 {
     /* Where it can be asked for later it is not kept for all. */
     bool keep = listener->config->peer_address &&
-                !(loop_of(listener)->features & RWS_FEATURE_SOCKET_COMMANDS);
+                !(loop_of(listener)->features & RWS__FEATURE_SOCKET_COMMANDS);
     rws__stream *stream = take_stream(listener);
     if (stream == NULL)
         rws__streams_close_file(&listener->conns->streams, file);
@@ -193,7 +202,7 @@ static void on_file(rws__listener *listener, int32_t file, const struct sockaddr
 
 void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
 {
-    uint32_t slot = rws__op_slot(cqe->user_data);
+    uint32_t slot = rws__op_slot(cqe->user_data) & ((1u << RWS__ACCEPT_SLOT_BITS) - 1);
     const struct sockaddr *address = NULL;
     if (slot == MULTISHOT_SLOT) {
         listener->multishot_armed = cqe->flags & RWS__CQE_MORE;
@@ -210,12 +219,14 @@ void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
 }
 
 /* There is not even a slot of the reserve: say so, without waiting for anything. */
-static void turn_away(int fd)
+static void turn_away(const rws__listener *listener, int fd)
 {
     static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
                                  "Connection: close\r\n"
                                  "Content-Length: 0\r\n\r\n";
-    (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* Behind filters the peer expects something else. */
+    if (listener->config->filters == NULL)
+        (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)shutdown(fd, SHUT_WR);
     close(fd);
 }
@@ -224,7 +235,7 @@ void rws__listener_adopt(rws__listener *listener, int fd)
 {
     rws__stream *stream = take_stream(listener);
     if (stream == NULL)
-        turn_away(fd);
+        turn_away(listener, fd);
     else
         rws__stream_adopt(stream, fd);
 }

@@ -14,6 +14,8 @@
 
 /* Single accepts in flight where a multishot one can't bring the peer's address. */
 #define RWS__ACCEPTS 16u
+/* In an operation's slot: these bits are the accept, those above them the listener's index. */
+#define RWS__ACCEPT_SLOT_BITS 8
 
 typedef struct rws__accept_slot {
     struct sockaddr_storage address;
@@ -22,6 +24,7 @@ typedef struct rws__accept_slot {
 } rws__accept_slot;
 
 typedef struct rws__listener {
+    uint32_t index;    /* in its shard */
     rws__conns *conns; /* where its connections go */
     const rws__listener_config *config;
     const rws__http_rules *http;
@@ -40,10 +43,12 @@ typedef struct rws__listener {
 } rws__listener;
 
 /* `fd` is *taken*; -1: it does not accept. The rest is borrowed for good. */
-void rws__listener_init(rws__listener *listener, int fd, rws__conns *conns,
+void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__conns *conns,
                         const rws__listener_config *config, const rws__http_rules *http);
 /* Submit accepts if it may accept, cancel them if it may not. Called once per turn. */
 void rws__listener_pump(rws__listener *listener);
+/* How many free slots it needs to go on as it is; UINT32_MAX: it is to be pumped again. */
+uint32_t rws__listener_room(const rws__listener *listener);
 void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe);
 /* An accepted ordinary descriptor (*taken*): it is put into the table first. */
 void rws__listener_adopt(rws__listener *listener, int fd);

@@ -1,14 +1,12 @@
 /*
  * Defaults and bounds of every option, in one place.
  */
-#include "engine/server/config.h"
-#include "engine/base/cpus.h"
+#include "engine/server/options.h"
+
+#include "engine/base/features.h"
 #include "engine/loop/op.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -32,6 +30,7 @@
 #define QUEUE_SPARE_BYTES 65536u
 /* In a row: each costs the peer 6 bytes and us a step of the decoder, and says nothing. */
 #define EMPTY_FRAGMENTS_MAX 1024u
+#define STRINGS_MAX         65536u
 
 /* ---- checks ---- */
 
@@ -45,71 +44,56 @@ static int number(uint64_t value, uint64_t standard, uint64_t min, uint64_t max,
                      (unsigned long long)*out, (unsigned long long)min, (unsigned long long)max);
 }
 
-#define NUMBER(field, standard, min, max)                                                          \
-    do {                                                                                           \
-        uint64_t checked;                                                                          \
-        int res = number(options->field, standard, min, max, #field, &checked, error);             \
-        if (res != 0) return res;                                                                  \
-        config->field = (__typeof__(config->field))checked;                                        \
-    } while (0)
+/* One row of a struct's numbers: the option's value, where it goes (of which size), its bounds. */
+typedef struct number_row {
+    const char *name;
+    uint64_t value, standard, min, max;
+    void *out;
+    size_t out_size;
+} number_row;
 
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        int tried = (call);                                                                        \
-        if (tried != 0) return tried;                                                              \
-    } while (0)
-
-/* A caller who sets the high watermark alone is not told about one that was never set. */
-static uint64_t low_standard(const rws__config *config)
+/* All rows, up to the first that is out of its range. */
+static int numbers(const number_row *rows, size_t count, rws_error *error)
 {
-    return config->high_watermark_bytes < 65536 ? config->high_watermark_bytes : 65536;
-}
-
-static int check_watermarks(const rws__config *config, rws_error *error)
-{
-    if (config->low_watermark_bytes <= config->high_watermark_bytes) return 0;
-    return rws__fail(error, RWS_E_OPTION,
-                     "low_watermark_bytes (%zu) is above high_watermark_bytes (%zu)",
-                     config->low_watermark_bytes, config->high_watermark_bytes);
-}
-
-/*
- * Reading stops above the high watermark, so a queue that holds that much and one more message
- * never refuses the answer of a server that answers each message with one of at most the same size.
- */
-static int set_queue_bound(rws__config *config, size_t value, rws_error *error)
-{
-    uint64_t need =
-        config->high_watermark_bytes + config->rules.message_bytes_max + QUEUE_SPARE_BYTES;
-    uint64_t checked;
-    int res = number(value, need > 1u << 20 ? need : 1u << 20, 1024, 1ull << 33,
-                     "send_queue_bytes_max", &checked, error);
-    if (res == 0) config->send_queue_bytes_max = (size_t)checked;
-    return res;
-}
-
-/* The message limit, and the budget that has to hold a message of that size as it grows. */
-static int set_message_limits(rws__config *config, uint64_t message_bytes_max,
-                              uint32_t fragments_max, size_t partial_bytes_max, rws_error *error)
-{
-    uint64_t bytes, budget, fragments;
-    int res = number(message_bytes_max, 65536, 1, (1ull << 31) - (1u << 20), "message_bytes_max",
-                     &bytes, error);
-    if (res == 0)
-        res = number(fragments_max, 131072, 1, UINT32_MAX, "fragments_max", &fragments, error);
-    uint64_t standard = bytes * 4 > 64u << 20 ? bytes * 4 : 64u << 20;
-    if (res == 0)
-        res = number(partial_bytes_max, standard, bytes, 1ull << 38, "partial_bytes_max", &budget,
-                     error);
-    if (res != 0) return res;
-    config->rules.message_bytes_max = bytes;
-    config->rules.fragments_max = (uint32_t)fragments;
-    config->rules.empty_fragments_max = EMPTY_FRAGMENTS_MAX;
-    config->partial_bytes_max = (size_t)budget;
+    for (size_t i = 0; i < count; i++) {
+        const number_row *row = &rows[i];
+        uint64_t checked;
+        int res = number(row->value, row->standard, row->min, row->max, row->name, &checked, error);
+        if (res != 0) return res;
+        uint32_t small = (uint32_t)checked;
+        memcpy(row->out, row->out_size == sizeof small ? (void *)&small : (void *)&checked,
+               row->out_size);
+    }
     return 0;
 }
 
-static int set_buffers(rws__config *config, size_t bytes, uint32_t count, rws_error *error)
+#define ROW(field, standard, min, max, place)                                                      \
+    {                                                                                              \
+#field, own.field, (standard), (min), (max), &(place), sizeof(place)                       \
+    }
+#define COUNT(rows) (sizeof(rows) / sizeof(rows)[0])
+
+int rws__options_overlay(void *out, size_t out_size, const void *caller, const char *initializer,
+                         rws_error *error)
+{
+    size_t size;
+    if (caller == NULL) return 0;
+    /* `size` is the first field of each of them. A shorter struct is an older header's: what it
+     * lacks keeps its default. A longer one has fields that this library would ignore in silence.
+     */
+    memcpy(&size, caller, sizeof size);
+    if (size < sizeof size || size > out_size)
+        return rws__fail(error, RWS_E_OPTION,
+                         "the struct's size is %zu: start from %s, and link the library that the "
+                         "header belongs to",
+                         size, initializer);
+    memcpy(out, caller, size);
+    return 0;
+}
+
+/* ---- runtimes ---- */
+
+static int set_buffers(rws__runtime_config *config, size_t bytes, uint32_t count, rws_error *error)
 {
     uint64_t checked;
     int res = number(bytes, INCREMENTAL_BYTES, 512, 1u << 26, "recv_buffer_bytes", &checked, error);
@@ -128,7 +112,7 @@ static int set_buffers(rws__config *config, size_t bytes, uint32_t count, rws_er
 
 /* Direct descriptors are not counted by the kernel as open files, but the table that holds them is
  * capped by RLIMIT_NOFILE. */
-static int set_connections(rws__config *config, uint32_t value, rws_error *error)
+static int set_connections(rws__runtime_config *config, uint32_t value, rws_error *error)
 {
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -148,240 +132,306 @@ static int set_connections(rws__config *config, uint32_t value, rws_error *error
     return 0;
 }
 
-/* A shorter struct is an older header's: what it lacks keeps its default. A longer one has fields
- * that this library would ignore in silence. `size` is the first field of each of them. */
-static int overlay(void *out, size_t out_size, const void *caller, const char *name,
-                   const char *initializer, rws_error *error)
+static int set_features(rws__runtime_config *config, const char *list, rws_error *error)
 {
-    size_t size;
-    memcpy(&size, caller, sizeof size);
-    if (size < sizeof size || size > out_size)
-        return rws__fail(error, RWS_E_OPTION,
-                         "%s.size is %zu: start from %s, and link the library that the header "
-                         "belongs to",
-                         name, size, initializer);
-    memcpy(out, caller, size);
-    return 0;
+    const char *unknown = NULL;
+    size_t len = 0;
+    int res = rws__features_parse(&config->features_off, list, &unknown, &len);
+    if (res == 0) return 0;
+    return rws__fail(
+        error, res,
+        "features_off has \"%.*s\": the names are those of rws_feature_at(), and \"all\"",
+        (int)(len < 64 ? len : 64), unknown);
 }
 
-static int overlay_options(void *out, size_t out_size, const void *caller, const char *initializer,
-                           rws_error *error)
+static int set_env(rws__env *env, const rws_runtime_options *options, rws_error *error)
 {
-    return caller == NULL ? 0 : overlay(out, out_size, caller, "options", initializer, error);
-}
-
-static int set_handler(rws__config *config, const rws_handler *handler, rws_error *error)
-{
-    if (handler == NULL) return rws__fail(error, RWS_E_OPTION, "the handler is missing");
-    return overlay(&config->handler, sizeof config->handler, handler, "handler",
-                   "RWS_HANDLER_DEFAULT", error);
-}
-
-static int set_allocator(rws__config *config, const rws_allocator *allocator, rws_error *error)
-{
+    const rws_allocator *allocator = options->allocator;
+    env->log = options->log;
+    env->log_user = options->log_user;
     if (allocator == NULL) return 0;
     if (allocator->alloc == NULL || allocator->release == NULL)
         return rws__fail(error, RWS_E_OPTION, "allocator lacks alloc or release");
-    config->env.allocator = *allocator;
+    env->allocator = *allocator;
     return 0;
 }
 
-static int set_send_buffer(rws__config *config, int bytes, rws_error *error)
+int rws__runtime_config_make(rws__runtime_config *config, const rws_runtime_options *options,
+                             uint32_t shards, rws_error *error)
 {
-    if (bytes < 0)
+    memset(config, 0, sizeof *config);
+    rws_runtime_options own = RWS_RUNTIME_OPTIONS_DEFAULT;
+    int res = rws__options_overlay(&own, sizeof own, options, "RWS_RUNTIME_OPTIONS_DEFAULT", error);
+    if (res != 0) return res;
+    rws__streams_options *streams = &config->streams;
+    const number_row rows[] = {
+        ROW(shards, shards, 1, 256, config->shards),
+        ROW(partial_bytes_max, 64u << 20, 1, 1ull << 38, streams->partial_bytes_max),
+        ROW(retained_bytes_max, 16u << 20, 1, 1ull << 38, streams->retained_bytes_max),
+        ROW(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39, streams->send_pool_bytes_max),
+        ROW(send_timeout_ms, 30000, 1, TIMEOUT_MAX_MS, streams->send_timeout_ms),
+        ROW(linger_timeout_ms, 5000, 1, TIMEOUT_MAX_MS, streams->linger_timeout_ms),
+        ROW(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS, config->drain_timeout_ms),
+    };
+    res = numbers(rows, COUNT(rows), error);
+    if (res == 0) res = set_buffers(config, own.recv_buffer_bytes, own.recv_buffers, error);
+    if (res == 0) res = set_connections(config, own.connections_max, error);
+    if (res == 0) res = set_features(config, own.features_off, error);
+    if (res == 0) res = set_env(&config->env, &own, error);
+    streams->progress_bytes_per_s_min = SENDING_BYTES_PER_S_MIN;
+    config->busy_wait_us = own.busy_wait_us;
+    return res;
+}
+
+/* ---- lists of strings ---- */
+
+static void free_strings(const rws__env *env, char **strings, uint32_t count)
+{
+    for (uint32_t i = 0; strings != NULL && i < count; i++)
+        rws__free_string(env, strings[i]);
+    rws__free(env, strings, count * sizeof(char *));
+}
+
+/* Copy a list; on failure what was copied stays in `*out`. */
+static int copy_strings(const rws__env *env, char ***out, uint32_t *out_count,
+                        const char *const *list, uint32_t count, const char *name, rws_error *error)
+{
+    if (list == NULL && count == 0) return 0;
+    /* Not "none": a list that got lost must not let everyone in. */
+    if (list == NULL || count == 0 || count > STRINGS_MAX)
+        return rws__fail(error, RWS_E_OPTION, "%s is %s, and %s_count is %u", name,
+                         list == NULL ? "NULL" : "a list", name, count);
+    char **strings = rws__alloc(env, count * sizeof(char *));
+    if (strings == NULL) return rws__fail(error, -ENOMEM, "no memory for %s", name);
+    *out = strings;
+    *out_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        if (list[i] == NULL) return rws__fail(error, RWS_E_OPTION, "%s[%u] is NULL", name, i);
+        strings[i] = rws__copy_string(env, list[i]);
+        if (strings[i] == NULL) return rws__fail(error, -ENOMEM, "no memory for %s", name);
+    }
+    return 0;
+}
+
+/* ---- endpoints ---- */
+
+/* A caller who sets the high watermark alone is not told about one that was never set. */
+static int set_watermarks(rws__endpoint *endpoint, const rws_endpoint_options *options,
+                          rws_error *error)
+{
+    rws_endpoint_options own = *options;
+    const number_row high[] = {
+        ROW(high_watermark_bytes, 262144, 1, 1ull << 31, endpoint->high_watermark_bytes)};
+    int res = numbers(high, 1, error);
+    if (res != 0) return res;
+    size_t standard =
+        endpoint->high_watermark_bytes < 65536 ? endpoint->high_watermark_bytes : 65536;
+    const number_row low[] = {
+        ROW(low_watermark_bytes, standard, 1, 1ull << 31, endpoint->low_watermark_bytes)};
+    res = numbers(low, 1, error);
+    if (res != 0 || endpoint->low_watermark_bytes <= endpoint->high_watermark_bytes) return res;
+    return rws__fail(error, RWS_E_OPTION,
+                     "low_watermark_bytes (%zu) is above high_watermark_bytes (%zu)",
+                     endpoint->low_watermark_bytes, endpoint->high_watermark_bytes);
+}
+
+/*
+ * Reading stops above the high watermark, so a queue that holds that much and one more message
+ * never refuses the answer of a server that answers each message with one of at most the same size.
+ */
+static int set_limits(rws__endpoint *endpoint, const rws__runtime_config *config,
+                      const rws_endpoint_options *options, rws_error *error)
+{
+    rws_endpoint_options own = *options;
+    uint64_t budget = config->streams.partial_bytes_max, most = (1ull << 31) - (1u << 20);
+    const number_row rows[] = {
+        ROW(message_bytes_max, budget < 65536 ? budget : 65536, 1, most,
+            endpoint->rules.message_bytes_max),
+        ROW(fragments_max, 131072, 1, UINT32_MAX, endpoint->rules.fragments_max),
+        ROW(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS, endpoint->message_timeout_ms),
+        ROW(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS, endpoint->close_timeout_ms),
+    };
+    int res = numbers(rows, COUNT(rows), error);
+    if (res != 0) return res;
+    if (endpoint->rules.message_bytes_max > budget)
         return rws__fail(error, RWS_E_OPTION,
-                         "socket_send_buffer_bytes is %d; it must not be negative", bytes);
-    config->socket_send_buffer_bytes = bytes;
+                         "message_bytes_max is %llu, and partial_bytes_max of the runtime %llu: a "
+                         "message has to fit into it",
+                         (unsigned long long)endpoint->rules.message_bytes_max,
+                         (unsigned long long)budget);
+    uint64_t need =
+        endpoint->high_watermark_bytes + endpoint->rules.message_bytes_max + QUEUE_SPARE_BYTES;
+    const number_row queue[] = {ROW(send_queue_bytes_max, need > 1u << 20 ? need : 1u << 20, 1024,
+                                    1ull << 33, endpoint->send_queue_bytes_max)};
+    return numbers(queue, 1, error);
+}
+
+static int set_handler(rws__endpoint *endpoint, const rws_handler *handler, rws_error *error)
+{
+    if (handler == NULL) return rws__fail(error, RWS_E_OPTION, "the handler is missing");
+    return rws__options_overlay(&endpoint->handler, sizeof endpoint->handler, handler,
+                                "RWS_HANDLER_DEFAULT", error);
+}
+
+static int set_strings(rws__endpoint *endpoint, const rws__env *env,
+                       const rws_endpoint_options *own, rws_error *error)
+{
+    if (own->role == RWS_CLIENT && (own->path != NULL || own->origins != NULL))
+        return rws__fail(error, RWS_E_OPTION, "path and origins are for servers, not for dials");
+    if (own->path != NULL) {
+        if (own->path[0] != '/')
+            return rws__fail(error, RWS_E_OPTION, "path is \"%.64s\"; it must begin with '/'",
+                             own->path);
+        endpoint->path = rws__copy_string(env, own->path);
+        if (endpoint->path == NULL) return rws__fail(error, -ENOMEM, "no memory for the path");
+    }
+    int res = copy_strings(env, &endpoint->origins, &endpoint->origins_count, own->origins,
+                           own->origins_count, "origins", error);
+    if (res != 0) return res;
+    return copy_strings(env, &endpoint->subprotocols, &endpoint->subprotocols_count,
+                        own->subprotocols, own->subprotocols_count, "subprotocols", error);
+}
+
+void rws__endpoint_free(const rws__env *env, rws__endpoint *endpoint)
+{
+    if (endpoint == NULL) return;
+    free_strings(env, endpoint->origins, endpoint->origins_count);
+    free_strings(env, endpoint->subprotocols, endpoint->subprotocols_count);
+    rws__free_string(env, endpoint->path);
+    rws__free(env, endpoint, sizeof *endpoint);
+}
+
+int rws__endpoint_make(rws__endpoint **out, const rws__runtime_config *config,
+                       const rws_endpoint_options *options, rws_error *error)
+{
+    *out = NULL;
+    rws_endpoint_options own = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    int res =
+        rws__options_overlay(&own, sizeof own, options, "RWS_ENDPOINT_OPTIONS_DEFAULT", error);
+    if (res != 0) return res;
+    rws__endpoint *endpoint = rws__alloc(&config->env, sizeof *endpoint);
+    if (endpoint == NULL) return rws__fail(error, -ENOMEM, "no memory for the endpoint");
+    endpoint->user = own.user;
+    endpoint->rules.role = own.role;
+    endpoint->rules.validate_utf8 = own.validate_utf8;
+    endpoint->rules.empty_fragments_max = EMPTY_FRAGMENTS_MAX;
+    endpoint->progress_bytes_per_s_min = RECEIVING_BYTES_PER_S_MIN;
+    endpoint->fixed_mask_key = own.fixed_mask_key;
+    if (own.role != RWS_SERVER && own.role != RWS_CLIENT)
+        res = rws__fail(error, RWS_E_OPTION, "role is %d; it must be RWS_SERVER or RWS_CLIENT",
+                        (int)own.role);
+    if (res == 0) res = set_handler(endpoint, own.handler, error);
+    if (res == 0) res = set_watermarks(endpoint, &own, error);
+    if (res == 0) res = set_limits(endpoint, config, &own, error);
+    if (res == 0) res = set_strings(endpoint, &config->env, &own, error);
+    if (res != 0) {
+        rws__endpoint_free(&config->env, endpoint);
+        return res;
+    }
+    *out = endpoint;
     return 0;
 }
 
-/* It must not end a peer that merely reads slowly before send_timeout_ms does. */
-static int set_user_timeout(rws__config *config, uint32_t ms, rws_error *error)
+/* ---- sockets ---- */
+
+/* TCP_USER_TIMEOUT must not end a peer that merely reads slowly before send_timeout_ms does. */
+static int set_socket(rws__socket_options *socket, int send_buffer_bytes, uint32_t keepalive_s,
+                      uint32_t user_timeout_ms, uint32_t send_timeout_ms, rws_error *error)
 {
-    if (config->keepalive_s == RWS_NEVER) config->keepalive_s = 0;
-    if (ms != 0 && ms < config->send_timeout_ms)
+    if (send_buffer_bytes < 0)
+        return rws__fail(error, RWS_E_OPTION,
+                         "socket_send_buffer_bytes is %d; it must not be negative",
+                         send_buffer_bytes);
+    if (user_timeout_ms != 0 && user_timeout_ms < send_timeout_ms)
         return rws__fail(
             error, RWS_E_OPTION,
-            "user_timeout_ms is %u; it must be 0 (off) or at least send_timeout_ms, %u", ms,
-            config->send_timeout_ms);
-    config->user_timeout_ms = ms;
+            "user_timeout_ms is %u; it must be 0 (off) or at least send_timeout_ms, %u",
+            user_timeout_ms, send_timeout_ms);
+    uint64_t keepalive = 0;
+    /* The kernel takes at most 32,767 seconds. */
+    if (keepalive_s != RWS_NEVER) {
+        int res = number(keepalive_s, 60, 1, 32767, "keepalive_s", &keepalive, error);
+        if (res != 0) return res;
+    }
+    *socket = (rws__socket_options){send_buffer_bytes, (uint32_t)keepalive, user_timeout_ms};
     return 0;
 }
 
-/* The options that servers and clients have in common, whose structs are two types. */
-#define COMMON_OPTIONS()                                                                           \
-    do {                                                                                           \
-        NUMBER(handshake_bytes_max, 8192, 256, 1048576);                                           \
-        NUMBER(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39);                                \
-        NUMBER(high_watermark_bytes, 262144, 1, 1ull << 31);                                       \
-        NUMBER(low_watermark_bytes, low_standard(config), 1, 1ull << 31);                          \
-        NUMBER(handshake_timeout_ms, 10000, 1, TIMEOUT_MAX_MS);                                    \
-        NUMBER(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS);                                      \
-        NUMBER(close_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
-        NUMBER(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS);                                         \
-        NUMBER(send_timeout_ms, 30000, 1, TIMEOUT_MAX_MS);                                         \
-        NUMBER(keepalive_s, 60, 1, RWS_NEVER);                                                     \
-        TRY(set_user_timeout(config, options->user_timeout_ms, error));                            \
-        config->busy_wait_us = options->busy_wait_us;                                              \
-        config->handle_ping = options->handle_ping;                                                \
-        config->handle_pong = options->handle_pong;                                                \
-        config->handle_close = options->handle_close;                                              \
-        config->features_off = options->features_off;                                              \
-        config->env.log = options->log;                                                            \
-        config->env.log_user = options->log_user;                                                  \
-        config->user = options->user;                                                              \
-        config->rules.role = config->role;                                                         \
-        config->rules.validate_utf8 = options->validate_utf8;                                      \
-        TRY(set_allocator(config, options->allocator, error));                                     \
-        TRY(set_send_buffer(config, options->socket_send_buffer_bytes, error));                    \
-        TRY(check_watermarks(config, error));                                                      \
-        TRY(set_message_limits(config, options->message_bytes_max, options->fragments_max,         \
-                               options->partial_bytes_max, error));                                \
-        TRY(set_queue_bound(config, options->send_queue_bytes_max, error));                        \
-        TRY(set_buffers(config, options->recv_buffer_bytes, options->recv_buffers, error));        \
-        TRY(set_connections(config, options->connections_max, error));                             \
-        TRY(set_handler(config, handler, error));                                                  \
-    } while (0)
+/* ---- listeners ---- */
 
-/* ---- servers ---- */
-
-static int copy_server_strings(rws__config *config, const rws_server_options *options,
-                               rws_error *error)
+static int copy_place(rws__listener_config *config, const rws__env *env,
+                      const rws_listener_options *own, rws_error *error)
 {
-    if (options->unix_path != NULL) {
-        config->unix_path = rws__copy_string(&config->env, options->unix_path);
-        if (config->unix_path == NULL) goto no_memory;
-    } else {
-        config->address = rws__copy_string(&config->env, options->address != NULL ? options->address
-                                                                                  : "127.0.0.1");
-        if (config->address == NULL) goto no_memory;
-    }
-    if (options->origins == NULL && options->origins_count == 0) return 0;
-    /* Not "all": a list that got lost must not let everyone in. */
-    if (options->origins == NULL || options->origins_count == 0)
-        return rws__fail(error, RWS_E_OPTION, "origins is %s, and origins_count is %u",
-                         options->origins == NULL ? "NULL" : "a list", options->origins_count);
-    config->origins = rws__alloc(&config->env, options->origins_count * sizeof(char *));
-    if (config->origins == NULL) goto no_memory;
-    config->origins_count = options->origins_count;
-    for (uint32_t i = 0; i < options->origins_count; i++) {
-        if (options->origins[i] == NULL)
-            return rws__fail(error, RWS_E_OPTION, "origins[%u] is NULL", i);
-        config->origins[i] = rws__copy_string(&config->env, options->origins[i]);
-        if (config->origins[i] == NULL) goto no_memory;
-    }
+    const char *address = own->address != NULL ? own->address : "127.0.0.1";
+    config->inherited = own->fd >= 0;
+    if (config->inherited) return 0;
+    if (own->unix_path != NULL)
+        config->unix_path = rws__copy_string(env, own->unix_path);
+    else
+        config->address = rws__copy_string(env, address);
+    if (config->unix_path == NULL && config->address == NULL)
+        return rws__fail(error, -ENOMEM, "no memory for the listener");
     return 0;
-
-no_memory:
-    return rws__fail(error, -ENOMEM, "no memory for the options");
 }
 
-static int server_config(rws__config *config, const rws_server_options *options,
-                         const rws_handler *handler, rws_error *error)
-{
-    NUMBER(shards, rws__cpus_available(), 1, RWS__SHARDS_MAX);
-    NUMBER(backlog, 4096, 1, 65535);
-    if (options->headers_max > 1024)
-        return rws__fail(error, RWS_E_OPTION, "headers_max is %u; it must be at most 1024",
-                         options->headers_max);
-    config->headers_max = options->headers_max;
-    config->port = options->port;
-    config->peer_address = !options->no_peer_address;
-    COMMON_OPTIONS();
-    return copy_server_strings(config, options, error);
-}
-
-int rws__config_for_server(rws__config *config, const rws_server_options *caller,
-                           const rws_handler *handler, rws_error *error)
+int rws__listener_config_make(rws__listener_config *config, rws__http_rules *http, int *fd,
+                              const rws__runtime_config *runtime,
+                              const rws_listener_options *options, rws_error *error)
 {
     memset(config, 0, sizeof *config);
-    config->role = RWS_SERVER;
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    memset(http, 0, sizeof *http);
+    rws_listener_options own = RWS_LISTENER_OPTIONS_DEFAULT;
     int res =
-        overlay_options(&options, sizeof options, caller, "RWS_SERVER_OPTIONS_DEFAULT", error);
-    if (res == 0) res = server_config(config, &options, handler, error);
-    if (res != 0) rws__config_free(config);
-    return res;
+        rws__options_overlay(&own, sizeof own, options, "RWS_LISTENER_OPTIONS_DEFAULT", error);
+    if (res != 0) return res;
+    const number_row rows[] = {
+        ROW(backlog, 4096, 1, 65535, config->backlog),
+        ROW(handshake_bytes_max, 16384, 256, 1048576, http->head_bytes_max),
+        ROW(handshake_timeout_ms, 10000, 1, TIMEOUT_MAX_MS, http->timeout_ms),
+    };
+    res = numbers(rows, COUNT(rows), error);
+    if (res != 0) return res;
+    if (own.headers_max > RWS__HEADERS_MAX)
+        return rws__fail(error, RWS_E_OPTION, "headers_max is %u; it must be at most %u",
+                         own.headers_max, RWS__HEADERS_MAX);
+    http->headers_max = own.headers_max;
+    config->port = own.port;
+    config->peer_address = !own.no_peer_address;
+    *fd = own.fd;
+    res = set_socket(&config->socket, own.socket_send_buffer_bytes, own.keepalive_s,
+                     own.user_timeout_ms, runtime->streams.send_timeout_ms, error);
+    return res != 0 ? res : copy_place(config, &runtime->env, &own, error);
 }
 
-/* ---- clients ---- */
-
-static int client_config(rws__config *config, const rws_client_options *options,
-                         const rws_handler *handler, rws_error *error)
+void rws__listener_config_free(const rws__env *env, rws__listener_config *config)
 {
-    NUMBER(shards, 1, 1, RWS__SHARDS_MAX);
-    config->headers_max = 64;
-    config->fixed_mask_key = options->fixed_mask_key;
-    COMMON_OPTIONS();
-    return 0;
-}
-
-int rws__config_for_client(rws__config *config, const rws_client_options *caller,
-                           const rws_handler *handler, rws_error *error)
-{
-    memset(config, 0, sizeof *config);
-    config->role = RWS_CLIENT;
-    rws_client_options options = RWS_CLIENT_OPTIONS_DEFAULT;
-    int res =
-        overlay_options(&options, sizeof options, caller, "RWS_CLIENT_OPTIONS_DEFAULT", error);
-    if (res == 0) res = client_config(config, &options, handler, error);
-    if (res != 0) rws__config_free(config);
-    return res;
-}
-
-void rws__config_free(rws__config *config)
-{
-    for (uint32_t i = 0; config->origins != NULL && i < config->origins_count; i++)
-        rws__free_string(&config->env, config->origins[i]);
-    rws__free(&config->env, config->origins, config->origins_count * sizeof(char *));
-    rws__free_string(&config->env, config->address);
-    rws__free_string(&config->env, config->unix_path);
-    config->origins = NULL;
+    rws__free_string(env, config->address);
+    rws__free_string(env, config->unix_path);
     config->address = config->unix_path = NULL;
 }
 
-/* ---- what the parts are given ---- */
+/* ---- dials ---- */
 
-void rws__config_arrange(rws__config *config)
+int rws__dial_options_check(rws_dial_options *out, const rws_dial_options *options,
+                            const rws__runtime_config *runtime, rws__socket_options *socket,
+                            rws_error *error)
 {
-    config->streams = (rws__streams_options){
-        .send_pool_bytes_max = config->send_pool_bytes_max,
-        .partial_bytes_max = config->partial_bytes_max,
-        .send_timeout_ms = config->send_timeout_ms,
-        .linger_timeout_ms = config->close_timeout_ms,
-        .progress_bytes_per_s_min = SENDING_BYTES_PER_S_MIN,
+    rws_dial_options own = RWS_DIAL_OPTIONS_DEFAULT;
+    int res = rws__options_overlay(&own, sizeof own, options, "RWS_DIAL_OPTIONS_DEFAULT", error);
+    if (res != 0) return res;
+    *out = own;
+    const number_row rows[] = {
+        ROW(timeout_ms, 10000, 1, TIMEOUT_MAX_MS, out->timeout_ms),
+        ROW(handshake_bytes_max, 16384, 256, 1048576, out->handshake_bytes_max),
     };
-    config->endpoint = (rws__endpoint){
-        .handler = config->handler,
-        .user = config->user,
-        .rules = config->rules,
-        .send_queue_bytes_max = config->send_queue_bytes_max,
-        .high_watermark_bytes = config->high_watermark_bytes,
-        .low_watermark_bytes = config->low_watermark_bytes,
-        .message_timeout_ms = config->message_timeout_ms,
-        .close_timeout_ms = config->close_timeout_ms,
-        .progress_bytes_per_s_min = RECEIVING_BYTES_PER_S_MIN,
-        .handle_ping = config->handle_ping,
-        .handle_pong = config->handle_pong,
-        .handle_close = config->handle_close,
-        .fixed_mask_key = config->fixed_mask_key,
-        .origins = (const char *const *)config->origins,
-        .origins_count = config->origins_count,
-    };
-    config->route = (rws__route){.endpoint = &config->endpoint};
-    config->http = (rws__http_rules){
-        .head_bytes_max = config->handshake_bytes_max,
-        .timeout_ms = config->handshake_timeout_ms,
-        .headers_max = config->headers_max,
-        .routes = &config->route,
-        .routes_count = 1,
-    };
-    config->listener = (rws__listener_config){
-        .address = config->address,
-        .port = config->port,
-        .unix_path = config->unix_path,
-        .backlog = config->backlog,
-        .peer_address = config->peer_address,
-        .socket = {config->socket_send_buffer_bytes, config->keepalive_s, config->user_timeout_ms},
-    };
+    res = numbers(rows, COUNT(rows), error);
+    if (res != 0) return res;
+    if (own.shard != RWS_ANY_SHARD && own.shard >= runtime->shards)
+        return rws__fail(error, RWS_E_OPTION, "shard is %u, and there are %u", own.shard,
+                         runtime->shards);
+    if (own.headers == NULL && own.headers_count > 0)
+        return rws__fail(error, RWS_E_OPTION, "headers is NULL, and headers_count is %u",
+                         own.headers_count);
+    return set_socket(socket, own.socket_send_buffer_bytes, own.keepalive_s, own.user_timeout_ms,
+                      runtime->streams.send_timeout_ms, error);
 }

@@ -1,6 +1,7 @@
 #include "engine/server/probe.h"
 
-#include "engine/server/config.h"
+#include "engine/base/features.h"
+#include "engine/server/options.h"
 #include "engine/ring/ring.h"
 
 #include <errno.h>
@@ -12,39 +13,6 @@
 
 #define KERNEL_MAJOR 6
 #define KERNEL_MINOR 1
-
-static const struct {
-    rws_feature feature;
-    const char *name, *text;
-} features[] = {
-    {RWS_FEATURE_INCREMENTAL_BUFFERS, "incremental_buffers",
-     "receive buffers are filled bit by bit (Linux 6.12)"},
-    {RWS_FEATURE_MULTISHOT_ACCEPT, "multishot_accept", "one submission accepts many connections"},
-    {RWS_FEATURE_SOCKET_COMMANDS, "socket_commands",
-     "the peer's address is asked for on the ring (Linux 6.7)"},
-    {RWS_FEATURE_SKIP_SUCCESS, "skip_success", "a send that succeeds posts no completion"},
-    {RWS_FEATURE_DIRECT_LARGE, "direct_large",
-     "large messages are received straight into their own memory"},
-    {RWS_FEATURE_MULTISHOT_RECV, "multishot_recv", "one submission receives many times"},
-    {RWS_FEATURE_SEND_ZC, "send_zc",
-     "large messages are sent without a copy where the network card can (Linux 6.2, later 6.1)"},
-    {RWS_FEATURE_REGISTERED_BUFFERS, "registered_buffers",
-     "what is sent without a copy is registered once instead of pinned for each send"},
-};
-
-const char *rws_feature_name(rws_feature feature)
-{
-    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++)
-        if (features[i].feature == feature) return features[i].name;
-    return NULL;
-}
-
-const char *rws_feature_text(rws_feature feature)
-{
-    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++)
-        if (features[i].feature == feature) return features[i].text;
-    return NULL;
-}
 
 static int verdict(rws_probe *probe, int status, const char *blocked_by, const char *text)
 {
@@ -166,7 +134,7 @@ static void gather(rws__probe_facts *facts, rws_probe *probe)
     if (facts->setup_error != 0) return;
     /* A filter may let the setup pass, and not the rest. */
     facts->setup_error = rws__ring_turn(ring, false);
-    probe->features = rws__ring_features(ring);
+    rws__features_write(rws__ring_features(ring), probe->features, sizeof probe->features);
     rws__ring_destroy(ring);
 }
 
@@ -195,15 +163,12 @@ int rws_probe_kernel(rws_probe *out)
     if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0)
         probe.memlock_soft = limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : limit.rlim_cur;
     probe.somaxconn = (uint32_t)read_number("/proc/sys/net/core/somaxconn", 0);
-    rws__config config;
+    rws__runtime_config config;
     rws_error error;
-    rws_handler handler = RWS_HANDLER_DEFAULT;
-    if (rws__config_for_server(&config, NULL, &handler, &error) == 0) {
+    if (rws__runtime_config_make(&config, NULL, 1, &error) == 0)
         probe.connections_max = config.connections_max;
-        rws__config_free(&config);
-    } else if (probe.status == 0) {
+    else if (probe.status == 0)
         verdict(&probe, error.status, "descriptors", error.text);
-    }
     memcpy(out, &probe, out->size < sizeof probe ? out->size : sizeof probe);
     return probe.status;
 }

@@ -1,106 +1,110 @@
 /*
- * The public server: a group of shards and its listeners.
+ * The public server: a runtime with listeners.
  */
-#include "engine/server/group.h"
+#include "engine/base/cpus.h"
 #include "engine/server/probe.h"
+#include "engine/server/runtime.h"
 
 #include <errno.h>
 
 struct rws_server {
-    rws__group group;
+    rws_runtime runtime;
 };
 
-static int open_listeners(rws__config *config, int *fds, uint16_t *port, rws_error *error)
-{
-    rws__config_arrange(config);
-    return rws__listeners_open(&config->listener, fds, config->shards, port, error);
-}
-
-int rws_server_create(rws_server **out, const rws_server_options *options,
-                      const rws_handler *handler, rws_error *error)
+int rws_server_create(rws_server **out, const rws_runtime_options *options, rws_error *error)
 {
     rws_error ignored;
     if (error == NULL) error = &ignored;
     *out = NULL;
-    rws__config config;
-    int res = rws__config_for_server(&config, options, handler, error);
+    rws__runtime_config config;
+    int res = rws__runtime_config_make(&config, options, rws__cpus_available(), error);
+    if (res == 0) res = rws__probe_check(error);
     if (res != 0) return res;
-    res = rws__probe_check(error);
-    if (res != 0) goto free_config;
-    res = -ENOMEM;
     rws_server *server = rws__alloc(&config.env, sizeof *server);
-    int *fds = rws__alloc(&config.env, config.shards * sizeof(int));
-    uint16_t port = 0;
-    if (server == NULL || fds == NULL)
-        rws__fail(error, res, "no memory for the server");
-    else
-        res = open_listeners(&config, fds, &port, error);
-    if (res != 0) {
-        rws__free(&config.env, fds, config.shards * sizeof(int));
-        rws__free(&config.env, server, sizeof *server);
-        goto free_config;
-    }
-    res = rws__group_init(&server->group, &config, fds, error);
+    if (server == NULL) return rws__fail(error, -ENOMEM, "no memory for the server");
+    res = rws__runtime_init(&server->runtime, &config, error);
     if (res != 0) {
         rws__free(&config.env, server, sizeof *server);
         return res;
     }
-    server->group.port = port;
     *out = server;
     return 0;
+}
 
-free_config:
-    rws__config_free(&config);
-    return res;
+int rws_server_add_endpoint(rws_server *server, const rws_endpoint_options *options,
+                            rws_endpoint **out, rws_error *error)
+{
+    rws_error ignored;
+    return rws__runtime_add_endpoint(&server->runtime, options, out,
+                                     error != NULL ? error : &ignored);
+}
+
+int rws_server_listen(rws_server *server, const rws_listener_options *options, rws_error *error)
+{
+    rws_error ignored;
+    return rws__runtime_listen(&server->runtime, options, error != NULL ? error : &ignored);
 }
 
 int rws_server_run(rws_server *server, rws_error *error)
 {
-    return rws__group_run(&server->group, error);
+    return rws__runtime_run(&server->runtime, error);
 }
 
 int rws_server_start(rws_server *server, rws_error *error)
 {
-    return rws__group_start(&server->group, error);
+    return rws__runtime_start(&server->runtime, error);
 }
 
 void rws_server_stop(rws_server *server)
 {
-    rws__group_stop(&server->group);
+    rws__runtime_stop(&server->runtime);
 }
 
 int rws_server_wait(rws_server *server)
 {
-    return rws__group_wait(&server->group);
+    return rws__runtime_wait(&server->runtime);
 }
 
 void rws_server_destroy(rws_server *server)
 {
     if (server == NULL) return;
-    rws__group_stop(&server->group);
-    rws__group_wait(&server->group);
-    rws__config config = server->group.config;
-    rws__group_deinit(&server->group);
-    rws__free(&config.env, server, sizeof *server);
+    rws__runtime_stop(&server->runtime);
+    rws__runtime_wait(&server->runtime);
+    rws__env env = server->runtime.config.env;
+    rws__runtime_deinit(&server->runtime);
+    rws__free(&env, server, sizeof *server);
 }
 
-uint16_t rws_server_port(const rws_server *server)
+uint16_t rws_server_port(const rws_server *server, uint32_t listener)
 {
-    return server->group.port;
+    const rws_runtime *runtime = &server->runtime;
+    return listener < runtime->listeners_count ? runtime->listeners[listener].port : 0;
 }
 
 uint32_t rws_server_shards(const rws_server *server)
 {
-    return server->group.config.shards;
+    return server->runtime.config.shards;
 }
 
-int rws_server_post(rws_server *server, uint32_t shard, void (*fn)(void *arg, bool cancelled),
-                    void *arg)
+rws_runtime *rws_server_runtime(rws_server *server)
 {
-    return rws__group_post(&server->group, shard, fn, arg);
+    return &server->runtime;
+}
+
+int rws_server_dial(rws_server *server, const rws_endpoint *endpoint, const char *url,
+                    const rws_dial_options *options, uint64_t *dial_id, rws_error *error)
+{
+    rws_error ignored;
+    return rws__runtime_dial(&server->runtime, endpoint, url, options, dial_id,
+                             error != NULL ? error : &ignored);
+}
+
+int rws_server_cancel(rws_server *server, uint64_t dial_id)
+{
+    return rws__runtime_cancel(&server->runtime, dial_id);
 }
 
 void rws_server_stats(const rws_server *server, rws_stats *stats)
 {
-    rws__group_stats(&server->group, stats);
+    rws__runtime_stats(&server->runtime, stats);
 }

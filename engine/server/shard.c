@@ -19,30 +19,54 @@ static rws__shard *shard_of(const rws__loop *loop)
 
 /* ---- what the loop tells ---- */
 
+/* The accepts in flight, as their user_data names them: the listener's index and its own slot. */
+static rws__listener *listener_of(rws__shard *shard, const rws__cqe *cqe)
+{
+    uint32_t index = rws__op_slot(cqe->user_data) >> RWS__ACCEPT_SLOT_BITS;
+    RWS_ASSERT(index < shard->listeners_count);
+    return &shard->listeners[index];
+}
+
 static bool is_drained(rws__shard *shard)
 {
     if (!shard->conns.draining) return false;
-    if (shard->listener.fd >= 0 && rws__listener_is_quiet(&shard->listener))
-        rws__listener_finish(&shard->listener);
-    return shard->listener.fd < 0 && shard->conns.streams.slots_used == 0;
+    bool listens = false;
+    for (uint32_t i = 0; i < shard->listeners_count; i++) {
+        rws__listener *listener = &shard->listeners[i];
+        if (listener->fd >= 0 && rws__listener_is_quiet(listener)) rws__listener_finish(listener);
+        if (listener->fd >= 0) listens = true;
+    }
+    return !listens && shard->conns.streams.slots_used == 0;
 }
 
-static void on_flush(rws__loop *loop)
+/* All of them accept, and may go on until so many slots are in use that the backlog of one might
+ * not find room. */
+static void pump_listeners(rws__shard *shard)
+{
+    uint32_t slots = shard->conns.streams.options.slots_max;
+    shard->listeners_rest = slots;
+    for (uint32_t i = 0; i < shard->listeners_count; i++) {
+        rws__listener *listener = &shard->listeners[i];
+        rws__listener_pump(listener);
+        uint32_t room = rws__listener_room(listener);
+        uint32_t rest = room < slots ? slots - room : 0;
+        if (rest < shard->listeners_rest) shard->listeners_rest = rest;
+    }
+}
+
+static bool on_flush(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
     /* Quiet sends that are left over, because not all could be submitted, may end without a
      * completion to wait for. */
     if (shard->conns.streams.quiet.count > 0) loop->refused = true;
     rws__streams_flush(&shard->conns.streams);
-    rws__listener_pump(&shard->listener);
+    if (shard->conns.streams.slots_used >= shard->listeners_rest || shard->conns.draining)
+        pump_listeners(shard);
     /* After the flush, in which a message may have ended with nothing else to come. */
     rws__conns_check_budget(&shard->conns);
-}
-
-static bool is_busy(const rws__loop *loop)
-{
     /* Flushing may have given the last slot back, and then no completion will come. */
-    return rws__streams_are_busy(&shard_of(loop)->conns.streams) || is_drained(shard_of(loop));
+    return rws__streams_are_busy(&shard->conns.streams) || is_drained(shard);
 }
 
 static uint32_t on_completions(rws__loop *loop, const rws__cqe *cqes, uint32_t left)
@@ -50,7 +74,8 @@ static uint32_t on_completions(rws__loop *loop, const rws__cqe *cqes, uint32_t l
     rws__shard *shard = shard_of(loop);
     if (rws__op_kind_of(cqes->user_data) != RWS__OP_ACCEPT)
         return rws__streams_on_completions(&shard->conns.streams, cqes, left);
-    rws__listener_on_accept(&shard->listener, cqes);
+    shard->listeners_rest = 0;
+    rws__listener_on_accept(listener_of(shard, cqes), cqes);
     return 1;
 }
 
@@ -75,15 +100,17 @@ static void on_stop(rws__loop *loop)
 static void on_deadline(rws__timer *timer, void *context)
 {
     rws__shard *shard = shard_of(context);
-    if (timer == &shard->drain_timer)
+    if (timer == &shard->drain_timer) {
         rws__conns_cut(&shard->conns);
-    else
-        rws__listener_on_deadline(&shard->listener);
+        return;
+    }
+    shard->listeners_rest = 0;
+    for (uint32_t i = 0; i < shard->listeners_count; i++)
+        if (timer == &shard->listeners[i].timer) rws__listener_on_deadline(&shard->listeners[i]);
 }
 
 static const rws__loop_owner owner = {
     .on_flush = on_flush,
-    .is_busy = is_busy,
     .on_completions = on_completions,
     .on_settled = on_settled,
     .on_stop = on_stop,
@@ -91,13 +118,11 @@ static const rws__loop_owner owner = {
 
 /* ---- life ---- */
 
-int rws__shard_init(rws__shard *shard, const rws__config *config, uint32_t index, int listener_fd,
+int rws__shard_init(rws__shard *shard, const rws__runtime_config *config, uint32_t index,
                     rws_error *error)
 {
     shard->config = config;
     shard->index = index;
-    rws__listener_init(&shard->listener, listener_fd, &shard->conns, &config->listener,
-                       &config->http);
     int res = rws__loop_init(&shard->loop, &config->env, &owner);
     if (res != 0)
         return rws__fail(error, res, "can't make an eventfd for shard %u: %s", index,
@@ -106,7 +131,7 @@ int rws__shard_init(rws__shard *shard, const rws__config *config, uint32_t index
     shard->loop.on_deadline[RWS__DEADLINE_LINGER] = rws__streams_on_linger_deadline;
     shard->loop.on_deadline[RWS__DEADLINE_SHARD] = on_deadline;
     res = rws__conns_init(&shard->conns, &shard->loop, index, config->connections_max,
-                          config->headers_max, &config->streams);
+                          RWS__HEADERS_MAX, &config->streams);
     if (res != 0) return rws__fail(error, res, "no memory for the pools of shard %u", index);
     return 0;
 }
@@ -115,13 +140,25 @@ void rws__shard_deinit(rws__shard *shard)
 {
     if (shard->config == NULL) return;
     rws__loop_deinit(&shard->loop);
-    if (shard->listener.fd >= 0) close(shard->listener.fd);
+    for (uint32_t i = 0; i < shard->listeners_count; i++)
+        if (shard->listeners[i].fd >= 0) close(shard->listeners[i].fd);
     rws__conns_deinit(&shard->conns);
+}
+
+rws__listener *rws__shard_add_listener(rws__shard *shard, int fd,
+                                       const rws__listener_config *config,
+                                       const rws__http_rules *http)
+{
+    RWS_ASSERT(shard->listeners_count < RWS__LISTENERS_MAX);
+    uint32_t index = shard->listeners_count++;
+    rws__listener *listener = &shard->listeners[index];
+    rws__listener_init(listener, index, fd, &shard->conns, config, http);
+    return listener;
 }
 
 int rws__shard_open(rws__shard *shard, rws_error *error)
 {
-    const rws__config *config = shard->config;
+    const rws__runtime_config *config = shard->config;
     rws__ring_options options = {
         .sq_entries = SQ_ENTRIES,
         .cq_entries = CQ_ENTRIES,

@@ -1,27 +1,35 @@
 /*
- * A shard: one loop, its connections and its listener. Nothing here is shared with other shards;
+ * A shard: one loop, its connections and its listeners. Nothing here is shared with other shards;
  * other threads speak to it through its mailbox, its stop flag and its counters.
  */
 #ifndef RINGWS_SERVER_SHARD_H
 #define RINGWS_SERVER_SHARD_H
 
-#include "engine/server/config.h"
 #include "engine/server/listener.h"
+#include "engine/server/options.h"
+
+#define RWS__LISTENERS_MAX 16u
 
 typedef struct rws__shard {
     rws__loop loop; /* first: the loop leads to its shard */
     rws__conns conns;
-    rws__listener listener;
-    const rws__config *config;
+    rws__listener listeners[RWS__LISTENERS_MAX];
+    uint32_t listeners_count;
+    uint32_t
+        listeners_rest; /* up to so many slots in use nothing is to be done for them; 0: look */
+    const rws__runtime_config *config;
     uint32_t index;
     rws__timer drain_timer;
     uint64_t discarded_before; /* bytes_discarded when the drain began */
 } rws__shard;
 
-/* Make what does not need the loop's thread (memory, mailbox). `listener_fd` is *taken*; -1: it
- * does not accept. Any thread. */
-int rws__shard_init(rws__shard *shard, const rws__config *config, uint32_t index, int listener_fd,
+/* Make what does not need the loop's thread (memory, mailbox). Any thread. */
+int rws__shard_init(rws__shard *shard, const rws__runtime_config *config, uint32_t index,
                     rws_error *error);
+/* `fd` is *taken*; -1: this shard does not accept there. Before it runs. */
+rws__listener *rws__shard_add_listener(rws__shard *shard, int fd,
+                                       const rws__listener_config *config,
+                                       const rws__http_rules *http);
 void rws__shard_deinit(rws__shard *shard);
 
 /* On the loop's thread: make the ring. Nothing is accepted before rws__shard_run(). */

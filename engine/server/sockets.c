@@ -115,6 +115,16 @@ static int open_tcp(const rws__listener_config *config, const any_address *addre
     return fd;
 }
 
+uint16_t rws__socket_port(int fd)
+{
+    any_address bound;
+    memset(&bound, 0, sizeof bound);
+    socklen_t len = sizeof bound;
+    if (getsockname(fd, &bound.generic, &len) != 0) return 0;
+    if (bound.generic.sa_family == AF_INET) return ntohs(bound.in.sin_port);
+    return bound.generic.sa_family == AF_INET6 ? ntohs(bound.in6.sin6_port) : 0;
+}
+
 static int open_group(const rws__listener_config *config, int *fds, uint32_t count, uint16_t *port,
                       rws_error *error)
 {
@@ -137,17 +147,11 @@ static int open_group(const rws__listener_config *config, int *fds, uint32_t cou
                              config->port, rws_strerror(fd));
         fds[i] = fd;
         if (i > 0) continue;
-        any_address bound = {0};
-        socklen_t bound_len = sizeof bound;
-        if (getsockname(fd, &bound.generic, &bound_len) == 0) {
-            in_port_t chosen =
-                bound.generic.sa_family == AF_INET ? bound.in.sin_port : bound.in6.sin6_port;
-            *port = ntohs(chosen);
-            if (address.generic.sa_family == AF_INET)
-                address.in.sin_port = chosen;
-            else
-                address.in6.sin6_port = chosen;
-        }
+        *port = rws__socket_port(fd);
+        if (address.generic.sa_family == AF_INET)
+            address.in.sin_port = htons(*port);
+        else
+            address.in6.sin6_port = htons(*port);
     }
     return 0;
 }

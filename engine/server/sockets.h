@@ -19,18 +19,24 @@ typedef struct rws__socket_options {
 } rws__socket_options;
 
 typedef struct rws__listener_config {
-    char *address; /* NULL for a unix socket */
+    char *address; /* NULL for a unix socket, and an inherited one */
     uint16_t port;
     char *unix_path; /* or NULL */
+    bool inherited;  /* somebody else opened it: one for all shards, and its file stays */
     uint32_t backlog;
     bool peer_address; /* accepts bring the peer's address where it can't be asked for later */
     rws__socket_options socket;
+    /* Of the streams accepted, or dialled by a client: the place of TLS and PROXY; or NULL. */
+    const struct rws__filter_maker *filters;
 } rws__listener_config;
 
 /* Open the listeners of `count` shards into `fds` (one for a unix socket, the others -1) and report
  * the port. Any thread. */
 int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t count,
                         uint16_t *port, rws_error *error);
+
+/* The TCP port that a socket is bound to; 0: none. */
+uint16_t rws__socket_port(int fd);
 
 /* A socket to dial with, or -errno. Any thread. */
 int rws__socket_make(sa_family_t family, const rws__socket_options *options);

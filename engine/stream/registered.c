@@ -152,7 +152,7 @@ void rws__registered_init(rws__registered *r, rws__slab *slab, rws__ring *ring,
     RWS_ASSERT(entries_max <= RWS__REGISTERED_MAX && region_bytes >= slab->page_bytes &&
                (region_bytes & (region_bytes - 1)) == 0);
     memset(r, 0, sizeof *r);
-    if (entries_max == 0 || !(rws__ring_features(ring) & RWS_FEATURE_REGISTERED_BUFFERS)) return;
+    if (entries_max == 0 || !(rws__ring_features(ring) & RWS__FEATURE_REGISTERED_BUFFERS)) return;
     if (region_bytes > slab->bytes) region_bytes = slab->bytes;
     r->regions_bytes = slab->bytes / region_bytes * sizeof(rws__registered_region);
     r->regions = rws__pages_reserve(r->regions_bytes);

@@ -20,7 +20,7 @@ static rws__chunk *take_chunk(rws__sendq *queue, rws__slab *slab, size_t bytes)
 static void give_chunk(rws__sendq *queue, rws__slab *slab, rws__chunk *chunk)
 {
     queue->held_bytes -= rws__slab_block_bytes(slab, chunk);
-    if (chunk->lender != NULL) chunk->lender->release(chunk->lender);
+    if (chunk->lender != NULL) rws__lender_release(chunk->lender);
     rws__slab_give(slab, chunk);
 }
 
@@ -84,13 +84,13 @@ bool rws__sendq_lend(rws__sendq *queue, rws__slab *slab, const uint8_t *data, si
 bool rws__sendq_front_is_borrowed(const rws__sendq *queue)
 {
     const rws__chunk *chunk = first_with_bytes(queue);
-    return chunk != NULL && chunk->lender != NULL && chunk->lender->for_this_turn;
+    return chunk != NULL && chunk->lender != NULL && chunk->lender->ops->for_this_turn;
 }
 
 rws__lender *rws__sendq_lender(const rws__sendq *queue)
 {
     const rws__chunk *chunk = first_with_bytes(queue);
-    if (chunk == NULL || chunk->lender == NULL || chunk->lender->for_this_turn) return NULL;
+    if (chunk == NULL || chunk->lender == NULL || chunk->lender->ops->for_this_turn) return NULL;
     return chunk->lender;
 }
 
@@ -98,7 +98,7 @@ void rws__sendq_copy_borrowed(rws__sendq *queue, rws__slab *slab)
 {
     for (rws__chunk **at = &queue->head; *at != NULL; at = &(*at)->next) {
         rws__chunk *lent = *at;
-        if (lent->lender == NULL || !lent->lender->for_this_turn) continue;
+        if (lent->lender == NULL || !lent->lender->ops->for_this_turn) continue;
         uint32_t bytes = lent->end - lent->begin;
         rws__chunk *copy = take_chunk(queue, slab, sizeof(rws__chunk) + bytes);
         if (copy == NULL) return;

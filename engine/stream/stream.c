@@ -43,7 +43,11 @@ static void come_up(rws__stream *stream)
     rws__stream_enter(stream, RWS__STREAM_UP);
     rws__count(&stream->streams->loop->counters.accepted, 1);
     rws__stream_mark_dirty(stream);
-    stream->events->on_up(stream);
+    if (stream->filter != NULL ||
+        (stream->has_cold && rws__stream_cold_of(stream)->filter_maker != NULL))
+        rws__filters_start(stream);
+    else
+        stream->events->on_up(stream);
 }
 
 void rws__stream_accepted(rws__stream *stream, int32_t file, const struct sockaddr *peer)
@@ -144,7 +148,7 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish)
 {
     if (stream->phase >= RWS__STREAM_CLOSING) return;
     if (finish == RWS__FINISH_CUT || stream->phase < RWS__STREAM_UP) {
-        rws__count(&stream->streams->loop->counters.bytes_discarded, stream->sendq.bytes);
+        rws__count(&stream->streams->loop->counters.bytes_discarded, rws__stream_queued(stream));
         cut(stream);
     } else if (stream->phase == RWS__STREAM_UP) {
         rws__stream_mark_dirty(stream);
@@ -164,6 +168,7 @@ void rws__stream_end(rws__stream *stream, const rws__cause *cause)
     if (tell) stream->events->on_ended(stream, cause);
 }
 
+/* A sentence of ours; NULL: the system's for `res` says as much. */
 static const char *explain(const rws__stream *stream, int32_t res)
 {
     bool connecting = stream->phase == RWS__STREAM_CONNECTING;
@@ -172,7 +177,7 @@ static const char *explain(const rws__stream *stream, int32_t res)
     case ENOENT: return "there is no such unix socket";
     case EADDRNOTAVAIL: return "no local port is left: too many connections to one address";
     case ENFILE: return "no direct descriptor for the socket is left";
-    default: return connecting ? rws_strerror(res) : "the connection broke";
+    default: return connecting ? NULL : "the connection broke";
     }
 }
 
@@ -180,7 +185,8 @@ void rws__stream_broken(rws__stream *stream, int32_t res)
 {
     if (stream->phase >= RWS__STREAM_CLOSING) return;
     const char *text = explain(stream, res);
-    rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, strlen(text)}};
+    size_t len = text != NULL ? strlen(text) : 0;
+    rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, len}};
     bool tell = !rws__stream_is_finishing(stream);
     if (stream->phase >= RWS__STREAM_UP) stream->eof = true;
     /* What is queued was lost by the peer's doing: it does not count as discarded. */
@@ -234,7 +240,7 @@ static rws__stream_phase after_flush(rws__stream *stream)
     /* Early kernels put a removed direct descriptor a second later (seen on 6.1), so the peer would
      * wait that long for the end of stream. Those that have the socket commands (6.7) do it at
      * once. */
-    bool closes_at_once = stream->streams->loop->features & RWS_FEATURE_SOCKET_COMMANDS;
+    bool closes_at_once = stream->streams->loop->features & RWS__FEATURE_SOCKET_COMMANDS;
     switch ((rws__finish)stream->finish) {
     case RWS__FINISH_CLOSE:
         if (!closes_at_once) return RWS__STREAM_SHUTTING;
@@ -292,6 +298,17 @@ static void pump_end(rws__stream *stream)
 
 /* ---- once per turn ---- */
 
+/* The peer ended its half: what is above is told when it has all input. */
+static void tell_eof(rws__stream *stream)
+{
+    bool ended = stream->eof || rws__filters_have_ended(stream);
+    if (!ended || stream->eof_told || stream->stalled != NULL) return;
+    stream->eof_told = true;
+    if (stream->phase != RWS__STREAM_UP) return;
+    if (stream->filter != NULL && !rws__filters_on_eof(stream)) return;
+    stream->events->on_eof(stream);
+}
+
 void rws__stream_pump(rws__stream *stream)
 {
     if (stream->phase == RWS__STREAM_FREE) return;
@@ -302,14 +319,12 @@ void rws__stream_pump(rws__stream *stream)
     }
     if (stream->phase == RWS__STREAM_UP) {
         if (stream->stalled != NULL && !stream->paused) rws__stream_deliver_stalled(stream);
-        if (stream->eof && !stream->eof_told && stream->stalled == NULL) {
-            stream->eof_told = true;
-            if (stream->phase == RWS__STREAM_UP) stream->events->on_eof(stream);
-        }
+        tell_eof(stream);
     } else if (stream->phase < RWS__STREAM_UP) {
         pump_up(stream);
     }
     rws__stream_pump_send(stream);
+    if (stream->ask_waits) rws__stream_ask_for(stream, RWS__ASKING_ABOVE);
     if (rws__stream_is_finishing(stream)) pump_end(stream);
     rws__stream_pump_recv(stream);
     rws__stream_try_release(stream);
@@ -323,7 +338,7 @@ const struct sockaddr *rws__stream_peer(rws__stream *stream)
     const rws__loop *loop = stream->streams->loop;
     if (stream->family == AF_UNIX) cold->peer.generic.sa_family = AF_UNIX;
     if (cold->peer.generic.sa_family == AF_UNSPEC && stream->file >= 0 &&
-        stream->phase >= RWS__STREAM_UP && (loop->features & RWS_FEATURE_SOCKET_COMMANDS)) {
+        stream->phase >= RWS__STREAM_UP && (loop->features & RWS__FEATURE_SOCKET_COMMANDS)) {
         /* SO_PEERNAME wants the family's exact size. */
         socklen_t len = stream->family == AF_INET ? sizeof cold->peer.in : sizeof cold->peer.in6;
         (void)rws__ring_peer(loop->ring, (uint32_t)stream->file, &cold->peer, len);

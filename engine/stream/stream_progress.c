@@ -24,7 +24,7 @@
 
 bool rws__stream_can_ask(const rws__stream *stream)
 {
-    return (stream->streams->loop->features & RWS_FEATURE_SOCKET_COMMANDS) &&
+    return (stream->streams->loop->features & RWS__FEATURE_SOCKET_COMMANDS) &&
            stream->family != AF_UNIX;
 }
 
@@ -63,6 +63,7 @@ void rws__stream_unwatch(rws__stream *stream)
 void rws__stream_mark(rws__stream *stream)
 {
     stream->taken_mark = stream->taken + (uint32_t)stream->sendq.bytes;
+    if (stream->wired) stream->taken_mark += (uint32_t)rws__filters_wire(stream)->bytes;
 }
 
 /* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */
@@ -107,6 +108,7 @@ static void judge_sending(rws__stream *stream, uint32_t unacknowledged)
 
 static void judge_for_above(rws__stream *stream, uint32_t unacknowledged)
 {
+    stream->ask_waits = false;
     if (rws__stream_is_finishing(stream)) return;
     /* Above the mark, or below it where that was a guess: something is going on. */
     stream->events->on_asked(stream, rws__stream_progress(stream, unacknowledged) != 0);
@@ -127,9 +129,9 @@ static void judge(rws__stream *stream, rws__asking what, uint32_t unacknowledged
     case RWS__ASKING_LINGER: rws__stream_judge_linger(stream, unacknowledged); break;
     case RWS__ASKING_NOTHING: break;
     }
-    /* Its end may have waited with a question of its own while this one was in flight. */
-    if (rws__stream_is_finishing(stream) && stream->phase < RWS__STREAM_CLOSED)
-        rws__stream_mark_dirty(stream);
+    /* Another question may have been due meanwhile. */
+    bool ends = rws__stream_is_finishing(stream) && stream->phase < RWS__STREAM_CLOSED;
+    if (stream->ask_waits || ends) rws__stream_mark_dirty(stream);
 }
 
 void rws__stream_ask_for(rws__stream *stream, rws__asking what)
@@ -141,7 +143,7 @@ void rws__stream_ask_for(rws__stream *stream, rws__asking what)
     }
     if (rws__ring_unacknowledged(stream->streams->loop->ring, (uint32_t)stream->file,
                                  rws__stream_op(stream, RWS__OP_ASK)) != 0) {
-        stream->asking_next = (uint8_t)what;
+        if (what != RWS__ASKING_ABOVE) stream->asking_next = (uint8_t)what;
         rws__stream_mark_dirty(stream);
         return;
     }
@@ -158,7 +160,8 @@ void rws__stream_ask_again(rws__stream *stream)
 
 void rws__stream_ask(rws__stream *stream)
 {
-    rws__stream_ask_for(stream, RWS__ASKING_ABOVE);
+    stream->ask_waits = true;
+    rws__stream_mark_dirty(stream);
 }
 
 void rws__stream_on_answer(rws__stream *stream, int32_t res)

@@ -52,7 +52,7 @@ void rws__stream_expect_bulk(rws__stream *stream)
 bool rws__stream_is_bulk(const rws__stream *stream, uint64_t bytes)
 {
     return bytes >= DIRECT_MIN && stream->filter == NULL &&
-           (stream->streams->loop->features & RWS_FEATURE_DIRECT_LARGE);
+           (stream->streams->loop->features & RWS__FEATURE_DIRECT_LARGE);
 }
 
 /* ---- arming ---- */
@@ -101,7 +101,7 @@ static void arm(rws__stream *stream)
         mode = RWS__RECV_DIRECT;
         res = arm_direct(stream, direct, user_data);
         if (res == -EBUSY) return;
-    } else if (stream->bulk || !(loop->features & RWS_FEATURE_MULTISHOT_RECV)) {
+    } else if (stream->bulk || !(loop->features & RWS__FEATURE_MULTISHOT_RECV)) {
         mode = RWS__RECV_SINGLE;
         res = rws__ring_recv_provided(loop->ring, file, stream->bulk ? BULK_PEEK : 0, user_data);
     } else {
@@ -137,17 +137,20 @@ static void stall(rws__stream *stream, const uint8_t *data, size_t len)
 {
     if (len == 0) return;
     size_t had = stream->stalled != NULL ? stream->stalled->len : 0;
-    if (rws__payload_append(&stream->stalled, &stream->streams->partial, data, len, 2 * had) != 0)
+    if (rws__payload_append(&stream->stalled, stream->streams->partial, data, len, 2 * had) != 0)
         stream->events->on_input_overflow(stream);
+}
+
+/* Whether input may be passed on now: what came before goes first. */
+static bool may_deliver(const rws__stream *stream)
+{
+    return stream->phase == RWS__STREAM_UP && stream->stalled == NULL && !stream->paused;
 }
 
 void rws__stream_deliver(rws__stream *stream, uint8_t *data, size_t len)
 {
     if (stream->phase != RWS__STREAM_UP) return;
-    size_t taken = 0;
-    /* What came before goes first. */
-    if (stream->stalled == NULL && !stream->paused)
-        taken = stream->events->on_input(stream, data, len);
+    size_t taken = may_deliver(stream) ? stream->events->on_input(stream, data, len) : 0;
     if (stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken);
 }
 
@@ -195,5 +198,12 @@ void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool m
     rws__count(&stream->streams->loop->counters.bytes_received, (uint64_t)res);
     stream->flows = (uint32_t)res >= FLOW_BYTES_MIN;
     if (stream->bulk && ++stream->small_recvs > BULK_RECVS) stream->bulk = false;
-    rws__stream_deliver(stream, data, (size_t)res);
+    size_t len = (size_t)res, taken = 0;
+    if (stream->filter != NULL) {
+        rws__filters_input(stream, data, len);
+        return;
+    }
+    /* The usual case first. */
+    if (may_deliver(stream)) taken = stream->events->on_input(stream, data, len);
+    if (taken < len && stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken);
 }

@@ -38,7 +38,7 @@ static bool is_in_vain(rws__stream *stream)
 
 bool rws__stream_may_zero_copy(rws__stream *stream, size_t len)
 {
-    return len >= ZERO_COPY_MIN && (stream->streams->loop->features & RWS_FEATURE_SEND_ZC) &&
+    return len >= ZERO_COPY_MIN && (stream->streams->loop->features & RWS__FEATURE_SEND_ZC) &&
            rws__sendq_lender(&stream->sendq) != NULL && !is_in_vain(stream);
 }
 
@@ -48,7 +48,7 @@ static void lend_to_kernel(rws__stream *stream, int32_t entry)
     rws__stream_cold *cold = rws__stream_cold_part(stream);
     rws__lender *lender = rws__sendq_lender(&stream->sendq);
     RWS_ASSERT(cold->kernel_loan == NULL && lender != NULL);
-    lender->retain(lender);
+    lender->ops->retain(lender);
     cold->kernel_loan = lender;
     cold->kernel_entry = entry;
     cold->zero_copy_sent = false;
@@ -86,7 +86,7 @@ static void end_loan(rws__stream *stream)
     stream->ops--;
     /* First: what gives the block back finds out whether anything reads its region. */
     rws__registered_end(&stream->streams->registered, cold->kernel_entry);
-    lender->release(lender);
+    rws__lender_release(lender);
     /* It may be what draining waits for. */
     if (stream->phase == RWS__STREAM_FLUSHING) rws__stream_mark_dirty(stream);
 }

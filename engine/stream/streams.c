@@ -23,7 +23,8 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
     streams->quiet.streams = rws__pages_reserve(slots * sizeof(rws__stream *));
     if (streams->slots == NULL || streams->cold == NULL || streams->free_slots == NULL ||
         streams->files_to_close == NULL || streams->quiet.streams == NULL ||
-        rws__pool_init(&streams->partial, options->partial_bytes_max) != 0 ||
+        rws__pool_create(&streams->partial, loop->env, options->partial_bytes_max,
+                         options->retained_bytes_max) != 0 ||
         rws__slab_init(&streams->send_slab, options->send_pool_bytes_max) != 0)
         return -ENOMEM;
     rws__share_init(&streams->send_share, streams->send_slab.bytes, options->slots_max);
@@ -32,14 +33,14 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
 
 void rws__streams_open(rws__streams *streams, uint32_t loops)
 {
-    rws__registered_init(&streams->registered, &streams->partial.slab, streams->loop->ring,
+    rws__registered_init(&streams->registered, &streams->partial->slab, streams->loop->ring,
                          rws__registered_regions_max(loops), RWS__REGISTERED_BYTES);
 }
 
 void rws__streams_deinit(rws__streams *streams)
 {
     size_t slots = streams->options.slots_max;
-    rws__pool_deinit(&streams->partial);
+    rws__pool_close(streams->partial);
     rws__slab_deinit(&streams->send_slab);
     rws__pages_release(streams->slots, slots * streams->options.slot_bytes);
     rws__pages_release(streams->cold, slots * streams->options.cold_bytes);
@@ -97,6 +98,7 @@ static void release(rws__stream *stream)
 {
     rws__streams *streams = stream->streams;
     stream->events->on_released(stream);
+    rws__filters_free(stream);
     rws__sendq_clear(&stream->sendq, &streams->send_slab);
     rws__payload_release(stream->stalled);
     if (stream->has_cold) {
@@ -196,6 +198,7 @@ void rws__streams_flush(rws__streams *streams)
     uint32_t deferred = streams->deferred, dirty = streams->dirty;
     streams->deferred = streams->deferred_last = streams->dirty = 0;
     streams->direct_bytes = 0;
+    rws__pool_collect(streams->partial);
     close_files(streams);
     pump_list(streams, deferred);
     pump_list(streams, dirty);

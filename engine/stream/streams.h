@@ -27,6 +27,7 @@ typedef struct rws__streams_options {
     size_t slot_bytes, cold_bytes; /* at least a rws__stream and a rws__stream_cold */
     size_t send_pool_bytes_max;
     size_t partial_bytes_max; /* waiting input, and what is above puts there */
+    size_t retained_bytes_max;
     uint32_t send_timeout_ms;
     uint32_t linger_timeout_ms;
     uint32_t progress_bytes_per_s_min; /* less is no progress */
@@ -55,7 +56,7 @@ struct rws__streams {
     const uint8_t *buffer, *buffer_end;
     rws__slab send_slab;
     rws__share send_share;      /* who may take how much of it */
-    rws__pool partial;          /* messages, heads and waiting input */
+    rws__pool *partial;         /* messages, heads and waiting input */
     rws__registered registered; /* parts of its slab */
 };
 

@@ -1,6 +1,8 @@
 /* A C++20 program can use the initialisers of the public headers. */
 #include "ringws/ringws.h"
 
-rws_server_options server_options = RWS_SERVER_OPTIONS_DEFAULT;
-rws_client_options client_options = RWS_CLIENT_OPTIONS_DEFAULT;
+rws_runtime_options runtime_options = RWS_RUNTIME_OPTIONS_DEFAULT;
+rws_endpoint_options endpoint_options = RWS_ENDPOINT_OPTIONS_DEFAULT;
+rws_listener_options listener_options = RWS_LISTENER_OPTIONS_DEFAULT;
+rws_dial_options dial_options = RWS_DIAL_OPTIONS_DEFAULT;
 rws_handler handler = RWS_HANDLER_DEFAULT;

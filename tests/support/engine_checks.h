@@ -12,7 +12,7 @@
 #include "support/raw_client.h"
 
 /* A loop over the kernel features to switch off: none, and all. `off` points to the bits. */
-static const uint32_t features_off[] = {0, RWS_FEATURE_ALL};
+static const uint32_t features_off[] = {0, RWS__FEATURE_ALL};
 #define EACH_FEATURES(off)                                                                         \
     for (const uint32_t *off = features_off;                                                       \
          off < features_off + sizeof features_off / sizeof features_off[0]; off++)

@@ -7,13 +7,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support/engine_filter.h"
 #include "support/raw_client.h"
 
 #define FILES_WANTED 20000u
 
-rws_server_options engine_server_options(void)
+test_options engine_server_options(void)
 {
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    test_options options = {0};
     options.port = 0;
     options.shards = 1;
     options.connections_max = 256;
@@ -29,12 +30,12 @@ static void on_open(rws_conn *conn, void *user)
     atomic_fetch_add(&server->opened, 1);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     engine_server *server = user;
     atomic_fetch_add(&server->messages, 1);
-    atomic_fetch_add(&server->bytes, len);
-    return rws_conn_send(conn, opcode, data, len);
+    atomic_fetch_add(&server->bytes, rws_message_len(message));
+    return rws_conn_send_message(conn, message);
 }
 
 static void on_drain(rws_conn *conn, void *user)
@@ -44,13 +45,13 @@ static void on_drain(rws_conn *conn, void *user)
     atomic_fetch_add(&server->drains, 1);
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     engine_server *server = user;
     (void)conn;
-    (void)reason;
-    atomic_store(&server->last_code, code);
-    atomic_store(&server->last_closer, (uint32_t)closer);
+    (void)info;
+    atomic_store(&server->last_code, info->code);
+    atomic_store(&server->last_closer, (uint32_t)info->who);
     atomic_fetch_add(&server->closed, 1);
 }
 
@@ -64,16 +65,17 @@ rws_handler engine_server_handler(void)
     return handler;
 }
 
-int engine_server_start(engine_server *server, const rws_server_options *options,
+int engine_server_start(engine_server *server, const test_options *options,
                         const rws_handler *handler)
 {
     memset(server, 0, sizeof *server);
-    rws_server_options own = options != NULL ? *options : engine_server_options();
+    test_options own = options != NULL ? *options : engine_server_options();
     rws_handler own_handler = handler != NULL ? *handler : engine_server_handler();
     own.user = server;
-    int res = rws_server_create(&server->server, &own, &own_handler, &server->error);
+    int res = test_server_create(&server->server, &own, &own_handler, &server->error);
     if (res != 0) return res;
-    server->port = rws_server_port(server->server);
+    engine_filter_server(server->server);
+    server->port = rws_server_port(server->server, 0);
     res = rws_server_start(server->server, &server->error);
     if (res == 0) return 0;
     rws_server_destroy(server->server);
@@ -133,6 +135,11 @@ bool engine_server_serves(const engine_server *server)
 }
 
 /* ---- the process ---- */
+
+int test_post(rws_server *server, uint32_t shard, void (*fn)(void *arg, bool cancelled), void *arg)
+{
+    return rws_post(rws_server_runtime(server), shard, fn, arg);
+}
 
 uint64_t test_now_ms(void)
 {

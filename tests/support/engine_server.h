@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "ringws/ringws.h"
+#include "support/options.h"
 
 /* What the memory of a process says under AddressSanitizer or ThreadSanitizer is not the server's.
  */
@@ -34,14 +34,14 @@ typedef struct engine_server {
 
 /* Defaults for tests: a port of the kernel's choice, one shard, few connections, short deadlines
  * for what the peer does after the end. */
-rws_server_options engine_server_options(void);
+test_options engine_server_options(void);
 
 /* Count all, and echo. `user` is the engine_server in every callback; a test may put its own
  * callbacks in place of these. */
 rws_handler engine_server_handler(void);
 
-/* NULL: the defaults. Returns what rws_server_create() or rws_server_start() said. */
-int engine_server_start(engine_server *server, const rws_server_options *options,
+/* NULL: the defaults. Returns what test_server_create() or rws_server_start() said. */
+int engine_server_start(engine_server *server, const test_options *options,
                         const rws_handler *handler);
 /* Stop, wait, destroy; what rws_server_wait() said. */
 int engine_server_stop(engine_server *server);
@@ -54,6 +54,9 @@ bool engine_server_await(const _Atomic uint64_t *counter, uint64_t count);
 
 /* Whether a fresh connection is served: an echo of a few bytes. */
 bool engine_server_serves(const engine_server *server);
+
+/* rws_post() on a shard of a server. */
+int test_post(rws_server *server, uint32_t shard, void (*fn)(void *arg, bool cancelled), void *arg);
 
 uint64_t test_now_ms(void);
 void test_sleep_ms(uint32_t ms);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "support/engine_filter.h"
+
 /* A send that is still queued after so many turns of the loop met a full socket. */
 #define MANY_TURNS 16
 
@@ -12,9 +14,7 @@ typedef struct session {
     stress_server *server;
     rws_conn *conn;
     struct session *next, *prev;
-    uint8_t *refused; /* the message that the queue had no room for */
-    size_t refused_len;
-    rws_opcode refused_opcode;
+    rws_message *refused;  /* the message that the queue had no room for */
     uint64_t queued_since; /* turns of the loop when the queue was last seen empty */
 } session;
 
@@ -47,18 +47,19 @@ static void on_open(rws_conn *conn, void *user)
     add_one(&server->opened);
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     stress_server *server = user;
     session *own = rws_conn_user(conn);
-    (void)reason;
+    (void)info;
     pthread_mutex_lock(&server->lock);
     if (own->prev != NULL) own->prev->next = own->next;
     if (own->next != NULL) own->next->prev = own->prev;
     if (server->sessions == own) server->sessions = own->next;
     pthread_mutex_unlock(&server->lock);
-    if (code == RWS_CLOSE_NORMAL && closer == RWS_CLOSED_BY_PEER) add_one(&server->clean_closes);
-    free(own->refused);
+    if (info->code == RWS_CLOSE_NORMAL && info->who == RWS_CLOSED_BY_PEER)
+        add_one(&server->clean_closes);
+    rws_message_release(own->refused);
     free(own);
     add_one(&server->closed);
 }
@@ -76,20 +77,17 @@ static void notice_blocked(session *own)
         add_one(&server->blocked);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     stress_server *server = user;
     session *own = rws_conn_user(conn);
     if (own->refused != NULL) return RWS_E_INTERNAL; /* it is paused: nothing may come */
     notice_blocked(own);
-    int res = rws_conn_send(conn, opcode, data, len);
+    int res = rws_conn_send_message(conn, message);
     if (res != RWS_E_BACKLOG) return res;
     add_one(&server->backlogs);
-    own->refused = malloc(len + 1);
+    own->refused = rws_message_retain(message);
     if (own->refused == NULL) return RWS_E_INTERNAL;
-    memcpy(own->refused, data, len);
-    own->refused_len = len;
-    own->refused_opcode = opcode;
     rws_conn_pause(conn);
     return 0;
 }
@@ -100,9 +98,9 @@ static void on_drain(rws_conn *conn, void *user)
     session *own = rws_conn_user(conn);
     add_one(&server->drains);
     if (own->refused == NULL) return;
-    int res = rws_conn_send(conn, own->refused_opcode, own->refused, own->refused_len);
+    int res = rws_conn_send_message(conn, own->refused);
     if (res == RWS_E_BACKLOG) return; /* larger than what is free by now: on_drain comes again */
-    free(own->refused);
+    rws_message_release(own->refused);
     own->refused = NULL;
     if (res != 0)
         rws_conn_abort(conn);
@@ -116,12 +114,12 @@ static void print_log(rws_log_level level, const char *line, void *user)
     if (level <= RWS_LOG_WARNING) fprintf(stderr, "the server's log: %s\n", line);
 }
 
-stress_server *stress_server_start(const rws_server_options *options)
+stress_server *stress_server_start(const test_options *options)
 {
     stress_server *server = calloc(1, sizeof *server);
     if (server == NULL) return NULL;
     pthread_mutex_init(&server->lock, NULL);
-    rws_server_options own = *options;
+    test_options own = *options;
     own.user = server;
     own.log = print_log;
     rws_handler handler = RWS_HANDLER_DEFAULT;
@@ -130,8 +128,9 @@ stress_server *stress_server_start(const rws_server_options *options)
     handler.on_drain = on_drain;
     handler.on_close = on_close;
     rws_error error = {0};
-    int res = rws_server_create(&server->server, &own, &handler, &error);
+    int res = test_server_create(&server->server, &own, &handler, &error);
     if (res == 0) {
+        engine_filter_server(server->server);
         server->shards = rws_server_shards(server->server);
         res = rws_server_start(server->server, &error);
     }
@@ -145,7 +144,7 @@ stress_server *stress_server_start(const rws_server_options *options)
 
 uint16_t stress_server_port(const stress_server *server)
 {
-    return rws_server_port(server->server);
+    return rws_server_port(server->server, 0);
 }
 
 void stress_server_stats(const stress_server *server, rws_stats *stats)
@@ -196,7 +195,7 @@ void stress_server_dump(stress_server *server, FILE *out)
         dump *job = calloc(1, sizeof *job);
         if (job == NULL) return;
         *job = (dump){.server = server, .out = out, .shard = i};
-        if (rws_server_post(server->server, i, dump_shard, job) != 0) {
+        if (rws_post(rws_server_runtime(server->server), i, dump_shard, job) != 0) {
             free(job);
             continue;
         }

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "ringws/ringws.h"
+#include "support/options.h"
 
 typedef struct stress_server stress_server;
 
@@ -22,7 +22,7 @@ typedef struct stress_server_counts {
 
 /* `options` as the caller wants them; the callbacks, the log and `user` are set here. NULL with a
  * message on standard error. */
-stress_server *stress_server_start(const rws_server_options *options);
+stress_server *stress_server_start(const test_options *options);
 uint16_t stress_server_port(const stress_server *server);
 void stress_server_stats(const stress_server *server, rws_stats *stats);
 stress_server_counts stress_server_counted(const stress_server *server);

@@ -451,7 +451,7 @@ int rws__ring_create(rws__ring **out, const rws__ring_options *options, const ch
 {
     *what = "the script";
     rws__ring *ring = must_alloc(sizeof *ring);
-    ring->features = RWS_FEATURE_ALL & ~options->features_off;
+    ring->features = RWS__FEATURE_ALL & ~options->features_off;
     ring->submit_max = UINT32_MAX;
     ring->registered_max = options->registered_max;
     ring->next_install = 100;
@@ -521,6 +521,9 @@ static void release_two(rws__lender *lender)
     drop_reader(buffer);
 }
 
+static const rws__lender_ops ops_of_one = {.release = release_one, .for_this_turn = true};
+static const rws__lender_ops ops_of_two = {.release = release_two, .for_this_turn = true};
+
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
     if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0) return false;
@@ -551,7 +554,7 @@ rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
     script_buffer *buffer = &ring->buffers[first], *next = &ring->buffers[last];
     buffer->readers++;
     if (first == last) {
-        buffer->lender = (rws__lender){.release = release_one, .for_this_turn = true};
+        buffer->lender = (rws__lender){&ops_of_one};
         return &buffer->lender;
     }
     if (buffer->data + buffer->len != next->data) { /* in more than two */
@@ -560,7 +563,7 @@ rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
     }
     next->readers++;
     buffer->next = last;
-    buffer->across = (rws__lender){.release = release_two, .for_this_turn = true};
+    buffer->across = (rws__lender){&ops_of_two};
     return &buffer->across;
 }
 

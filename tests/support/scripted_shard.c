@@ -9,7 +9,9 @@
 
 #include "codec/close.h"
 #include "codec/frame.h"
+#include "codec/handshake.h"
 #include "codec/mask.h"
+#include "engine/server/dialer.h"
 
 const char world_request[] = "GET /chat?room=7 HTTP/1.1\r\n"
                              "Host: localhost\r\n"
@@ -85,13 +87,12 @@ static void note_data(world *w, const char *what, uint32_t file, const void *dat
     note(w, "%s%u:%zu:%08x ", what, file, len, sum);
 }
 
-static int on_message(rws_conn *conn, rws_opcode opcode, const void *data, size_t len, void *user)
+static int on_message(rws_conn *conn, const rws_message *message, void *user)
 {
     world *w = user;
-    note_data(w, opcode == RWS_TEXT ? "text" : "binary", told(w, conn, "message"), data, len);
-    w->message = data;
-    w->message_len = len;
-    w->message_opcode = opcode;
+    note_data(w, rws_message_opcode(message) == RWS_TEXT ? "text" : "binary",
+              told(w, conn, "message"), rws_message_data(message), rws_message_len(message));
+    w->message = message;
     hook(w, conn, "message");
     return w->message_result;
 }
@@ -103,12 +104,12 @@ static void on_drain(rws_conn *conn, void *user)
     hook(w, conn, "drain");
 }
 
-static void on_close(rws_conn *conn, uint16_t code, rws_span reason, rws_closer closer, void *user)
+static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     world *w = user;
     uint32_t file = told(w, conn, "close");
-    note(w, "close%u:%u:%.*s:%s ", file, code, (int)reason.len, reason.data,
-         closer == RWS_CLOSED_BY_PEER ? "peer" : "us");
+    note(w, "close%u:%u:%.*s:%s ", file, info->code, (int)info->reason.len, info->reason.data,
+         info->who == RWS_CLOSED_BY_PEER ? "peer" : "us");
     hook(w, conn, "close");
 }
 
@@ -158,9 +159,9 @@ static const rws_handler handler = {
 
 /* ---- life ---- */
 
-rws_server_options world_server_options(void)
+test_options world_server_options(void)
 {
-    rws_server_options options = RWS_SERVER_OPTIONS_DEFAULT;
+    test_options options = {0};
     options.port = 0;
     options.shards = 1;
     options.connections_max = 8;
@@ -168,42 +169,42 @@ rws_server_options world_server_options(void)
     return options;
 }
 
-static void start(world *w, rws__config *config, int *fds)
+static void start(world *w, const test_options *options)
 {
+    test_options mine = *options;
+    char features[TEST_FEATURES_BYTES];
+    rws_handler wanted;
+    mine.user = w;
+    rws_runtime_options runtime = test_runtime_options(&mine, features);
+    rws_endpoint_options endpoint = test_endpoint_options(&mine, &handler, &wanted, w->role);
+    rws_listener_options listener = test_listener_options(&mine);
+    rws__runtime_config config;
     rws_error error = {0};
-    cr_assert_eq(rws__group_init(&w->group, config, fds, &error), 0, "%s", error.text);
-    w->shard = &w->group.workers[0].shard;
+    int res = rws__runtime_config_make(&config, &runtime, 1, &error);
+    if (res == 0) res = rws__runtime_init(&w->runtime, &config, &error);
+    if (res == 0) res = rws__runtime_add_endpoint(&w->runtime, &endpoint, &w->endpoint, &error);
+    if (res == 0 && w->role == RWS_SERVER)
+        res = rws__runtime_listen(&w->runtime, &listener, &error);
+    if (res == 0) res = rws__runtime_arrange(&w->runtime, &error);
+    cr_assert_eq(res, 0, "%s", error.text);
+    w->shard = &w->runtime.workers[0].shard;
     cr_assert_eq(rws__shard_open(w->shard, &error), 0, "%s", error.text);
     w->ring = w->shard->loop.ring;
+    w->options = *options;
     world_turn(w);
 }
 
-void world_start(world *w, const rws_server_options *options)
+void world_start(world *w, const test_options *options)
 {
     memset(w, 0, sizeof *w);
-    rws_server_options mine = *options;
-    mine.user = w;
-    rws__config config;
-    rws_error error = {0};
-    uint16_t port;
-    cr_assert_eq(rws__config_for_server(&config, &mine, &handler, &error), 0, "%s", error.text);
-    int *fds = rws__alloc(&config.env, config.shards * sizeof(int));
-    cr_assert_not_null(fds);
-    rws__config_arrange(&config);
-    cr_assert_eq(rws__listeners_open(&config.listener, fds, config.shards, &port, &error), 0, "%s",
-                 error.text);
-    start(w, &config, fds);
+    start(w, options);
 }
 
-void world_start_client(world *w, const rws_client_options *options)
+void world_start_client(world *w, const test_options *options)
 {
     memset(w, 0, sizeof *w);
-    rws_client_options mine = *options;
-    mine.user = w;
-    rws__config config;
-    rws_error error = {0};
-    cr_assert_eq(rws__config_for_client(&config, &mine, &handler, &error), 0, "%s", error.text);
-    start(w, &config, NULL);
+    w->role = RWS_CLIENT;
+    start(w, options);
 }
 
 static void check_nothing_is_left(const world *w)
@@ -215,12 +216,12 @@ static void check_nothing_is_left(const world *w)
     cr_expect_eq(w->shard->conns.streams.send_slab.used_bytes, 0,
                  "%zu bytes of the send slab are in use",
                  w->shard->conns.streams.send_slab.used_bytes);
-    cr_expect_eq(w->shard->conns.streams.partial.slab.used_bytes, 0,
+    cr_expect_eq(w->shard->conns.streams.partial->slab.used_bytes, 0,
                  "%zu bytes of the partial pool are in use",
-                 w->shard->conns.streams.partial.slab.used_bytes);
-    cr_expect_eq(w->shard->conns.streams.partial.charged_bytes, 0,
+                 w->shard->conns.streams.partial->slab.used_bytes);
+    cr_expect_eq(w->shard->conns.streams.partial->charged_bytes, 0,
                  "%zu bytes are charged to the budget",
-                 w->shard->conns.streams.partial.charged_bytes);
+                 w->shard->conns.streams.partial->charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->conns.budget_first, 0);
     for (uint32_t i = 0; i < RWS__REGISTERED_MAX; i++)
@@ -246,7 +247,7 @@ void world_end(world *w)
     cr_expect(w->ended, "the drain does not end");
     check_nothing_is_left(w);
     rws__shard_close(w->shard);
-    rws__group_deinit(&w->group);
+    rws__runtime_deinit(&w->runtime);
     feed_bytes_free(&w->log);
 }
 
@@ -317,6 +318,56 @@ uint32_t world_open(world *w)
     return file;
 }
 
+int world_dial(world *w, const char *url, const char *subprotocols, void *dial_user)
+{
+    const rws__runtime_config *config = &w->runtime.config;
+    rws_dial_options options = RWS_DIAL_OPTIONS_DEFAULT, checked;
+    options.user = dial_user;
+    options.subprotocols = subprotocols;
+    options.timeout_ms = w->options.handshake_timeout_ms;
+    options.handshake_bytes_max = w->options.handshake_bytes_max;
+    rws__socket_options socket;
+    rws_error error;
+    cr_assert_eq(rws__dial_options_check(&checked, &options, config, &socket, &error), 0);
+    rws__dial *dial;
+    int res = rws__dial_create(&dial, &config->env, w->endpoint, url, &checked);
+    if (res != 0) return res;
+    rws__dial_post *post = rws__alloc(&config->env, sizeof *post);
+    cr_assert_not_null(post);
+    *post = (rws__dial_post){dial, &w->shard->conns, socket};
+    rws__dial_start(post, false);
+    return 0;
+}
+
+void world_answer(world *w, uint32_t file, const char *status, const char *lines,
+                  const char *behind)
+{
+    feed_bytes *wire = &w->ring->wire[file];
+    feed_bytes_append(wire, "", 1);
+    char *at = strstr((char *)wire->data, "Sec-WebSocket-Key: ");
+    if (at == NULL) at = strstr((char *)wire->data, "sec-websocket-key: ");
+    cr_assert_not_null(at, "%s", (char *)wire->data);
+    char accept[RWS__ACCEPT_BYTES];
+    rws__handshake_accept(at + strlen("Sec-WebSocket-Key: "), accept);
+    wire->len = 0;
+    char text[1024];
+    int len = snprintf(text, sizeof text,
+                       "HTTP/1.1 %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                       "Sec-WebSocket-Accept: %.*s\r\n%s\r\n%s",
+                       status, RWS__ACCEPT_BYTES, accept, lines, behind);
+    world_feed(w, file, text, (size_t)len);
+    world_turns(w, 2);
+}
+
+uint32_t world_open_client(world *w)
+{
+    cr_assert_eq(world_dial(w, "ws://127.0.0.1:9/", NULL, NULL), 0);
+    world_turns(w, 5);
+    world_answer(w, WORLD_DIALLED, "101 Switching Protocols", "", "");
+    cr_assert(w->open[WORLD_DIALLED], "not open: %s", world_log(w));
+    return WORLD_DIALLED;
+}
+
 rws_conn *world_conn(world *w, uint32_t file)
 {
     for (uint32_t i = 0; i < w->shard->conns.streams.slots_touched; i++) {
@@ -336,8 +387,7 @@ void world_feed(world *w, uint32_t file, const void *data, size_t len)
 void world_frame(world *w, uint32_t file, uint8_t opcode, const char *text)
 {
     feed_bytes frame = {0};
-    feed_append_frame(&frame, 0x80 | opcode, w->group.config.role == RWS_SERVER, text,
-                      strlen(text));
+    feed_append_frame(&frame, 0x80 | opcode, w->role == RWS_SERVER, text, strlen(text));
     world_feed(w, file, frame.data, frame.len);
     feed_bytes_free(&frame);
 }

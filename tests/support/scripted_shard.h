@@ -11,7 +11,9 @@
 #ifndef RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
 #define RINGWS_TESTS_SUPPORT_SCRIPTED_SHARD_H
 
-#include "engine/server/group.h"
+#include "engine/server/dialer.h"
+#include "engine/server/runtime.h"
+#include "support/options.h"
 #include "support/scripted_ring.h"
 
 typedef struct world world;
@@ -21,7 +23,10 @@ typedef struct world world;
 typedef void world_hook(world *w, rws_conn *conn, const char *what);
 
 struct world {
-    rws__group group;
+    rws_runtime runtime;
+    rws_role role;
+    test_options options;
+    rws__endpoint *endpoint;
     rws__shard *shard;
     rws__ring *ring;
     world_hook *hook;
@@ -30,9 +35,7 @@ struct world {
     int control_result;
     const char *subprotocol; /* chosen in on_upgrade */
     void *hook_data;
-    const void *message; /* in the hook of "message": what came */
-    size_t message_len;
-    rws_opcode message_opcode;
+    const rws_message *message; /* in the hook of "message": what came */
     feed_bytes log;
     bool open[SCRIPT_FILES]; /* by file: between on_open and on_close */
     uint32_t closes;
@@ -43,9 +46,9 @@ struct world {
 };
 
 /* Small options for tests: one shard, 8 connections, a port that the kernel picks. */
-rws_server_options world_server_options(void);
-void world_start(world *w, const rws_server_options *options);
-void world_start_client(world *w, const rws_client_options *options);
+test_options world_server_options(void);
+void world_start(world *w, const test_options *options);
+void world_start_client(world *w, const test_options *options);
 /* Stop, drain and check that nothing is left; frees everything. */
 void world_end(world *w);
 
@@ -68,6 +71,17 @@ uint32_t world_open(world *w);
 rws_conn *world_conn(world *w, uint32_t file);
 /* What a test in mid-callback knows a connection by. */
 uint32_t world_file(const rws_conn *conn);
+
+/* The file that the first dialled socket gets in the table. */
+#define WORLD_DIALLED 100u
+
+/* Clients: rws_client_dial() on the shard. */
+int world_dial(world *w, const char *url, const char *subprotocols, void *dial_user);
+/* The server's answer to the request that was sent, with `lines` in it, and `behind` behind it. */
+void world_answer(world *w, uint32_t file, const char *status, const char *lines,
+                  const char *behind);
+/* Dial and upgrade; returns the file. What was sent so far is forgotten. */
+uint32_t world_open_client(world *w);
 
 extern const char world_request[];
 

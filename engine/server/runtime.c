@@ -1,0 +1,440 @@
+#include "engine/server/runtime.h"
+
+#include "engine/base/cpus.h"
+
+#include "engine/base/assert.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- handing accepted descriptors round ---- */
+
+typedef struct handed_fd {
+    rws__listener *listener;
+    int fd;
+} handed_fd;
+
+static void adopt_handed(void *arg, bool cancelled)
+{
+    handed_fd *handed = arg;
+    const rws__env *env = handed->listener->conns->streams.loop->env;
+    if (cancelled)
+        close(handed->fd);
+    else
+        rws__listener_adopt(handed->listener, handed->fd);
+    rws__free(env, handed, sizeof *handed);
+}
+
+/* Give an accepted descriptor to the next shard in turn; where that can't be, to this one. */
+static void hand_round(rws__listener *listener, int fd)
+{
+    rws_runtime *runtime = listener->hand_round_to;
+    uint32_t index = (uint32_t)(listener - runtime->workers[0].shard.listeners);
+    uint32_t next = runtime->listeners[index].next_shard++ % runtime->config.shards;
+    rws__shard *shard = &runtime->workers[next].shard;
+    rws__listener *target = &shard->listeners[index];
+    const rws__env *env = &runtime->config.env;
+    handed_fd *handed = target != listener ? rws__alloc(env, sizeof *handed) : NULL;
+    if (handed == NULL) {
+        rws__listener_adopt(listener, fd);
+        return;
+    }
+    *handed = (handed_fd){target, fd};
+    if (rws__mailbox_post(&shard->loop.mailbox, adopt_handed, handed) == 0) return;
+    rws__free(env, handed, sizeof *handed);
+    rws__listener_adopt(listener, fd);
+}
+
+/* ---- making ---- */
+
+int rws__runtime_init(rws_runtime *runtime, const rws__runtime_config *config, rws_error *error)
+{
+    memset(runtime, 0, sizeof *runtime);
+    runtime->config = *config;
+    pthread_mutex_init(&runtime->lock, NULL);
+    pthread_cond_init(&runtime->changed, NULL);
+    uint32_t count = config->shards;
+    runtime->workers = rws__alloc(&runtime->config.env, count * sizeof(rws__worker));
+    if (runtime->workers == NULL) {
+        rws__runtime_deinit(runtime);
+        return rws__fail(error, -ENOMEM, "no memory for %u shards", count);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        runtime->workers[i].runtime = runtime;
+        int res = rws__shard_init(&runtime->workers[i].shard, &runtime->config, i, error);
+        if (res == 0) continue;
+        rws__runtime_deinit(runtime);
+        return res;
+    }
+    return 0;
+}
+
+/* One that was drained has removed its socket, and what is there now is the next server's. */
+static void remove_sockets(const rws_runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->listeners_count; i++) {
+        const char *path = runtime->listeners[i].config.unix_path;
+        if (path != NULL && runtime->workers[0].shard.listeners[i].fd >= 0) unlink(path);
+    }
+}
+
+static size_t endpoints_bytes(uint32_t count)
+{
+    return count * sizeof(rws__endpoint *);
+}
+
+void rws__runtime_deinit(rws_runtime *runtime)
+{
+    const rws__env *env = &runtime->config.env;
+    uint32_t count = runtime->config.shards;
+    if (runtime->workers != NULL) remove_sockets(runtime);
+    for (uint32_t i = 0; runtime->workers != NULL && i < count; i++)
+        rws__shard_deinit(&runtime->workers[i].shard);
+    rws__free(env, runtime->workers, count * sizeof(rws__worker));
+    for (uint32_t i = 0; i < runtime->listeners_count; i++) {
+        rws__listening *listening = &runtime->listeners[i];
+        rws__free(env, listening->http.endpoints, endpoints_bytes(listening->http.endpoints_count));
+        rws__listener_config_free(env, &listening->config);
+    }
+    for (uint32_t i = 0; i < runtime->endpoints_count; i++)
+        rws__endpoint_free(env, runtime->endpoints[i]);
+    rws__free(env, runtime->endpoints, endpoints_bytes(runtime->endpoints_count));
+    pthread_cond_destroy(&runtime->changed);
+    pthread_mutex_destroy(&runtime->lock);
+}
+
+/* ---- endpoints and listeners ---- */
+
+static bool is_started(rws_runtime *runtime)
+{
+    pthread_mutex_lock(&runtime->lock);
+    bool started = runtime->started;
+    pthread_mutex_unlock(&runtime->lock);
+    return started;
+}
+
+/* One more endpoint in a list. Returns 0 or -ENOMEM. */
+static int append_endpoint(const rws__env *env, rws__endpoint ***list, uint32_t *count,
+                           rws__endpoint *endpoint)
+{
+    rws__endpoint **longer = rws__alloc(env, endpoints_bytes(*count + 1));
+    if (longer == NULL) return -ENOMEM;
+    if (*count > 0) memcpy(longer, *list, endpoints_bytes(*count));
+    rws__free(env, *list, endpoints_bytes(*count));
+    longer[(*count)++] = endpoint;
+    *list = longer;
+    return 0;
+}
+
+int rws__runtime_add_endpoint(rws_runtime *runtime, const rws_endpoint_options *options,
+                              rws__endpoint **out, rws_error *error)
+{
+    const rws__env *env = &runtime->config.env;
+    if (is_started(runtime))
+        return rws__fail(error, RWS_E_STATE, "endpoints are added before the start");
+    rws__endpoint *endpoint;
+    int res = rws__endpoint_make(&endpoint, &runtime->config, options, error);
+    if (res != 0) return res;
+    res = append_endpoint(env, &runtime->endpoints, &runtime->endpoints_count, endpoint);
+    if (res != 0) {
+        rws__endpoint_free(env, endpoint);
+        return rws__fail(error, res, "no memory for the endpoint");
+    }
+    if (out != NULL) *out = endpoint;
+    return 0;
+}
+
+/* The endpoints that the caller named for a listener. */
+static int name_endpoints(rws_runtime *runtime, rws__http_rules *http,
+                          const rws_listener_options *options, rws_error *error)
+{
+    const rws__env *env = &runtime->config.env;
+    for (uint32_t i = 0; i < options->endpoints_count; i++) {
+        rws_endpoint *endpoint = options->endpoints[i];
+        if (endpoint == NULL || endpoint->rules.role != RWS_SERVER)
+            return rws__fail(error, RWS_E_OPTION, "endpoints[%u] is not a server's", i);
+        if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
+                            endpoint) != 0)
+            return rws__fail(error, -ENOMEM, "no memory for the listener");
+    }
+    return 0;
+}
+
+/* Open the sockets of a listener and give them to the shards. */
+static int open_sockets(rws_runtime *runtime, rws__listening *listening, int inherited,
+                        rws_error *error)
+{
+    uint32_t shards = runtime->config.shards, index = runtime->listeners_count;
+    int fds[RWS__SHARDS_MAX];
+    for (uint32_t i = 0; i < shards; i++)
+        fds[i] = -1;
+    int res = 0;
+    if (listening->config.inherited) {
+        fds[0] = inherited;
+        listening->port = rws__socket_port(inherited);
+    } else {
+        res = rws__listeners_open(&listening->config, fds, shards, &listening->port, error);
+    }
+    if (res != 0) return res;
+    bool one_for_all = listening->config.inherited || listening->config.unix_path != NULL;
+    for (uint32_t i = 0; i < shards; i++) {
+        rws__listener *listener = rws__shard_add_listener(&runtime->workers[i].shard, fds[i],
+                                                          &listening->config, &listening->http);
+        RWS_ASSERT(listener == &runtime->workers[i].shard.listeners[index]);
+        if (!one_for_all) continue;
+        listener->hand_round = hand_round;
+        listener->hand_round_to = runtime;
+    }
+    return 0;
+}
+
+int rws__runtime_listen(rws_runtime *runtime, const rws_listener_options *options, rws_error *error)
+{
+    const rws__env *env = &runtime->config.env;
+    rws_listener_options own = RWS_LISTENER_OPTIONS_DEFAULT;
+    if (is_started(runtime) || runtime->listeners_count == RWS__LISTENERS_MAX)
+        return rws__fail(error, RWS_E_STATE, "listeners are opened before the start, at most %u",
+                         RWS__LISTENERS_MAX);
+    rws__listening *listening = &runtime->listeners[runtime->listeners_count];
+    memset(listening, 0, sizeof *listening);
+    int inherited = -1;
+    int res = rws__listener_config_make(&listening->config, &listening->http, &inherited,
+                                        &runtime->config, options, error);
+    if (res == 0 && options != NULL) memcpy(&own, options, options->size);
+    listening->own_endpoints = own.endpoints != NULL;
+    if (res == 0) res = name_endpoints(runtime, &listening->http, &own, error);
+    if (res == 0) res = open_sockets(runtime, listening, inherited, error);
+    if (res == 0) {
+        runtime->listeners_count++;
+        return 0;
+    }
+    rws__free(env, listening->http.endpoints, endpoints_bytes(listening->http.endpoints_count));
+    rws__listener_config_free(env, &listening->config);
+    return res;
+}
+
+static bool is_same_path(const rws__endpoint *a, const rws__endpoint *b)
+{
+    if (a->path == NULL || b->path == NULL) return a->path == b->path;
+    return strcmp(a->path, b->path) == 0;
+}
+
+static int check_paths(const rws__http_rules *http, rws_error *error)
+{
+    if (http->endpoints_count == 0)
+        return rws__fail(error, RWS_E_OPTION,
+                         "a listener has no endpoint: rws_server_add_endpoint() comes first");
+    for (uint32_t i = 0; i < http->endpoints_count; i++)
+        for (uint32_t n = i + 1; n < http->endpoints_count; n++)
+            if (is_same_path(http->endpoints[i], http->endpoints[n]))
+                return rws__fail(error, RWS_E_OPTION, "two endpoints have the path %s",
+                                 http->endpoints[i]->path != NULL ? http->endpoints[i]->path
+                                                                  : "NULL (every other one)");
+    return 0;
+}
+
+int rws__runtime_arrange(rws_runtime *runtime, rws_error *error)
+{
+    const rws__env *env = &runtime->config.env;
+    for (uint32_t i = 0; i < runtime->listeners_count; i++) {
+        rws__listening *listening = &runtime->listeners[i];
+        rws__http_rules *http = &listening->http;
+        for (uint32_t n = 0; n < runtime->endpoints_count && !listening->own_endpoints; n++) {
+            rws__endpoint *endpoint = runtime->endpoints[n];
+            if (endpoint->rules.role != RWS_SERVER) continue;
+            if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
+                                endpoint) != 0)
+                return rws__fail(error, -ENOMEM, "no memory for the endpoints");
+        }
+        listening->own_endpoints = true;
+        int res = check_paths(http, error);
+        if (res != 0) return res;
+    }
+    return 0;
+}
+
+/* ---- running ---- */
+
+/* A shard is up, or is not: the last one wakes who started them. */
+static void report(rws_runtime *runtime, int status, const rws_error *error)
+{
+    pthread_mutex_lock(&runtime->lock);
+    if (status != 0 && runtime->first_error.status == 0) runtime->first_error = *error;
+    runtime->reported++;
+    pthread_cond_broadcast(&runtime->changed);
+    pthread_mutex_unlock(&runtime->lock);
+}
+
+/* Wait until all shards have reported; returns the first failure. */
+static int await_reports(rws_runtime *runtime)
+{
+    pthread_mutex_lock(&runtime->lock);
+    while (runtime->reported < runtime->config.shards)
+        pthread_cond_wait(&runtime->changed, &runtime->lock);
+    int status = runtime->first_error.status;
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
+static void run_worker(rws__worker *worker)
+{
+    rws__shard *shard = &worker->shard;
+    rws_runtime *runtime = worker->runtime;
+    rws__assert_log_to(&runtime->config.env);
+    rws_error error = {0};
+    int res = rws__shard_open(shard, &error);
+    report(runtime, res, &error);
+    if (res != 0) {
+        worker->result = res;
+    } else if (await_reports(runtime) == 0) { /* if one shard can't start, none serves */
+        worker->result = rws__shard_run(shard);
+        /* One that can't go on takes the others with it, so that somebody notices. */
+        if (worker->result != 0 && worker->result != RWS_E_TIMEOUT) rws__runtime_stop(runtime);
+    }
+    rws__shard_close(shard);
+    rws__assert_log_to(NULL); /* rws_server_run() gives the thread back to the program */
+}
+
+static void *worker_main(void *arg)
+{
+    run_worker(arg);
+    return NULL;
+}
+
+static int claim_start(rws_runtime *runtime)
+{
+    pthread_mutex_lock(&runtime->lock);
+    bool again = runtime->started;
+    runtime->started = true;
+    pthread_mutex_unlock(&runtime->lock);
+    return again ? RWS_E_STATE : 0;
+}
+
+/* Start threads for the shards from `first` on; a failure is reported like a shard's own. */
+static void start_threads(rws_runtime *runtime, uint32_t first)
+{
+    int result = 0;
+    for (uint32_t i = first; i < runtime->config.shards; i++) {
+        rws__worker *worker = &runtime->workers[i];
+        int res = result == 0 ? pthread_create(&worker->thread, NULL, worker_main, worker) : EAGAIN;
+        worker->has_thread = res == 0;
+        if (res == 0) continue;
+        rws_error error;
+        result =
+            rws__fail(&error, -res, "can't start a thread for shard %u: %s", i, rws_strerror(-res));
+        report(runtime, result, &error);
+    }
+}
+
+static int join(rws_runtime *runtime)
+{
+    int result = 0;
+    for (uint32_t i = 0; i < runtime->config.shards; i++) {
+        rws__worker *worker = &runtime->workers[i];
+        if (worker->has_thread) pthread_join(worker->thread, NULL);
+        worker->has_thread = false;
+        if (result == 0 || result == RWS_E_TIMEOUT)
+            if (worker->result != 0) result = worker->result;
+    }
+    runtime->waited = true;
+    runtime->result = result;
+    return result;
+}
+
+static int first_failure(rws_runtime *runtime, rws_error *error)
+{
+    pthread_mutex_lock(&runtime->lock);
+    int status = runtime->first_error.status;
+    if (status != 0 && error != NULL) *error = runtime->first_error;
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
+int rws__runtime_run(rws_runtime *runtime, rws_error *error)
+{
+    if (!is_started(runtime)) {
+        int res = rws__runtime_arrange(runtime, error);
+        if (res != 0) return res;
+    }
+    if (claim_start(runtime) != 0) return rws__fail(error, RWS_E_STATE, "it was started already");
+    start_threads(runtime, 1);
+    run_worker(&runtime->workers[0]);
+    int result = join(runtime);
+    int failure = first_failure(runtime, error);
+    if (failure != 0) return failure;
+    if (result == RWS_E_TIMEOUT)
+        return rws__fail(error, result,
+                         "some connections did not close within drain_timeout_ms and were cut off");
+    if (result != 0) return rws__fail(error, result, "a shard stopped: %s", rws_strerror(result));
+    return 0;
+}
+
+int rws__runtime_start(rws_runtime *runtime, rws_error *error)
+{
+    if (!is_started(runtime)) {
+        int res = rws__runtime_arrange(runtime, error);
+        if (res != 0) return res;
+    }
+    if (claim_start(runtime) != 0) return rws__fail(error, RWS_E_STATE, "it was started already");
+    start_threads(runtime, 0);
+    int failure = await_reports(runtime);
+    if (failure == 0) return 0;
+    join(runtime);
+    return first_failure(runtime, error);
+}
+
+void rws__runtime_stop(rws_runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->config.shards; i++)
+        rws__loop_stop(&runtime->workers[i].shard.loop);
+}
+
+int rws__runtime_wait(rws_runtime *runtime)
+{
+    pthread_mutex_lock(&runtime->lock);
+    bool started = runtime->started;
+    pthread_mutex_unlock(&runtime->lock);
+    if (!started) return RWS_E_STATE;
+    if (runtime->waited) return runtime->result;
+    return join(runtime);
+}
+
+int rws_post(rws_runtime *runtime, uint32_t shard, void (*fn)(void *arg, bool cancelled), void *arg)
+{
+    if (shard >= runtime->config.shards || fn == NULL) return RWS_E_ARGUMENT;
+    return rws__mailbox_post(&runtime->workers[shard].shard.loop.mailbox, fn, arg);
+}
+
+/* ---- counters ---- */
+
+void rws__runtime_stats(const rws_runtime *runtime, rws_stats *out)
+{
+    rws_stats stats = {.size = out->size};
+    for (uint32_t i = 0; i < runtime->config.shards; i++) {
+        const rws__counters *counters = &runtime->workers[i].shard.loop.counters;
+#define ADD(name) stats.name += atomic_load_explicit(&counters->name, memory_order_relaxed)
+        ADD(connections);
+        ADD(accepted);
+        ADD(upgraded);
+        ADD(refused);
+        ADD(messages_received);
+        ADD(messages_sent);
+        ADD(bytes_received);
+        ADD(bytes_sent);
+        ADD(protocol_errors);
+        ADD(timeouts);
+        ADD(no_buffers);
+        ADD(cq_overflows);
+        ADD(accept_pauses);
+        ADD(cut_off);
+        ADD(ring_enters);
+        ADD(sends_zero_copy);
+        ADD(zero_copy_given_up);
+        ADD(posts_dropped);
+        ADD(bytes_discarded);
+#undef ADD
+    }
+    size_t size = out->size < sizeof stats ? out->size : sizeof stats;
+    memcpy(out, &stats, size);
+}

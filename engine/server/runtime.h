@@ -1,0 +1,76 @@
+/*
+ * A runtime: shards and their threads, the endpoints and the listeners. This is what rws_server and
+ * rws_client are made of.
+ *
+ * Invariants:
+ * - Endpoints and listeners are added before it is started, and do not change or move after that.
+ * - Listeners have the same index in the runtime and in each shard.
+ */
+#ifndef RINGWS_SERVER_RUNTIME_H
+#define RINGWS_SERVER_RUNTIME_H
+
+#include "engine/server/options.h"
+#include "engine/server/shard.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+typedef struct rws__worker {
+    rws__shard shard;
+    rws_runtime *runtime;
+    pthread_t thread;
+    bool has_thread;
+    int result;
+} rws__worker;
+
+/* A listener of all shards. */
+typedef struct rws__listening {
+    rws__listener_config config;
+    rws__http_rules http;
+    uint16_t port;
+    uint32_t next_shard; /* of the shard that accepts for all */
+    bool own_endpoints;  /* the caller named them */
+} rws__listening;
+
+struct rws_runtime {
+    rws__runtime_config config;
+    rws__worker *workers; /* config.shards of them */
+    rws__endpoint **endpoints;
+    uint32_t endpoints_count;
+    rws__listening listeners[RWS__LISTENERS_MAX];
+    uint32_t listeners_count;
+    const rws__filter_maker *dial_filters; /* of dials; or NULL */
+    atomic_uint next_shard;                /* dials take turns */
+    _Atomic uint64_t next_dial;
+
+    pthread_mutex_t lock; /* guards `started`, `reported` and `first_error` */
+    pthread_cond_t changed;
+    bool started;
+    uint32_t reported; /* shards that are up or have failed to start */
+    rws_error first_error;
+    bool waited; /* of the thread that waits, as is `result` */
+    int result;
+};
+
+/* Takes `config` over. On failure everything is freed. */
+int rws__runtime_init(rws_runtime *runtime, const rws__runtime_config *config, rws_error *error);
+void rws__runtime_deinit(rws_runtime *runtime);
+
+int rws__runtime_add_endpoint(rws_runtime *runtime, const rws_endpoint_options *options,
+                              rws__endpoint **out, rws_error *error);
+int rws__runtime_listen(rws_runtime *runtime, const rws_listener_options *options,
+                        rws_error *error);
+/* Make the lists of endpoints of the listeners. Returns 0, or what is missing. */
+int rws__runtime_arrange(rws_runtime *runtime, rws_error *error);
+
+int rws__runtime_run(rws_runtime *runtime, rws_error *error);
+int rws__runtime_start(rws_runtime *runtime, rws_error *error);
+void rws__runtime_stop(rws_runtime *runtime);
+int rws__runtime_wait(rws_runtime *runtime);
+void rws__runtime_stats(const rws_runtime *runtime, rws_stats *stats);
+
+int rws__runtime_dial(rws_runtime *runtime, const rws__endpoint *endpoint, const char *url,
+                      const rws_dial_options *options, uint64_t *dial_id, rws_error *error);
+int rws__runtime_cancel(rws_runtime *runtime, uint64_t dial_id);
+
+#endif
