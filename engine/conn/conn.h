@@ -8,8 +8,8 @@
  * - The one timer is the handshake's before OPEN, that of a message that has begun in OPEN, the
  *   close's after it.
  * - `endpoint` is set from OPEN on, and while a request is decided; a dialled one has it always.
- * - `open_count` counts the connections that are OPEN, closing or ENDING: connections_max is for
- *   those, the reserve for the others.
+ * - `open_count` counts the connections that are OPEN or closing: connections_max is for those, the
+ *   reserve for the others.
  */
 #ifndef RINGWS_CONN_CONN_H
 #define RINGWS_CONN_CONN_H

@@ -88,13 +88,12 @@ static int keep_subprotocol(rws_conn *conn, rws_span name)
 static void open_conn(rws_conn *conn)
 {
     const rws__endpoint *endpoint = conn->endpoint;
+    /* A drain ends dials, and requests get a 503. */
+    RWS_ASSERT(!rws__conn_table(conn)->draining);
     rws__conn_enter(conn, RWS__CONN_OPEN);
     memset(&conn->decoder, 0, sizeof conn->decoder);
     rws__count(&rws__conn_counters(conn)->upgraded, 1);
     if (endpoint->handler.on_open != NULL) endpoint->handler.on_open(conn, endpoint->user);
-    /* A drain began while the handshake was on its way. */
-    if (rws__conn_table(conn)->draining && conn->state == RWS__CONN_OPEN)
-        rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL);
 }
 
 /* The first subprotocol of the endpoint that the client offers. */

@@ -89,7 +89,7 @@ static inline const rws__stream_cold *rws__stream_cold_of(const rws__stream *str
 void rws__streams_make_room(rws__streams *streams, uint32_t slots);
 /* All will end soon: from now on streams linger only until the peer has acknowledged everything. */
 void rws__streams_hurry(rws__streams *streams);
-/* Close a file that no stream has. */
+/* Close a file that no stream has, with the next flush. */
 void rws__streams_close_file(rws__streams *streams, int32_t file);
 
 /* ---- the turn (see loop.h) ---- */
