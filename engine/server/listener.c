@@ -223,13 +223,27 @@ static void turn_away(int fd)
     close(fd);
 }
 
+/* The peer of an ordinary descriptor, for where it can't be asked for later. */
+static void keep_peer(const rws__listener *listener, rws__stream *stream, int fd)
+{
+    if (!listener->config->peer_address || listener->family == AF_UNIX ||
+        (loop_of(listener)->features & RWS__FEATURE_SOCKET_COMMANDS))
+        return;
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof address;
+    if (getpeername(fd, (struct sockaddr *)&address, &len) != 0) return;
+    memcpy(&rws__stream_cold_part(stream)->peer, &address, sizeof(struct sockaddr_in6));
+}
+
 void rws__listener_adopt(rws__listener *listener, int fd)
 {
     rws__stream *stream = take_stream(listener);
-    if (stream == NULL)
+    if (stream == NULL) {
         turn_away(fd);
-    else
-        rws__stream_adopt(stream, fd);
+        return;
+    }
+    keep_peer(listener, stream, fd);
+    rws__stream_adopt(stream, fd);
 }
 
 void rws__listener_on_deadline(rws__listener *listener)
@@ -237,11 +251,10 @@ void rws__listener_on_deadline(rws__listener *listener)
     listener->failing = false;
 }
 
-void rws__listener_finish(rws__listener *listener)
+/* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and answer it
+ * with 503. */
+static void take_backlog(rws__listener *listener)
 {
-    if (listener->fd < 0) return;
-    /* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and
-     * answer it with 503. */
     (void)fcntl(listener->fd, F_SETFL, O_NONBLOCK);
     /* Not later: once nobody listens, the next server may take the path for its own. */
     if (listener->config->unix_path != NULL) (void)unlink(listener->config->unix_path);
@@ -250,6 +263,14 @@ void rws__listener_finish(rws__listener *listener)
         if (fd < 0) break;
         rws__listener_adopt(listener, fd);
     }
+}
+
+void rws__listener_finish(rws__listener *listener)
+{
+    if (listener->fd < 0) return;
+    /* An inherited one goes on listening where it came from: what waits in it is the next server's,
+     * and so are its flags. */
+    if (!listener->config->inherited) take_backlog(listener);
     close(listener->fd);
     listener->fd = -1;
 }

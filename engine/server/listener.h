@@ -53,7 +53,8 @@ void rws__listener_adopt(rws__listener *listener, int fd);
 void rws__listener_on_deadline(rws__listener *listener);
 /* Whether no accept is in flight. */
 bool rws__listener_is_quiet(const rws__listener *listener);
-/* Stop listening: what waits in the backlog is taken first, and answered. */
+/* Stop listening: what waits in the backlog is taken first, and answered; but an inherited socket
+ * leaves it to the next who serves it. */
 void rws__listener_finish(rws__listener *listener);
 
 #endif

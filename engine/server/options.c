@@ -282,6 +282,11 @@ static int set_strings(rws__endpoint *endpoint, const rws__env *env,
         if (own->path[0] != '/')
             return rws__fail(error, RWS_E_OPTION, "path is \"%.64s\"; it must begin with '/'",
                              own->path);
+        /* It would never be found. */
+        if (strchr(own->path, '?') != NULL)
+            return rws__fail(error, RWS_E_OPTION,
+                             "path is \"%.64s\"; a path ends before the '?' of a target",
+                             own->path);
         endpoint->path = rws__copy_string(env, own->path);
         if (endpoint->path == NULL) return rws__fail(error, -ENOMEM, "no memory for the path");
     }
