@@ -22,11 +22,13 @@ static uint32_t free_slots(const rws__listener *listener)
     return streams->options.slots_max - streams->slots_used;
 }
 
-void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__conns *conns,
-                        const rws__listener_config *config, const rws__http_rules *http)
+void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__accepting *all,
+                        rws__conns *conns, const rws__listener_config *config,
+                        const rws__http_rules *http)
 {
     memset(listener, 0, sizeof *listener);
     listener->index = index;
+    listener->all = all;
     listener->fd = fd;
     listener->conns = conns;
     listener->config = config;
@@ -34,7 +36,10 @@ void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__co
     listener->family = config->unix_path != NULL ? AF_UNIX : AF_UNSPEC;
     struct sockaddr_storage address = {0};
     socklen_t len = sizeof address;
-    if (fd < 0 || getsockname(fd, (struct sockaddr *)&address, &len) != 0) return;
+    if (fd < 0) return;
+    all->listeners++;
+    if (config->unix_path == NULL && !config->inherited) all->backlogs += config->backlog;
+    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) return;
     listener->family = address.ss_family;
     listener->loopback = rws__is_loopback((struct sockaddr *)&address);
 }
@@ -48,7 +53,7 @@ static bool may_accept(rws__listener *listener)
 
 static bool has_room_for_backlogs(const rws__listener *listener)
 {
-    return free_slots(listener) >= 2 * listener->config->backlog;
+    return free_slots(listener) >= 2 * listener->all->backlogs;
 }
 
 /*
@@ -73,11 +78,11 @@ static uint64_t accept_data(const rws__listener *listener, uint32_t slot)
 
 static void arm_singles(rws__listener *listener)
 {
-    /* No more accepts than free slots: each may bring a connection. */
-    uint32_t room = free_slots(listener);
-    for (uint32_t i = 0; i < RWS__ACCEPTS; i++)
-        if (listener->accepts[i].armed && room > 0) room--;
-    for (uint32_t i = 0; i < RWS__ACCEPTS && room > 0; i++) {
+    /* No more accepts than free slots: each may bring a connection. Shared out, so that no listener
+     * has none because the others have all. */
+    uint32_t room = free_slots(listener), share = RWS__RESERVE / listener->all->listeners;
+    room = room > listener->all->armed ? room - listener->all->armed : 0;
+    for (uint32_t i = 0; i < RWS__ACCEPTS && i < share && room > 0; i++) {
         rws__accept_slot *slot = &listener->accepts[i];
         if (slot->armed) continue;
         slot->len = sizeof slot->address;
@@ -92,6 +97,7 @@ static void arm_singles(rws__listener *listener)
             return;
         }
         slot->armed = true;
+        listener->all->armed++;
         room--;
     }
 }
@@ -202,6 +208,7 @@ void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
         listener->multishot_armed = cqe->flags & RWS__CQE_MORE;
     } else {
         listener->accepts[slot].armed = false;
+        listener->all->armed--;
         address = (const struct sockaddr *)&listener->accepts[slot].address;
     }
     if (cqe->res < 0)

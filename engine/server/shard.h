@@ -15,6 +15,7 @@ typedef struct rws__shard {
     rws__conns conns;
     rws__listener listeners[RWS__LISTENERS_MAX];
     uint32_t listeners_count;
+    rws__accepting accepting;
     const rws__runtime_config *config;
     uint32_t index;
     rws__timer drain_timer;
