@@ -213,6 +213,16 @@ static int copy_strings(const rws__env *env, char ***out, uint32_t *out_count,
     return 0;
 }
 
+/* One that is none (RFC 6455 section 4.1) could not be asked for, or never be agreed on. */
+static int check_tokens(char *const *names, uint32_t count, rws_error *error)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!rws__http_name_is_valid((rws_span){names[i], strlen(names[i])}))
+            return rws__fail(error, RWS_E_OPTION, "subprotocols[%u] is \"%.64s\", not a token", i,
+                             names[i]);
+    return 0;
+}
+
 /* ---- endpoints ---- */
 
 /* A caller who sets the high watermark alone is not told about one that was never set. */
@@ -293,8 +303,10 @@ static int set_strings(rws__endpoint *endpoint, const rws__env *env,
     int res = copy_strings(env, &endpoint->origins, &endpoint->origins_count, own->origins,
                            own->origins_count, "origins", error);
     if (res != 0) return res;
-    return copy_strings(env, &endpoint->subprotocols, &endpoint->subprotocols_count,
-                        own->subprotocols, own->subprotocols_count, "subprotocols", error);
+    res = copy_strings(env, &endpoint->subprotocols, &endpoint->subprotocols_count,
+                       own->subprotocols, own->subprotocols_count, "subprotocols", error);
+    if (res != 0) return res;
+    return check_tokens(endpoint->subprotocols, endpoint->subprotocols_count, error);
 }
 
 void rws__endpoint_free(const rws__env *env, rws__endpoint *endpoint)
