@@ -359,11 +359,12 @@ static int set_socket(rws__socket_options *socket, int send_buffer_bytes, uint32
         return rws__fail(error, RWS_E_OPTION,
                          "socket_send_buffer_bytes is %d; it must not be negative",
                          send_buffer_bytes);
-    if (user_timeout_ms != 0 && user_timeout_ms < send_timeout_ms)
-        return rws__fail(
-            error, RWS_E_OPTION,
-            "user_timeout_ms is %u; it must be 0 (off) or at least send_timeout_ms, %u",
-            user_timeout_ms, send_timeout_ms);
+    if (user_timeout_ms != 0 &&
+        (user_timeout_ms < send_timeout_ms || user_timeout_ms > TIMEOUT_MAX_MS))
+        return rws__fail(error, RWS_E_OPTION,
+                         "user_timeout_ms is %u; it must be 0 (off), or between send_timeout_ms, "
+                         "%u, and %u",
+                         user_timeout_ms, send_timeout_ms, TIMEOUT_MAX_MS);
     uint64_t keepalive = 0;
     /* The kernel takes at most 32,767 seconds. */
     if (keepalive_s != RWS_NEVER) {

@@ -40,7 +40,7 @@ typedef struct rws_endpoint rws_endpoint;
 typedef struct rws_conn rws_conn;
 typedef struct rws_request rws_request;
 
-/* For options that are a time: not at all, where 0 means the default. */
+/* For options that say so: not at all, where 0 means the default. */
 #define RWS_NEVER UINT32_MAX
 
 /* Who ended a connection. */
