@@ -1,6 +1,7 @@
 /*
  * A server that polls instead of sleeping (busy_wait_us): it serves, its timers fire, posts and the
  * stop reach it, with the optional kernel features and without; after the wait is over it sleeps.
+ * ctest: filtered
  */
 #include <criterion/criterion.h>
 

@@ -1,6 +1,6 @@
 /*
  * The public calls against real sockets: addresses, shards, pausing, draining, control frames in
- * the program's hands, messages in frames, the life cycle.
+ * the program's hands, messages in frames, the life cycle. ctest: filtered
  */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>

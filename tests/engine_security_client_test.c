@@ -1,6 +1,7 @@
 /*
  * The client's side against a scripted server: frames that come with the answer, answers that are
  * none, masked frames, keys that have to differ, strings that may not break out of their line.
+ * ctest: filtered
  */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -16,6 +17,7 @@
 #include "codec/handshake.h"
 #include "support/engine_checks.h"
 #include "support/engine_server.h"
+#include "support/engine_filter.h"
 #include "support/raw_client.h"
 
 TestSuite(engine_security_client, .timeout = 60);
@@ -106,6 +108,7 @@ static void start(watch *own, uint32_t off)
     own->options = options;
     rws_error error = {0};
     cr_assert_eq(test_client_create(&own->client, &options, &handler, &error), 0, "%s", error.text);
+    engine_filter_client(own->client);
     cr_assert_eq(rws_client_start(own->client, &error), 0, "%s", error.text);
 }
 

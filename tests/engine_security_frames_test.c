@@ -1,6 +1,7 @@
 /*
  * Frames that no proper client sends, to a real server: the right close code, at the first byte
  * that decides, and nothing of it reaches the program. With all kernel features, and without them.
+ * ctest: filtered
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
  * The opening handshake against a real server: cut into bytes, too large, smuggling, from the
- * wrong origin, slower than its deadline, and with frames in its wake.
+ * wrong origin, slower than its deadline, and with frames in its wake. ctest: filtered
  */
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /*
  * Text that is not UTF-8, and the end of connections: close frames that break a rule, data after
- * them, peers that never end.
+ * them, peers that never end. ctest: filtered
  */
 #include <criterion/criterion.h>
 

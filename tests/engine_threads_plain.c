@@ -1,6 +1,6 @@
 /*
  * What other threads do to a server: post, read the counters, stop, destroy; a signal handler that
- * stops it. A plain program, so that ThreadSanitizer can run it.
+ * stops it. A plain program, so that ThreadSanitizer can run it. ctest: filtered
  */
 #include <errno.h>
 #include <pthread.h>

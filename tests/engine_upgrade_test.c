@@ -1,6 +1,6 @@
 /*
  * on_upgrade: what a program reads of the request and says about the answer, on the wire; and that
- * no string of its can break out of its line.
+ * no string of its can break out of its line. ctest: filtered
  */
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -11,7 +11,8 @@ typedef struct rws__cause {
     int status;    /* 0: a closing handshake; else a negative status */
     uint16_t code; /* RFC 6455 section 7.4.1; 1006: no close frame */
     rws_closer who;
-    rws_span text; /* the reason of a close frame, or a sentence of ours; borrowed */
+    rws_span text; /* the reason of a close frame, or a sentence of ours; borrowed. NULL: what
+                      rws_strerror() says of `status` */
 } rws__cause;
 
 #endif

@@ -83,7 +83,9 @@ static void tell_refused(rws_conn *conn, const rws__cause *cause)
     rws__conn_drop_request(conn);
     if (dial == NULL || dial->endpoint->handler.on_dial_error == NULL) return;
     rws_error error;
-    rws__fail(&error, cause->status, "%.*s", (int)cause->text.len, cause->text.data);
+    rws_span text = cause->text;
+    if (text.data == NULL) text.data = rws_strerror(cause->status), text.len = strlen(text.data);
+    rws__fail(&error, cause->status, "%.*s", (int)text.len, text.data);
     dial->endpoint->handler.on_dial_error(&error, dial->user, dial->endpoint->user);
 }
 
@@ -181,7 +183,8 @@ static void on_ended(rws__stream *stream, const rws__cause *cause)
         own.who = RWS_CLOSED_BY_PEER;
     }
     if (conn->state >= RWS__CONN_OPEN) own.text = (rws_span){NULL, 0};
-    rws__conn_end(conn, &own, RWS__FINISH_CUT);
+    /* It is cut already, unless a filter has something to send. */
+    rws__conn_end(conn, &own, RWS__FINISH_LINGER);
 }
 
 static void on_input_overflow(rws__stream *stream)

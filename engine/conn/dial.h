@@ -22,6 +22,8 @@ typedef struct rws__dial {
     char *subprotocols_text, *origin_text;
     rws_span subprotocols, origin;
     char key[RWS__KEY_BYTES];
+    const struct rws__filter_maker
+        *filters;        /* of its stream: the place of TLS and CONNECT; or NULL */
     uint32_t timeout_ms; /* from the dial to on_open */
     size_t head_bytes_max;
     void *user;

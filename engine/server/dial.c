@@ -65,6 +65,7 @@ int rws__runtime_dial(rws_runtime *runtime, const rws__endpoint *endpoint, const
     uint64_t number = atomic_fetch_add_explicit(&runtime->next_dial, 1, memory_order_relaxed) + 1;
     uint64_t id = (uint64_t)shard << DIAL_NUMBER_BITS | number;
     dial->id = id;
+    dial->filters = runtime->dial_filters;
     res = post_dial(runtime, dial, shard, &socket);
     if (res != 0) {
         rws__dial_free(&runtime->config.env, dial);

@@ -1,6 +1,7 @@
 #include "engine/server/dialer.h"
 
 #include "engine/ring/random.h"
+#include "engine/stream/filter.h"
 
 #include "codec/url.h"
 
@@ -152,6 +153,7 @@ static void start(const rws__dial_post *post)
     }
     conn->stream.family = (uint8_t)dial->address.ss_family;
     conn->stream.no_card = dial->address.ss_family == AF_UNIX;
+    rws__stream_set_filters(&conn->stream, dial->filters);
     rws__stream_dial(&conn->stream, fd, (const struct sockaddr *)&dial->address, dial->address_len);
 }
 

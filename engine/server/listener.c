@@ -1,6 +1,7 @@
 #include "engine/server/listener.h"
 
 #include "engine/base/loopback.h"
+#include "engine/stream/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -152,14 +153,18 @@ static void arm(rws__listener *listener)
 
 void rws__listener_pump(rws__listener *listener)
 {
-    /* In the usual case all is armed already. */
-    if (listener->fd < 0 || (listener->multishot_armed && !listener->cancelled &&
-                             !listener->conns->draining && has_room_for_backlogs(listener)))
-        return;
+    if (listener->fd < 0) return;
     if (may_accept(listener))
         arm(listener);
     else
         pause_accepting(listener);
+}
+
+uint32_t rws__listener_room(const rws__listener *listener)
+{
+    if (listener->fd < 0) return 0;
+    bool rests = listener->multishot_armed && !listener->cancelled;
+    return rests ? 2 * listener->all->backlogs : UINT32_MAX;
 }
 
 static void on_accept_error(rws__listener *listener, int32_t res)
@@ -185,6 +190,7 @@ static rws__stream *take_stream(rws__listener *listener)
     if (conn == NULL) return NULL;
     conn->stream.family = (uint8_t)listener->family;
     conn->stream.no_card = listener->loopback || listener->family == AF_UNIX;
+    rws__stream_set_filters(&conn->stream, listener->config->filters);
     return &conn->stream;
 }
 
@@ -220,12 +226,14 @@ void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
 }
 
 /* There is not even a slot of the reserve: say so, without waiting for anything. */
-static void turn_away(int fd)
+static void turn_away(const rws__listener *listener, int fd)
 {
     static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
                                  "Connection: close\r\n"
                                  "Content-Length: 0\r\n\r\n";
-    (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* Behind filters the peer expects something else. */
+    if (listener->config->filters == NULL)
+        (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)shutdown(fd, SHUT_WR);
     close(fd);
 }
@@ -246,7 +254,7 @@ void rws__listener_adopt(rws__listener *listener, int fd)
 {
     rws__stream *stream = take_stream(listener);
     if (stream == NULL) {
-        turn_away(fd);
+        turn_away(listener, fd);
         return;
     }
     keep_peer(listener, stream, fd);

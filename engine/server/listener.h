@@ -59,6 +59,8 @@ void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__ac
                         const rws__http_rules *http);
 /* Submit accepts if it may accept, cancel them if it may not. Called once per turn. */
 void rws__listener_pump(rws__listener *listener);
+/* How many free slots it needs to go on as it is; UINT32_MAX: it is to be pumped again. */
+uint32_t rws__listener_room(const rws__listener *listener);
 void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe);
 /* An accepted ordinary descriptor (*taken*): it is put into the table first. */
 void rws__listener_adopt(rws__listener *listener, int fd);

@@ -39,7 +39,8 @@ struct rws_runtime {
     uint32_t endpoints_count;
     rws__listening listeners[RWS__LISTENERS_MAX];
     uint32_t listeners_count;
-    atomic_uint next_shard; /* dials take turns */
+    const rws__filter_maker *dial_filters; /* of dials; or NULL */
+    atomic_uint next_shard;                /* dials take turns */
     _Atomic uint64_t next_dial;
 
     pthread_mutex_t lock; /* guards `started`, `reported` and `first_error` */

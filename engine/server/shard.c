@@ -40,6 +40,21 @@ static bool is_drained(rws__shard *shard)
     return !listens && shard->conns.streams.slots_used == 0;
 }
 
+/* All of them accept, and may go on until so many slots are in use that the backlog of one might
+ * not find room. */
+static void pump_listeners(rws__shard *shard)
+{
+    uint32_t slots = shard->conns.streams.options.slots_max;
+    shard->listeners_rest = slots;
+    for (uint32_t i = 0; i < shard->listeners_count; i++) {
+        rws__listener *listener = &shard->listeners[i];
+        rws__listener_pump(listener);
+        uint32_t room = rws__listener_room(listener);
+        uint32_t rest = room < slots ? slots - room : 0;
+        if (rest < shard->listeners_rest) shard->listeners_rest = rest;
+    }
+}
+
 static bool on_flush(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
@@ -47,8 +62,8 @@ static bool on_flush(rws__loop *loop)
      * completion to wait for. */
     if (shard->conns.streams.quiet.count > 0) loop->refused = true;
     rws__streams_flush(&shard->conns.streams);
-    for (uint32_t i = 0; i < shard->listeners_count; i++)
-        rws__listener_pump(&shard->listeners[i]);
+    if (shard->conns.streams.slots_used >= shard->listeners_rest || shard->conns.draining)
+        pump_listeners(shard);
     /* After the flush, in which a message may have ended with nothing else to come. */
     rws__conns_check_budget(&shard->conns);
     /* Flushing may have given the last slot back, and then no completion will come. */
@@ -60,6 +75,7 @@ static uint32_t on_completions(rws__loop *loop, const rws__cqe *cqes, uint32_t l
     rws__shard *shard = shard_of(loop);
     if (rws__op_kind_of(cqes->user_data) != RWS__OP_ACCEPT)
         return rws__streams_on_completions(&shard->conns.streams, cqes, left);
+    shard->listeners_rest = 0;
     rws__listener_on_accept(listener_of(shard, cqes), cqes);
     return 1;
 }
@@ -83,6 +99,7 @@ static void on_deadline(rws__timer *timer, void *context)
         rws__conns_cut(&shard->conns);
         return;
     }
+    shard->listeners_rest = 0;
     for (uint32_t i = 0; i < shard->listeners_count; i++)
         if (timer == &shard->listeners[i].timer) rws__listener_on_deadline(&shard->listeners[i]);
 }

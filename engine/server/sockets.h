@@ -26,6 +26,8 @@ typedef struct rws__listener_config {
     uint32_t backlog;
     bool peer_address; /* accepts bring the peer's address where it can't be asked for later */
     rws__socket_options socket;
+    /* Of the streams accepted, or dialled by a client: the place of TLS and PROXY; or NULL. */
+    const struct rws__filter_maker *filters;
 } rws__listener_config;
 
 /* Open the listeners of `count` shards into `fds` (one for a unix socket, the others -1) and report

@@ -38,7 +38,29 @@ void rws__stream_on_send(rws__stream *stream, int32_t res, bool more);
 /* The quiet send in flight got no completion: it is done. */
 void rws__stream_quiet_done(rws__stream *stream);
 /* Whether nothing is queued or in flight. */
-bool rws__stream_is_sent(const rws__stream *stream);
+bool rws__stream_is_sent(rws__stream *stream);
+
+/* filter.c: the chain of filters; filter.h */
+/* Bytes can flow: make the filters and start their handshakes. on_up is called when they end. */
+void rws__filters_start(rws__stream *stream);
+/* Wire bytes came. */
+void rws__filters_input(rws__stream *stream, uint8_t *data, size_t len);
+/* The peer ended its half, and all input before that was taken. False: they ended the stream. */
+bool rws__filters_on_eof(rws__stream *stream);
+/* Whether the peer's end record came: no input follows. */
+bool rws__filters_have_ended(const rws__stream *stream);
+/* Plain bytes to the wire queue, as far as it has room; at last the end record. */
+void rws__filters_seal(rws__stream *stream);
+rws__sendq *rws__filters_wire(rws__stream *stream);
+/* The kernel took `len` bytes of the wire queue. */
+void rws__filters_sent(rws__stream *stream, size_t len);
+/* Give all their memory back. */
+void rws__filters_free(rws__stream *stream);
+/* The queue that is sent from. */
+static inline rws__sendq *rws__stream_out(rws__stream *stream)
+{
+    return stream->wired ? rws__filters_wire(stream) : &stream->sendq;
+}
 
 /* stream_progress.c: what the peer acknowledged */
 /* Something is queued that the socket does not take: from now on it has to make progress. */

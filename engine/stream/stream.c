@@ -51,7 +51,11 @@ static void come_up(rws__stream *stream)
     rws__stream_enter(stream, RWS__STREAM_UP);
     rws__count(&stream->streams->loop->counters.accepted, 1);
     rws__stream_mark_dirty(stream);
-    stream->events->on_up(stream);
+    if (stream->filter != NULL ||
+        (stream->has_cold && rws__stream_cold_of(stream)->filter_maker != NULL))
+        rws__filters_start(stream);
+    else
+        stream->events->on_up(stream);
 }
 
 void rws__stream_accepted(rws__stream *stream, int32_t file, const struct sockaddr *peer)
@@ -144,7 +148,7 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish)
     rws__payload_release(stream->stalled);
     stream->stalled = NULL;
     if (finish == RWS__FINISH_CUT || stream->phase < RWS__STREAM_UP) {
-        rws__count(&stream->streams->loop->counters.bytes_discarded, stream->sendq.bytes);
+        rws__count(&stream->streams->loop->counters.bytes_discarded, rws__stream_queued(stream));
         if (stream->installing && stream->ops == 0) drop_descriptor(stream);
         stream->reset = !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
         rws__stream_enter(stream, RWS__STREAM_CLOSING);
@@ -164,6 +168,7 @@ void rws__stream_end(rws__stream *stream, const rws__cause *cause)
     if (tell) stream->events->on_ended(stream, cause);
 }
 
+/* A sentence of ours; NULL: the system's for `res` says as much. */
 static const char *explain(const rws__stream *stream, int32_t res)
 {
     bool connecting = stream->phase == RWS__STREAM_CONNECTING;
@@ -172,14 +177,15 @@ static const char *explain(const rws__stream *stream, int32_t res)
     case ENOENT: return "there is no such unix socket";
     case EADDRNOTAVAIL: return "no local port is left: too many connections to one address";
     case ENFILE: return "no direct descriptor for the socket is left";
-    default: return connecting ? rws_strerror(res) : "the connection broke";
+    default: return connecting ? NULL : "the connection broke";
     }
 }
 
 void rws__stream_broken(rws__stream *stream, int32_t res)
 {
     const char *text = explain(stream, res);
-    rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, strlen(text)}};
+    size_t len = text != NULL ? strlen(text) : 0;
+    rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, len}};
     if (stream->phase >= RWS__STREAM_UP) stream->eof = true;
     rws__stream_end(stream, &cause);
 }
@@ -289,6 +295,17 @@ static void pump_end(rws__stream *stream)
 
 /* ---- once per turn ---- */
 
+/* The peer ended its half: what is above is told when it has all input. */
+static void tell_eof(rws__stream *stream)
+{
+    bool ended = stream->eof || rws__filters_have_ended(stream);
+    if (!ended || stream->eof_told || stream->stalled != NULL) return;
+    stream->eof_told = true;
+    if (stream->phase != RWS__STREAM_UP) return;
+    if (stream->filter != NULL && !rws__filters_on_eof(stream)) return;
+    stream->events->on_eof(stream);
+}
+
 void rws__stream_pump(rws__stream *stream)
 {
     if (stream->phase == RWS__STREAM_FREE) return;
@@ -298,14 +315,12 @@ void rws__stream_pump(rws__stream *stream)
     }
     if (stream->phase == RWS__STREAM_UP) {
         if (stream->stalled != NULL && !stream->paused) rws__stream_deliver_stalled(stream);
-        if (stream->eof && !stream->eof_told && stream->stalled == NULL) {
-            stream->eof_told = true;
-            if (stream->phase == RWS__STREAM_UP) stream->events->on_eof(stream);
-        }
+        tell_eof(stream);
     } else if (stream->phase < RWS__STREAM_UP) {
         pump_up(stream);
     }
     rws__stream_pump_send(stream);
+    if (stream->ask_waits) rws__stream_ask_for(stream, RWS__ASKING_ABOVE);
     if (rws__stream_is_finishing(stream)) pump_end(stream);
     rws__stream_pump_recv(stream);
     rws__stream_try_release(stream);

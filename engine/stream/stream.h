@@ -34,6 +34,8 @@
 typedef struct rws__stream rws__stream;
 typedef struct rws__streams rws__streams;
 typedef struct rws__filter rws__filter;
+typedef struct rws__filters rws__filters;
+typedef struct rws__filter_maker rws__filter_maker;
 
 typedef enum rws__stream_phase {
     RWS__STREAM_FREE = 0,
@@ -99,8 +101,9 @@ typedef struct rws__stream_events {
     /* The answer to rws__stream_ask(): whether the peer has acknowledged more since the last one,
      * or since rws__stream_mark(). */
     void (*on_asked)(rws__stream *stream, bool moved);
-    /* The transport ended it: an error, the peer, or a deadline of the transport. It is closing
-     * already. Not once rws__stream_finish() was called. */
+    /* The transport or a filter ended it: an error, the peer, or a deadline of the transport. It is
+     * closing already, or sends what a filter has
+     * queued. Not once rws__stream_finish() was called. */
     void (*on_ended)(rws__stream *stream, const rws__cause *cause);
     /* There is no memory for input that waits for the end of a pause: finish it. */
     void (*on_input_overflow)(rws__stream *stream);
@@ -124,7 +127,9 @@ typedef struct rws__stream_cold {
     uint8_t *direct;             /* where a direct receive in flight goes */
     const struct sockaddr *dial; /* where it is to be connected to; borrowed until on_up */
     socklen_t dial_len;
-    int32_t install_fd; /* while `installing` */
+    int32_t install_fd;                    /* while `installing` */
+    const rws__filter_maker *filter_maker; /* makes its filters when it comes up; or NULL */
+    rws__filters *filters;                 /* while `wired` */
     union {
         struct sockaddr generic;
         struct sockaddr_in in;
@@ -164,12 +169,15 @@ struct rws__stream {
     bool installing;     /* a descriptor is, or will be, on its way into the table */
     bool reset;          /* what the peer has not got is thrown away with the file */
     bool shutting_down;  /* the shutdown was submitted and has not completed */
+    bool wired;          /* what is sent comes from the wire queue of filters (filter.h) */
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */
     uint8_t family;      /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t asking;      /* a rws__asking: what for the question in flight is */
+    bool ask_waits;      /* rws__stream_ask() was called and is not answered yet */
     uint8_t slow_looks;  /* looks in a row that found too little progress of sending */
     uint32_t taken;      /* bytes that the kernel took, modulo 2^32 */
     uint32_t taken_mark; /* how many of them were the peer's when that was last looked at */
+    uint32_t sealed;     /* plain bytes in the wire queue, or in flight from it */
     rws__timer timer;    /* SENDING; in the phase LINGERING that kind */
     rws__sendq sendq;    /* plain bytes */
     rws__payload *stalled; /* input that waits, or NULL */
@@ -196,7 +204,7 @@ rws__lender *rws__stream_lend_buffer(rws__stream *stream, const uint8_t *data, s
 /* Bytes that are queued or in flight, as what is above counts them. */
 static inline size_t rws__stream_queued(const rws__stream *stream)
 {
-    return stream->sendq.bytes;
+    return stream->sendq.bytes + stream->sealed;
 }
 
 /* ---- receiving ---- */

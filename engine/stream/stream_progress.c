@@ -49,6 +49,7 @@ void rws__stream_unwatch(rws__stream *stream)
 void rws__stream_mark(rws__stream *stream)
 {
     stream->taken_mark = stream->taken + (uint32_t)stream->sendq.bytes;
+    if (stream->wired) stream->taken_mark += (uint32_t)rws__filters_wire(stream)->bytes;
 }
 
 /* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */
@@ -68,7 +69,8 @@ static bool is_enough(const rws__stream *stream, int32_t bytes, uint32_t interva
 
 static void judge_sending(rws__stream *stream, uint32_t unacknowledged)
 {
-    if (stream->sendq.bytes == 0 && stream->phase != RWS__STREAM_FLUSHING) return;
+    bool all_taken = stream->sendq.bytes == 0 && rws__stream_out(stream)->bytes == 0;
+    if (all_taken && stream->phase != RWS__STREAM_FLUSHING) return;
     int32_t more = progress(stream, unacknowledged);
     if (is_enough(stream, more, look_interval_ms(stream)))
         stream->slow_looks = 0;
@@ -103,6 +105,7 @@ static void judge(rws__stream *stream, rws__asking what, uint32_t unacknowledged
 {
     switch (what) {
     case RWS__ASKING_ABOVE:
+        stream->ask_waits = false;
         /* Above the mark, or below it where that was a guess: something is going on. */
         if (!rws__stream_is_finishing(stream))
             stream->events->on_asked(stream, progress(stream, unacknowledged) != 0);
@@ -136,7 +139,8 @@ void rws__stream_ask_for(rws__stream *stream, rws__asking what)
 
 void rws__stream_ask(rws__stream *stream)
 {
-    rws__stream_ask_for(stream, RWS__ASKING_ABOVE);
+    stream->ask_waits = true;
+    rws__stream_mark_dirty(stream);
 }
 
 void rws__stream_on_answer(rws__stream *stream, int32_t res)
@@ -145,6 +149,8 @@ void rws__stream_on_answer(rws__stream *stream, int32_t res)
     stream->asking = RWS__ASKING_NOTHING;
     if (res == -ECANCELED) return; /* the file is being closed */
     judge(stream, what, res > 0 ? (uint32_t)res : 0);
+    /* Another question may have been due meanwhile. */
+    if (stream->ask_waits || stream->phase == RWS__STREAM_FLUSHING) rws__stream_mark_dirty(stream);
 }
 
 /* How much of a send is done is known when it ends: take it back, and go on with what fits. */

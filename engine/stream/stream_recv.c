@@ -141,13 +141,16 @@ static void stall(rws__stream *stream, const uint8_t *data, size_t len)
         stream->events->on_input_overflow(stream);
 }
 
+/* Whether input may be passed on now: what came before goes first. */
+static bool may_deliver(const rws__stream *stream)
+{
+    return stream->phase == RWS__STREAM_UP && stream->stalled == NULL && !stream->paused;
+}
+
 void rws__stream_deliver(rws__stream *stream, uint8_t *data, size_t len)
 {
     if (stream->phase != RWS__STREAM_UP) return;
-    size_t taken = 0;
-    /* What came before goes first. */
-    if (stream->stalled == NULL && !stream->paused)
-        taken = stream->events->on_input(stream, data, len);
+    size_t taken = may_deliver(stream) ? stream->events->on_input(stream, data, len) : 0;
     if (stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken);
 }
 
@@ -195,5 +198,12 @@ void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool m
     rws__count(&stream->streams->loop->counters.bytes_received, (uint64_t)res);
     stream->flows = (uint32_t)res >= FLOW_BYTES_MIN;
     if (stream->bulk && ++stream->small_recvs > BULK_RECVS) stream->bulk = false;
-    rws__stream_deliver(stream, data, (size_t)res);
+    size_t len = (size_t)res, taken = 0;
+    if (stream->filter != NULL) {
+        rws__filters_input(stream, data, len);
+        return;
+    }
+    /* The usual case first. */
+    if (may_deliver(stream)) taken = stream->events->on_input(stream, data, len);
+    if (taken < len && stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken);
 }

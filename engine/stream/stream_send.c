@@ -29,16 +29,25 @@ rws__lender *rws__stream_lend_buffer(rws__stream *stream, const uint8_t *data, s
 {
     const rws__streams *streams = stream->streams;
     /* It is lent for this turn only: the next send has to be this one. */
-    if (streams->buffer == NULL || stream->filter != NULL || stream->sendq.bytes > 0 ||
+    if (streams->buffer == NULL || stream->wired || stream->sendq.bytes > 0 ||
         stream->send_mode != RWS__SEND_IDLE || stream->send_blocked)
         return NULL;
     if (data < streams->buffer || data + len > streams->buffer_end) return NULL;
     return rws__ring_lend(streams->loop->ring, data, len);
 }
 
-bool rws__stream_is_sent(const rws__stream *stream)
+bool rws__stream_is_sent(rws__stream *stream)
 {
-    return stream->sendq.bytes == 0 && stream->send_mode == RWS__SEND_IDLE;
+    return stream->sendq.bytes == 0 && rws__stream_out(stream)->bytes == 0 &&
+           stream->send_mode == RWS__SEND_IDLE;
+}
+
+/* Whether nothing is queued behind `len` bytes at the front. */
+static bool is_last(rws__stream *stream, size_t len)
+{
+    size_t queued = stream->wired ? stream->sendq.bytes + rws__filters_wire(stream)->bytes
+                                  : stream->sendq.bytes;
+    return queued == len;
 }
 
 /*
@@ -46,12 +55,12 @@ bool rws__stream_is_sent(const rws__stream *stream)
  * nobody waits for: not when more is queued behind them, on_sent is wanted, or the stream is to end
  * after them.
  */
-static bool may_be_quiet(const rws__stream *stream, size_t len)
+static bool may_be_quiet(rws__stream *stream, size_t len)
 {
     const rws__streams *streams = stream->streams;
     /* The list is not settled while the kernel leaves submissions over, and may fill up. */
     return (streams->loop->features & RWS__FEATURE_SKIP_SUCCESS) && !stream->send_blocked &&
-           !stream->report_sent && len <= QUIET_MAX && len == stream->sendq.bytes &&
+           !stream->report_sent && len <= QUIET_MAX && is_last(stream, len) &&
            stream->phase == RWS__STREAM_UP && streams->quiet.count < streams->quiet.capacity;
 }
 
@@ -65,7 +74,7 @@ static bool end_borrowing(rws__stream *stream)
 
 static rws__send_mode choose_mode(rws__stream *stream, size_t len)
 {
-    if (rws__stream_may_zero_copy(stream, len)) return RWS__SEND_ZERO_COPY;
+    if (!stream->wired && rws__stream_may_zero_copy(stream, len)) return RWS__SEND_ZERO_COPY;
     return may_be_quiet(stream, len) ? RWS__SEND_QUIET : RWS__SEND_COUNTED;
 }
 
@@ -74,7 +83,7 @@ static int submit_counted(rws__stream *stream, uint64_t user_data, size_t *len)
 {
     const rws__loop *loop = stream->streams->loop;
     const uint8_t *data;
-    *len = rws__sendq_front(&stream->sendq, &data);
+    *len = rws__sendq_front(rws__stream_out(stream), &data);
     if (!stream->send_blocked)
         return rws__ring_send(loop->ring, (uint32_t)stream->file, data, *len, user_data);
     bool tells = (loop->features & RWS__FEATURE_SOCKET_COMMANDS) && stream->family != AF_UNIX;
@@ -82,12 +91,10 @@ static int submit_counted(rws__stream *stream, uint64_t user_data, size_t *len)
     return rws__ring_send_some(loop->ring, (uint32_t)stream->file, data, *len, user_data);
 }
 
-static int submit(rws__stream *stream, rws__send_mode mode, size_t *len)
+static int submit(rws__stream *stream, rws__send_mode mode, const uint8_t *data, size_t *len)
 {
     rws__ring *ring = stream->streams->loop->ring;
     uint64_t user_data = rws__stream_op(stream, RWS__OP_SEND);
-    const uint8_t *data;
-    (void)rws__sendq_front(&stream->sendq, &data);
     switch (mode) {
     case RWS__SEND_ZERO_COPY: return rws__stream_send_zero_copy(stream, data, *len, user_data);
     case RWS__SEND_QUIET:
@@ -98,17 +105,20 @@ static int submit(rws__stream *stream, rws__send_mode mode, size_t *len)
 
 void rws__stream_pump_send(rws__stream *stream)
 {
-    if (stream->send_mode != RWS__SEND_IDLE || stream->sendq.bytes == 0) return;
+    if (stream->send_mode != RWS__SEND_IDLE) return;
+    if (stream->wired) rws__filters_seal(stream);
+    rws__sendq *queue = rws__stream_out(stream);
+    if (queue->bytes == 0) return;
     if (stream->phase < RWS__STREAM_UP || stream->phase >= RWS__STREAM_CLOSING) return;
     const uint8_t *data;
-    size_t len = rws__sendq_front(&stream->sendq, &data);
+    size_t len = rws__sendq_front(queue, &data);
     RWS_ASSERT(len > 0);
     rws__send_mode mode = choose_mode(stream, len);
     if (mode == RWS__SEND_COUNTED && !end_borrowing(stream)) {
         rws__stream_broken(stream, -ENOMEM);
         return;
     }
-    if (submit(stream, mode, &len) != 0) {
+    if (submit(stream, mode, data, &len) != 0) {
         rws__stream_mark_dirty(stream);
         return;
     }
@@ -129,11 +139,15 @@ static void sent(rws__stream *stream, size_t len)
     rws__streams *streams = stream->streams;
     rws__count(&streams->loop->counters.bytes_sent, len);
     stream->taken += (uint32_t)len;
-    rws__sendq_advance(&stream->sendq, &streams->send_slab, len);
-    if (stream->sendq.bytes > 0 || stream->phase != RWS__STREAM_UP) rws__stream_mark_dirty(stream);
+    if (stream->wired)
+        rws__filters_sent(stream, len);
+    else
+        rws__sendq_advance(&stream->sendq, &streams->send_slab, len);
+    bool all =
+        stream->sendq.bytes == 0 && (!stream->wired || rws__filters_wire(stream)->bytes == 0);
+    if (!all || stream->phase != RWS__STREAM_UP) rws__stream_mark_dirty(stream);
     /* Draining waits for the notification of what the kernel was lent, too. */
-    if (stream->sendq.bytes == 0 && !rws__stream_lends_to_kernel(stream))
-        rws__stream_unwatch(stream);
+    if (all && !rws__stream_lends_to_kernel(stream)) rws__stream_unwatch(stream);
     if (stream->report_sent) stream->events->on_sent(stream);
 }
 

@@ -98,6 +98,7 @@ static void release(rws__stream *stream)
 {
     rws__streams *streams = stream->streams;
     stream->events->on_released(stream);
+    rws__filters_free(stream);
     rws__sendq_clear(&stream->sendq, &streams->send_slab);
     rws__payload_release(stream->stalled);
     if (stream->has_cold) {

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support/engine_filter.h"
 #include "support/raw_client.h"
 
 #define FILES_WANTED 20000u
@@ -73,6 +74,7 @@ int engine_server_start(engine_server *server, const test_options *options,
     own.user = server;
     int res = test_server_create(&server->server, &own, &own_handler, &server->error);
     if (res != 0) return res;
+    engine_filter_server(server->server);
     server->port = rws_server_port(server->server, 0);
     res = rws_server_start(server->server, &server->error);
     if (res == 0) return 0;

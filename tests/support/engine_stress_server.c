@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "support/engine_filter.h"
+
 /* A send that is still queued after so many turns of the loop met a full socket. */
 #define MANY_TURNS 16
 
@@ -128,6 +130,7 @@ stress_server *stress_server_start(const test_options *options)
     rws_error error = {0};
     int res = test_server_create(&server->server, &own, &handler, &error);
     if (res == 0) {
+        engine_filter_server(server->server);
         server->shards = rws_server_shards(server->server);
         res = rws_server_start(server->server, &error);
     }

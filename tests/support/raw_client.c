@@ -13,12 +13,31 @@
 
 static const uint8_t test_key[4] = {0x37, 0xfa, 0x21, 0x3d};
 
-void raw_adopt(raw_client *client, int fd)
+bool raw_is_filtered(void)
 {
-    *client = (raw_client){.fd = fd};
+    const char *name = getenv("RINGWS_TEST_FILTER");
+    return name != NULL && strcmp(name, "toy") == 0;
+}
+
+static bool send_plainly(int fd, const void *data, size_t len);
+
+static void take_over(raw_client *client, int fd, bool accepted)
+{
+    *client = (raw_client){.fd = fd, .filtered = raw_is_filtered(), .accepts = accepted};
     struct timeval limit = {.tv_sec = RAW_TIMEOUT_MS / 1000};
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    if (!client->filtered) return;
+    static _Atomic uint64_t connections;
+    client->half = toy_mix(++connections);
+    uint8_t hello[TOY_HEADER + TOY_HELLO];
+    if (!accepted)
+        (void)send_plainly(fd, hello, toy_write_hello(hello, TOY_CLIENT_HELLO, client->half));
+}
+
+void raw_adopt(raw_client *client, int fd)
+{
+    take_over(client, fd, true);
 }
 
 bool raw_connect(raw_client *client, const char *address, uint16_t port, int recv_buffer_bytes)
@@ -56,7 +75,7 @@ bool raw_connect(raw_client *client, const char *address, uint16_t port, int rec
         errno = error;
         return false;
     }
-    raw_adopt(client, fd);
+    take_over(client, fd, false);
     return true;
 }
 
@@ -73,7 +92,7 @@ bool raw_connect_unix(raw_client *client, const char *path)
         close(fd);
         return false;
     }
-    raw_adopt(client, fd);
+    take_over(client, fd, false);
     return true;
 }
 
@@ -101,17 +120,51 @@ bool raw_open(raw_client *client, uint16_t port)
 
 /* ---- sending ---- */
 
-bool raw_send(raw_client *client, const void *data, size_t len)
+static bool send_plainly(int fd, const void *data, size_t len)
 {
     const uint8_t *at = data;
     while (len > 0) {
-        ssize_t sent = send(client->fd, at, len, MSG_NOSIGNAL);
+        ssize_t sent = send(fd, at, len, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR) continue;
         if (sent <= 0) return false;
         at += sent;
         len -= (size_t)sent;
     }
     return true;
+}
+
+static int fill(raw_client *client);
+
+/* With a filter nothing can be sent before the peer's hello is there. */
+static bool await_hello(raw_client *client)
+{
+    while (client->filtered && !client->greeted && !client->ended)
+        if (fill(client) == -1) return false;
+    return !client->ended;
+}
+
+size_t raw_seal(raw_client *client, uint8_t *out, const uint8_t *data, size_t len)
+{
+    size_t wire = 0;
+    while (len > 0) {
+        size_t part = len < TOY_PAYLOAD_MAX ? len : TOY_PAYLOAD_MAX;
+        wire += toy_write_data(&client->key_out, out + wire, data, part);
+        data += part;
+        len -= part;
+    }
+    return wire;
+}
+
+bool raw_send(raw_client *client, const void *data, size_t len)
+{
+    if (!client->filtered) return send_plainly(client->fd, data, len);
+    if (len == 0) return true;
+    if (!await_hello(client)) return false;
+    uint8_t *out = malloc(RAW_SEALED(len));
+    if (out == NULL) return false;
+    bool sent = send_plainly(client->fd, out, raw_seal(client, out, data, len));
+    free(out);
+    return sent;
 }
 
 bool raw_send_text(raw_client *client, const char *text)
@@ -166,24 +219,93 @@ bool raw_send_frame(raw_client *client, uint8_t first, const void *payload, size
 
 /* ---- receiving ---- */
 
+static bool grow(raw_client *client, size_t bytes)
+{
+    if (client->in_capacity - client->in_len >= bytes) return true;
+    size_t capacity = client->in_capacity * 2 + bytes;
+    uint8_t *grown = realloc(client->in, capacity);
+    if (grown == NULL) return false;
+    client->in = grown;
+    client->in_capacity = capacity;
+    return true;
+}
+
+/* ---- with the toy filter ---- */
+
+static bool on_hello(raw_client *client, const uint8_t *payload)
+{
+    uint64_t theirs;
+    memcpy(&theirs, payload, sizeof theirs);
+    uint64_t client_half = client->accepts ? theirs : client->half;
+    uint64_t server_half = client->accepts ? client->half : theirs;
+    client->key_in = toy_make_key(client_half, server_half, client->accepts);
+    client->key_out = toy_make_key(client_half, server_half, !client->accepts);
+    client->greeted = true;
+    uint8_t hello[TOY_HEADER + TOY_HELLO];
+    return !client->accepts ||
+           send_plainly(client->fd, hello, toy_write_hello(hello, TOY_SERVER_HELLO, client->half));
+}
+
+/* The record in `wire` is whole. */
+static bool on_record(raw_client *client, toy_record record)
+{
+    const uint8_t *payload = client->wire + TOY_HEADER;
+    toy_type hello = client->accepts ? TOY_CLIENT_HELLO : TOY_SERVER_HELLO;
+    if (!client->greeted) return record.type == hello && on_hello(client, payload);
+    if (record.type == TOY_END) client->ended = true;
+    if (record.type != TOY_DATA) return record.type == TOY_END;
+    if (!grow(client, record.len)) return false;
+    toy_xor(&client->key_in, client->in + client->in_len, payload, record.len);
+    client->in_len += record.len;
+    return true;
+}
+
+int raw_unseal(raw_client *client, const uint8_t *wire, size_t len)
+{
+    while (len > 0 && !client->ended) {
+        toy_record record = {0, 0};
+        if (client->wire_len >= TOY_HEADER) record = toy_read_header(client->wire);
+        size_t whole = client->wire_len < TOY_HEADER ? TOY_HEADER : TOY_HEADER + record.len;
+        size_t part = whole - client->wire_len < len ? whole - client->wire_len : len;
+        memcpy(client->wire + client->wire_len, wire, part);
+        client->wire_len += part;
+        wire += part;
+        len -= part;
+        if (client->wire_len < TOY_HEADER) break;
+        record = toy_read_header(client->wire);
+        if (record.type == 0) return -1;
+        if (client->wire_len < TOY_HEADER + record.len) continue;
+        client->wire_len = 0;
+        if (!on_record(client, record)) return -1;
+    }
+    return client->ended ? 0 : 1;
+}
+
+/* ---- the socket ---- */
+
 /* Receive some more: 1, 0 or -1 as raw_read_frame(). */
 static int fill(raw_client *client)
 {
-    if (client->in_capacity - client->in_len < 65536) {
-        size_t capacity = client->in_capacity * 2 + 65536;
-        uint8_t *grown = realloc(client->in, capacity);
-        if (grown == NULL) return -1;
-        client->in = grown;
-        client->in_capacity = capacity;
-    }
+    uint8_t wire[32768];
+    if (client->ended) return 0;
+    if (!client->filtered && !grow(client, 65536)) return -1;
     for (;;) {
-        ssize_t got =
-            recv(client->fd, client->in + client->in_len, client->in_capacity - client->in_len, 0);
+        ssize_t got = client->filtered ? recv(client->fd, wire, sizeof wire, 0)
+                                       : recv(client->fd, client->in + client->in_len,
+                                              client->in_capacity - client->in_len, 0);
+        if (got > 0 && client->filtered) {
+            size_t had = client->in_len;
+            int res = raw_unseal(client, wire, (size_t)got);
+            return res == 0 && client->in_len > had ? 1 : res;
+        }
         if (got > 0) {
             client->in_len += (size_t)got;
             return 1;
         }
-        if (got == 0 || errno == ECONNRESET || errno == EPIPE) return 0;
+        if (got == 0 || errno == ECONNRESET || errno == EPIPE) {
+            client->ended = true;
+            return 0;
+        }
         if (errno != EINTR) return -1;
     }
 }
@@ -272,6 +394,7 @@ int raw_read_head(raw_client *client, char *out, size_t size)
 bool raw_is_silent(raw_client *client, int ms)
 {
     struct pollfd poll_fd = {.fd = client->fd, .events = POLLIN};
+    (void)await_hello(client);
     return client->in_len == 0 && poll(&poll_fd, 1, ms) == 0;
 }
 
@@ -279,6 +402,9 @@ bool raw_is_silent(raw_client *client, int ms)
 
 void raw_end(raw_client *client)
 {
+    uint8_t end[TOY_HEADER];
+    toy_write_header(end, TOY_END, 0);
+    if (client->filtered && await_hello(client)) (void)send_plainly(client->fd, end, sizeof end);
     (void)shutdown(client->fd, SHUT_WR);
 }
 

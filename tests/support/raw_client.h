@@ -2,6 +2,9 @@
  * A WebSocket client, or a scripted server, of blocking socket calls and a framing of its own: for
  * sending what no proper endpoint would, and for judging what comes back independently of codec/.
  *
+ * With RINGWS_TEST_FILTER=toy in the environment it speaks through the toy filter's records
+ * (toy_wire.h): so the same tests run with a filter on both sides (engine_filter.h).
+ *
  * Every wait has a deadline of RAW_TIMEOUT_MS. Nothing here asserts: a call says whether it worked.
  */
 #ifndef RINGWS_TESTS_SUPPORT_RAW_CLIENT_H
@@ -10,6 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "support/toy_wire.h"
 
 #define RAW_TIMEOUT_MS 20000
 
@@ -29,6 +34,15 @@ typedef struct raw_client {
     uint8_t *in; /* received and not taken yet */
     size_t in_len, in_capacity;
     uint8_t *last; /* the payload that was read last */
+
+    /* With the toy filter. */
+    bool filtered, accepts; /* it is the side that accepted */
+    bool greeted;           /* both hellos are there */
+    bool ended;             /* the peer's end record came */
+    uint64_t half;
+    toy_key key_in, key_out;
+    uint8_t wire[TOY_RECORD_MAX]; /* a record that has not come whole */
+    size_t wire_len;
 } raw_client;
 
 typedef struct raw_frame {
@@ -52,6 +66,15 @@ void raw_adopt(raw_client *client, int fd);
 bool raw_upgrade(raw_client *client);
 /* raw_connect() to 127.0.0.1 and raw_upgrade(). */
 bool raw_open(raw_client *client, uint16_t port);
+
+/* Whether the toy filter is on both sides. */
+bool raw_is_filtered(void);
+/* For who does the socket calls itself, with a filter: records of `len` bytes, into room for
+ * RAW_SEALED(len); and records that came, into `in`. 1, 0 behind the end record, or -1: malformed.
+ */
+#define RAW_SEALED(len) ((len) + TOY_HEADER * ((len) / TOY_PAYLOAD_MAX + 1))
+size_t raw_seal(raw_client *client, uint8_t *out, const uint8_t *data, size_t len);
+int raw_unseal(raw_client *client, const uint8_t *wire, size_t len);
 
 /* Send all; SIGPIPE never comes. */
 bool raw_send(raw_client *client, const void *data, size_t len);

@@ -14,6 +14,9 @@
 #define RECV_BUFFER_BYTES 32768
 #define CHECK_BYTES       4096u
 #define WRITES_PER_TURN   4
+/* With a filter: records have at least this many bytes, and so all their headers fit. */
+#define SEAL_MIN     64u
+#define SEALED_EXTRA (TOY_HEADER * (OUT_BYTES + 256) / SEAL_MIN + TOY_HEADER)
 
 typedef enum phase { SENDING, CLOSING, ENDING, DONE, PHASE_COUNT } phase;
 static const char *const phase_names[PHASE_COUNT] = {"sends", "waits for the close frame",
@@ -49,7 +52,9 @@ struct stress_conn {
     uint8_t first; /* byte of the frame that is read */
     uint8_t control[128];
     uint8_t in[IN_BYTES];
-    uint8_t out[OUT_BYTES + 256];
+    uint8_t wire[IN_BYTES];
+    uint8_t out[OUT_BYTES + 256 + SEALED_EXTRA];
+    uint8_t sealed[OUT_BYTES + 256 + SEALED_EXTRA];
 };
 
 struct stress_clients {
@@ -168,6 +173,21 @@ static void end_message(stress_conn *conn)
     if (!has_quota(conn)) conn->all_sent = true;
 }
 
+/* With a filter: what is to be written, in records of random sizes. */
+static void seal(stress_conn *conn)
+{
+    size_t at = 0, len = 0;
+    while (conn->raw.filtered && at < conn->out_len) {
+        size_t part = SEAL_MIN + stress_below(&conn->random, TOY_PAYLOAD_MAX - SEAL_MIN);
+        if (part > conn->out_len - at) part = conn->out_len - at;
+        len += raw_seal(&conn->raw, conn->sealed + len, conn->out + at, part);
+        at += part;
+    }
+    if (!conn->raw.filtered) return;
+    memcpy(conn->out, conn->sealed, len);
+    conn->out_len = len;
+}
+
 /* Fill the buffer; frames follow each other without regard to its bounds. */
 static void produce(stress_conn *conn)
 {
@@ -188,6 +208,7 @@ static void produce(stress_conn *conn)
         conn->message_at += len;
         if (conn->frame_left == 0 && conn->frames_left == 0) end_message(conn);
     }
+    seal(conn);
 }
 
 /* How much of `have` the next write takes. */
@@ -357,21 +378,42 @@ static void stall_sometimes(stress_conn *conn)
     conn->totals.stalls++;
 }
 
+/* Records that came, cut anywhere. */
+static bool consume_records(stress_conn *conn, size_t len)
+{
+    raw_client *raw = &conn->raw;
+    if (raw_unseal(raw, conn->wire, len) < 0) return fail(conn, "not a record of the filter");
+    for (size_t at = 0; at < raw->in_len;) {
+        size_t part = sizeof conn->in - conn->in_len;
+        if (part > raw->in_len - at) part = raw->in_len - at;
+        memcpy(conn->in + conn->in_len, raw->in + at, part);
+        conn->in_len += part;
+        at += part;
+        if (!consume(conn)) return false;
+    }
+    raw->in_len = 0;
+    return true;
+}
+
 static bool read_some(stress_conn *conn)
 {
-    size_t room = sizeof conn->in - conn->in_len;
+    bool filtered = conn->raw.filtered;
+    uint8_t *in = filtered ? conn->wire : conn->in + conn->in_len;
+    size_t room = filtered ? sizeof conn->wire : sizeof conn->in - conn->in_len;
     size_t len = 1 + stress_below(&conn->random, (uint32_t)room);
-    ssize_t got = recv(conn->raw.fd, conn->in + conn->in_len, len, MSG_DONTWAIT);
+    ssize_t got = recv(conn->raw.fd, in, len, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
     if (got < 0) return fail(conn, "recv: %s", strerror(errno));
     if (got == 0) {
         if (atomic_load(&conn->phase) != ENDING) return fail(conn, "the connection ended early");
+        if (filtered && !conn->raw.ended) return fail(conn, "there was no end record");
         atomic_store(&conn->phase, DONE);
         return true;
     }
-    conn->in_len += (size_t)got;
     add(&conn->received_bytes, (uint64_t)got);
     stall_sometimes(conn);
+    if (filtered) return consume_records(conn, (size_t)got);
+    conn->in_len += (size_t)got;
     return consume(conn);
 }
 
@@ -392,6 +434,7 @@ static void close_when_echoed(stress_conn *conn)
     static const uint8_t normal[] = {0x03, 0xE8};
     conn->out_at = conn->out_len = 0;
     append_frame(conn, RAW_CLOSE, normal, sizeof normal);
+    seal(conn);
     atomic_store(&conn->phase, CLOSING);
 }
 
