@@ -48,7 +48,9 @@ void rws__conn_enter(rws_conn *conn, rws__conn_state state)
         rws__conn_clear_deadline(conn);
     conn->state = (uint8_t)state;
     if (state == RWS__CONN_OPEN) rws__conn_table(conn)->open_count++;
-    if (state == RWS__CONN_ENDING) rws__conn_table(conn)->open_count--;
+    if (state != RWS__CONN_ENDING) return;
+    RWS_ASSERT(rws__conn_table(conn)->open_count > 0);
+    rws__conn_table(conn)->open_count--;
 }
 
 /* ---- the end ---- */
@@ -240,6 +242,7 @@ const rws__stream_events rws__conn_events = {
     .on_input_overflow = on_input_overflow,
     .on_turn = on_turn,
     .on_released = on_released,
+    .check = rws__conn_check,
     .direct = rws__conn_direct,
     .direct_memory = rws__conn_direct_memory,
 };

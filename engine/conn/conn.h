@@ -171,6 +171,13 @@ void rws__conn_on_eof(rws_conn *conn);
 void rws__conn_set_pause(rws_conn *conn, uint8_t reason);
 void rws__conn_clear_pause(rws_conn *conn, uint8_t reasons);
 
+/* conn_check.c */
+#ifdef RINGWS_CHECK_INVARIANTS
+void rws__conn_check(rws__stream *stream);
+#else
+#define rws__conn_check NULL
+#endif
+
 /* frames.c: messages in */
 /* Bytes of a message that have come and are kept. */
 static inline uint32_t rws__conn_collected(const rws_conn *conn)

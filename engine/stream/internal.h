@@ -19,6 +19,11 @@ static inline uint64_t rws__stream_op(const rws__stream *stream, rws__op_kind ki
     return rws__op_pack(kind, stream->slot, stream->generation);
 }
 
+/* stream_check.c */
+/* Assert what stream.h and streams.h state, where RINGWS_CHECK_INVARIANTS is defined. */
+void rws__stream_check(rws__stream *stream);
+void rws__streams_check(rws__streams *streams);
+
 /* streams.c */
 void rws__stream_try_release(rws__stream *stream);
 /* Look at it in the next turn, before all that are not deferred. */

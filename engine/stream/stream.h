@@ -86,7 +86,7 @@ typedef enum rws__recv_mode {
 #define RWS__DIRECT_NONE   ((size_t)0) /* into provided buffers */
 #define RWS__DIRECT_PAUSED SIZE_MAX    /* not now: it has paused the stream */
 
-/* What is above a stream. All on the loop's thread; none is NULL but the last two. */
+/* What is above a stream. All on the loop's thread; none is NULL but the last three. */
 typedef struct rws__stream_events {
     /* Bytes can flow: accepted, connected, and through the handshakes of the filters. Once. */
     void (*on_up)(rws__stream *stream);
@@ -112,6 +112,9 @@ typedef struct rws__stream_events {
     void (*on_turn)(rws__stream *stream);
     /* The slot is freed when this returns: give all memory back. */
     void (*on_released)(rws__stream *stream);
+    /* Assert its own invariants: after every turn, in builds with RINGWS_CHECK_INVARIANTS. Or NULL.
+     */
+    void (*check)(rws__stream *stream);
     /* How many bytes are to be received straight into memory of its own, RWS__DIRECT_NONE or
      * RWS__DIRECT_PAUSED. NULL: none, ever. */
     size_t (*direct)(rws__stream *stream);
@@ -172,7 +175,7 @@ struct rws__stream {
     bool shutting_down : 1; /* the shutdown was submitted and has not completed */
     bool sent_much : 1;     /* more than what leaves at once in the first window of a connection */
     bool ask_waits : 1;     /* rws__stream_ask() was called and is not answered yet */
-    bool wired;          /* what is sent comes from the wire queue of filters (filter.h) */
+    bool wired;             /* what is sent comes from the wire queue of filters (filter.h) */
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */
     uint8_t family;      /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t asking;      /* a rws__asking: what for the question in flight is */

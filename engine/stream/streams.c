@@ -203,6 +203,7 @@ void rws__streams_flush(rws__streams *streams)
     pump_list(streams, deferred);
     pump_list(streams, dirty);
     rws__registered_settle(&streams->registered);
+    rws__streams_check(streams);
 }
 
 bool rws__streams_are_busy(const rws__streams *streams)

@@ -52,6 +52,7 @@ struct rws__streams {
     rws__quiet_list quiet;
     uint32_t *files_to_close;
     uint32_t files_to_close_count;
+    uint32_t check_next; /* of stream_check.c */
     /* The bytes in provided buffers that are being read; NULL: none. */
     const uint8_t *buffer, *buffer_end;
     rws__slab send_slab;
