@@ -11,6 +11,7 @@
 #define CQ_ENTRIES 4096
 
 static_assert(offsetof(rws__shard, loop) == 0, "a loop leads to its shard");
+static_assert(RWS__LISTENERS_MAX <= RWS__RESERVE, "each may have one accept in flight");
 
 static rws__shard *shard_of(const rws__loop *loop)
 {
@@ -152,7 +153,7 @@ rws__listener *rws__shard_add_listener(rws__shard *shard, int fd,
     RWS_ASSERT(shard->listeners_count < RWS__LISTENERS_MAX);
     uint32_t index = shard->listeners_count++;
     rws__listener *listener = &shard->listeners[index];
-    rws__listener_init(listener, index, fd, &shard->conns, config, http);
+    rws__listener_init(listener, index, fd, &shard->accepting, &shard->conns, config, http);
     return listener;
 }
 

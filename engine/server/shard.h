@@ -15,6 +15,7 @@ typedef struct rws__shard {
     rws__conns conns;
     rws__listener listeners[RWS__LISTENERS_MAX];
     uint32_t listeners_count;
+    rws__accepting accepting;
     uint32_t
         listeners_rest; /* up to so many slots in use nothing is to be done for them; 0: look */
     const rws__runtime_config *config;
