@@ -319,7 +319,7 @@ void rws__stream_pump(rws__stream *stream)
     }
     if (stream->phase == RWS__STREAM_UP) {
         if (stream->stalled != NULL && !stream->paused) rws__stream_deliver_stalled(stream);
-        tell_eof(stream);
+        if (stream->eof || stream->wired) tell_eof(stream);
     } else if (stream->phase < RWS__STREAM_UP) {
         pump_up(stream);
     }
