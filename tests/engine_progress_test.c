@@ -266,8 +266,8 @@ static const struct after_close {
     {"much was sent, and some is on its way", 70000, 1, 0, true, true, true},
     {"little was sent, and the kernel can't tell", 1000, 0, RWS__FEATURE_SOCKET_COMMANDS, false,
      true, false},
-    {"much was sent, and the kernel can't tell", 70000, 0, RWS__FEATURE_SOCKET_COMMANDS, false, true,
-     true},
+    {"much was sent, and the kernel can't tell", 70000, 0, RWS__FEATURE_SOCKET_COMMANDS, false,
+     true, true},
 };
 
 Test(engine_progress, lingers_after_the_closing_handshake_exactly_when_something_may_be_lost)
