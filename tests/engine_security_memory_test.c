@@ -1,6 +1,6 @@
 /*
  * What peers can make the server hold: memory follows the bytes that came, never what was declared;
- * queues are bounded; nothing is left when they are gone. ctest: filtered
+ * queues are bounded; nothing is left when they are gone. ctest: filtered ctest: timeout=300
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>

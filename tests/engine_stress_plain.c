@@ -4,7 +4,7 @@
  * and small socket buffers. Every byte of every echo is compared with what was sent, in order.
  *
  * Without arguments a small form runs, with all kernel features on and with all off; `--full` is
- * the one that counts. ctest: timeout=300 ctest: filtered
+ * the one that counts. ctest: timeout=600 ctest: filtered
  */
 #include <errno.h>
 #include <inttypes.h>

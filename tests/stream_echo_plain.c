@@ -33,12 +33,12 @@ typedef struct echo {
     atomic_uint ended; /* by an error */
 } echo;
 
-static int failures;
+static atomic_int failures;
 
 static bool check_at(bool good, const char *what, int line)
 {
     if (!good) fprintf(stderr, "%s:%d: FAILED: %s\n", __FILE__, line, what);
-    failures += !good;
+    if (!good) atomic_fetch_add(&failures, 1);
     return good;
 }
 #define CHECK(condition) check_at(condition, #condition, __LINE__)

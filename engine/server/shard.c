@@ -85,9 +85,15 @@ static void on_settled(rws__loop *loop, bool all_submitted)
     rws__streams_settle(&shard_of(loop)->conns.streams, all_submitted);
 }
 
+static uint64_t discarded(const rws__shard *shard)
+{
+    return atomic_load_explicit(&shard->loop.counters.bytes_discarded, memory_order_relaxed);
+}
+
 static void on_stop(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
+    shard->discarded_before = discarded(shard);
     rws__loop_set(loop, RWS__DEADLINE_SHARD, &shard->drain_timer, shard->config->drain_timeout_ms);
     rws__conns_drain(&shard->conns);
 }
@@ -185,7 +191,8 @@ int rws__shard_run(rws__shard *shard)
         int res = rws__loop_turn(&shard->loop, true);
         if (res != 0) return res;
     }
-    return shard->conns.cut_off_some ? RWS_E_TIMEOUT : 0;
+    bool lost = shard->conns.cut_off_some || discarded(shard) != shard->discarded_before;
+    return lost ? RWS_E_TIMEOUT : 0;
 }
 
 void rws__shard_close(rws__shard *shard)

@@ -417,7 +417,9 @@ typedef struct rws_stats {
     uint64_t zero_copy_given_up; /* connections on which that was given up: it copied, or could not
                                     do it */
     uint64_t posts_dropped;      /* posts for a connection that was gone, or took no more */
-    uint64_t bytes_discarded;    /* queued, or not acknowledged, when a connection was cut off */
+    uint64_t bytes_discarded;    /* when this side cut a connection: queued, or taken by the kernel
+                                    and known not to be acknowledged. Not what a peer that vanished
+                                    did not take */
 } rws_stats;
 
 /** Fill `*stats` as far as its `size`, set by the caller, goes; fields that this library does not

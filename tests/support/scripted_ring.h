@@ -100,6 +100,7 @@ struct rws__ring {
     uint64_t calls_of[SCRIPT_KINDS]; /* those that were queued */
     uint32_t submit_max;             /* so many operations per turn */
     int turns_left;
+    int turn_result; /* of the next turn, if it is not 0: the kernel refuses to be entered */
     bool refused;   /* since the last turn */
     uint32_t slept; /* turns that waited although a call had been refused */
     rws__cqe *cqes; /* scripted, not reaped */

@@ -225,6 +225,11 @@ static void check_nothing_is_left(const world *w)
                  w->shard->conns.streams.partial->charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->conns.budget_first, 0);
+    cr_expect_null(w->shard->conns.budget_holder);
+    cr_expect_eq(w->shard->conns.open_count, 0, "%u connections count as open",
+                 w->shard->conns.open_count);
+    cr_expect_eq(w->shard->conns.streams.linger_first, 0, "somebody lingers");
+    cr_expect_eq(w->shard->conns.streams.files_to_close_count, 0, "a file was not closed");
     for (uint32_t i = 0; i < RWS__REGISTERED_MAX; i++)
         cr_expect_eq(w->shard->conns.streams.registered.entries[i].sends, 0,
                      "registered memory is being read");
@@ -284,6 +289,15 @@ void world_advance(world *w, uint64_t ms)
 {
     script_now_ms += ms;
     world_turns(w, 4);
+}
+
+void world_pass(world *w, uint64_t ms)
+{
+    for (uint64_t step; ms > 0; ms -= step) {
+        step = ms < RWS__TICK_MS ? ms : RWS__TICK_MS;
+        script_now_ms += step;
+        world_turns(w, 3);
+    }
 }
 
 /* ---- the peer ---- */
@@ -438,6 +452,14 @@ void world_give_back(rws__slab *slab)
 {
     while (held_count > 0)
         rws__slab_give(slab, held[--held_count]);
+}
+
+void world_give_some_back(rws__slab *slab, uint32_t blocks)
+{
+    for (; blocks > 0 && held_count > 0; blocks--) {
+        rws__slab_give(slab, held[0]);
+        held[0] = held[--held_count];
+    }
 }
 
 /* ---- what the test sees ---- */
