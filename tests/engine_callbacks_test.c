@@ -201,6 +201,35 @@ Test(engine_callbacks, on_close_never_comes_inside_a_call_of_a_post)
     }
 }
 
+/* ---- the user of a request ---- */
+
+static void count_release(void *conn_user)
+{
+    *(int *)conn_user += 1;
+}
+
+/* on_upgrade accepts, and then there is no memory for the answer. */
+Test(engine_callbacks, the_user_of_a_request_is_released_if_it_can_not_be_accepted)
+{
+    for (int scarce = 0; scarce < 2; scarce++) {
+        test_options options = world_server_options();
+        int releases = 0;
+        options.send_pool_bytes_max = 65536;
+        world_start(&w, &options);
+        w.hook_data = &releases;
+        w.release_user = count_release;
+        uint32_t file = world_accept(&w);
+        if (scarce) world_use_up(&w.shard->conns.streams.send_slab);
+        world_feed(&w, file, world_request, strlen(world_request));
+        world_turns(&w, 3);
+        if (scarce) world_give_back(&w.shard->conns.streams.send_slab);
+        cr_expect_eq(releases, scarce);
+        cr_expect_eq(w.open[file], !scarce);
+        world_end(&w);
+        cr_expect_eq(releases, scarce);
+    }
+}
+
 /* ---- control frames ---- */
 
 /* A callback that is there takes the engine's place, for its own kind of frame. */
