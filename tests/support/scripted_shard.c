@@ -59,6 +59,7 @@ static int on_upgrade(rws_request *request, void *user)
 {
     world *w = user;
     if (w->subprotocol != NULL) rws_request_choose_subprotocol(request, w->subprotocol);
+    if (w->release_user != NULL) rws_request_set_user(request, w->hook_data, w->release_user);
     return w->upgrade_result;
 }
 

@@ -33,7 +33,8 @@ struct world {
     int upgrade_result; /* what the callbacks return */
     int message_result;
     int control_result;
-    const char *subprotocol; /* chosen in on_upgrade */
+    const char *subprotocol;               /* chosen in on_upgrade */
+    void (*release_user)(void *conn_user); /* in on_upgrade, for the user `hook_data` */
     void *hook_data;
     const rws_message *message; /* in the hook of "message": what came */
     feed_bytes log;
