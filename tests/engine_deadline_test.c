@@ -21,7 +21,7 @@ static void start(void)
     options.handshake_timeout_ms = 1000;
     options.message_timeout_ms = 2000;
     options.close_timeout_ms = 500;
-    options.send_timeout_ms = 400;
+    options.send_timeout_ms = 384; /* a look each three ticks */
     options.message_bytes_max = 1u << 20;
     world_start(&w, &options);
 }
@@ -91,11 +91,9 @@ Test(engine_deadline, gives_up_on_a_refusal_that_is_not_read)
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
     uint32_t file = world_accept(&w);
     world_feed(&w, file, world_request, strlen(world_request));
-    for (int i = 0; i < 3; i++)
-        world_advance(&w, 120);
+    world_pass(&w, 384);
     cr_assert_not(w.ring->closed[file]);
-    for (int i = 0; i < 2; i++)
-        world_advance(&w, 120);
+    world_pass(&w, 384 / 4 + RWS__TICK_MS);
     cr_assert(w.ring->closed[file]);
     world_log_is(&w, "", "no callback");
     world_end(&w);

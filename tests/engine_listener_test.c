@@ -155,6 +155,48 @@ Test(engine_listener, never_accepts_more_than_it_has_slots_for)
     }
 }
 
+/* Of one listener. */
+static uint32_t accepts_of(uint32_t index)
+{
+    uint32_t count = 0;
+    for (const script_op *op = w.ring->ops; op != NULL; op = op->next)
+        if (op->kind <= SCRIPT_ACCEPT_FD)
+            count += rws__op_slot(op->user_data) >> RWS__ACCEPT_SLOT_BITS == index;
+    return count;
+}
+
+/* All together: each accept in flight may take a slot, and each listener has one. */
+Test(engine_listener, several_never_accept_more_than_there_are_slots_for)
+{
+    static const uint32_t counts[] = {2, 5, RWS__LISTENERS_MAX};
+    for (size_t i = 0; i < COUNT(ways) * COUNT(counts); i++) {
+        test_options options = world_server_options();
+        options.features_off = ways[i / COUNT(counts)];
+        options.listeners = counts[i % COUNT(counts)];
+        options.handshake_timeout_ms = 1000000;
+        world_start(&w, &options);
+        uint32_t all = w.shard->conns.streams.options.slots_max;
+        for (uint32_t n = 0; n < options.listeners; n++)
+            cr_assert_geq(accepts_of(n), 1, "%u listeners: %u", options.listeners, n);
+        for (uint32_t n = 0; n < all; n++) {
+            world_accept(&w);
+            uint32_t room = all - w.shard->conns.streams.slots_used;
+            /* A multishot one brings its whole backlog. */
+            for (uint32_t at = 0; at < options.listeners; at++)
+                if (w.shard->listeners[at].multishot_armed && !w.shard->listeners[at].cancelled)
+                    cr_assert_geq(room, options.listeners * options.backlog, "%u accepted", n + 1);
+            if (script_find(w.ring, SCRIPT_ACCEPT_MULTISHOT, UINT32_MAX) == NULL)
+                cr_assert_leq(accepts_in_flight(), room, "%u accepted", n + 1);
+        }
+        cr_assert_eq(accepts_in_flight(), 0);
+        cr_assert_eq(stats().connections, all);
+        world_eof(&w, 3);
+        world_turns(&w, 3);
+        cr_assert_eq(accepts_in_flight(), 1, "a slot is free again");
+        world_end(&w);
+    }
+}
+
 Test(engine_listener, answers_503_beyond_connections_max)
 {
     start(0);

@@ -274,9 +274,9 @@ Test(engine_shard, takes_what_waits_in_the_backlog_before_it_stops_listening)
     cr_assert_eq(w.result, 0);
 }
 
-Test(engine_shard, closes_what_is_opened_while_it_drains)
+/* What comes in while a drain begins, and what is opened then: engine_drain_test.c. */
+Test(engine_shard, refuses_a_request_that_had_begun_before_it_drains)
 {
-    /* on_open is called for a client whose answer was on its way; here: stopped in on_upgrade. */
     test_options options = world_server_options();
     world_start(&w, &options);
     uint32_t file = world_accept(&w);

@@ -687,14 +687,13 @@ Test(engine_zero_copy, is_waited_for_when_the_peer_ends_without_a_close_frame)
 Test(engine_zero_copy, is_cut_off_at_the_deadline_of_sending)
 {
     test_options options = options_for_large();
-    options.send_timeout_ms = 700;
+    options.send_timeout_ms = 640;
     start_with(&options);
     uint32_t file = open_and_lend();
     world_frame(&w, file, RWS_CLOSE, "\x03\xe8");
-    world_advance(&w, 600);
+    world_pass(&w, 640);
     cr_assert_not(w.ring->closed[file]);
-    for (int i = 0; i < 4; i++) /* it is looked at four times in that time */
-        world_advance(&w, 200);
+    world_pass(&w, 640 / 4 + 16);
     cr_assert(w.ring->closed[file]);
     cr_assert_eq(w.ring->calls_of[SCRIPT_DISCONNECT], 1);
     world_turn(&w);

@@ -233,3 +233,34 @@ Test(args, test_help_lists_every_option_but_the_hidden, .init = cr_redirect_stdo
         cr_assert_not_null(strstr(text, parts[i]), "no '%s' in\n%s", parts[i], text);
     cr_assert_null(strstr(text, "secret"));
 }
+
+Test(args, test_a_time_or_off)
+{
+    static const struct {
+        const char *text;
+        bool good;
+        uint64_t ns;
+    } rows[] = {
+        {"off", true, UINT64_MAX},
+        {"20s", true, 20000000000},
+        {"1", true, 1000000000},
+        {"0", false, 0},
+        {"Off", false, 0},
+        {"offs", false, 0},
+        {"", false, 0},
+        {"61s", false, 0},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        uint64_t ns = 0;
+        const args_option options[] = {
+            {"keepalive", 0, ARGS_DURATION_OR_OFF, &ns, 1000000000, 60000000000, "TIME", "a time"},
+        };
+        const args_command command = {"ringws test", NULL, "A test.", "", options, 1};
+        char name[] = "test", option[] = "--keepalive", text[8];
+        snprintf(text, sizeof text, "%s", rows[i].text);
+        char *argv[] = {name, option, text, NULL};
+        args_outcome expected = rows[i].good ? ARGS_RUN : ARGS_BAD;
+        cr_expect_eq(args_parse(&command, 3, argv, NULL), expected, "'%s'", rows[i].text);
+        if (rows[i].good) cr_expect_eq(ns, rows[i].ns, "'%s'", rows[i].text);
+    }
+}

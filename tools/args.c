@@ -225,6 +225,17 @@ static bool take(const args_command *command, const args_option *option, const c
                       option->name, format_time(&low, (double)option->min),
                       format_time(&high, (double)option->max), text);
         return false;
+    case ARGS_DURATION_OR_OFF:
+        if (strcmp(text, "off") == 0) {
+            *(uint64_t *)option->target = UINT64_MAX;
+            return true;
+        }
+        if (args_parse_duration(text, option->min, option->max, option->target)) return true;
+        args_complain(command->name,
+                      "--%s must be 'off' or a time from %s to %s, such as 5, 0.5s or 2m, not '%s'",
+                      option->name, format_time(&low, (double)option->min),
+                      format_time(&high, (double)option->max), text);
+        return false;
     case ARGS_FEATURES: {
         char unknown[NAME_MAX_BYTES];
         if (args_parse_features(text, unknown, sizeof(unknown))) {

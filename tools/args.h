@@ -22,13 +22,14 @@ typedef struct args_list {
 
 /* What an option takes, and the type of its target. */
 typedef enum args_kind {
-    ARGS_FLAG,     /* nothing; bool: set to true */
-    ARGS_NUMBER,   /* a whole number from min to max; uint64_t */
-    ARGS_BYTES,    /* the same with K, M or G (1024 each); uint64_t */
-    ARGS_DURATION, /* seconds, or with ms, s, m; uint64_t, nanoseconds */
-    ARGS_STRING,   /* const char * */
-    ARGS_STRINGS,  /* may be repeated; args_list */
-    ARGS_FEATURES, /* names of kernel features, or "all"; const char * */
+    ARGS_FLAG,            /* nothing; bool: set to true */
+    ARGS_NUMBER,          /* a whole number from min to max; uint64_t */
+    ARGS_BYTES,           /* the same with K, M or G (1024 each); uint64_t */
+    ARGS_DURATION,        /* seconds, or with ms, s, m; uint64_t, nanoseconds */
+    ARGS_DURATION_OR_OFF, /* the same, or "off": UINT64_MAX */
+    ARGS_STRING,          /* const char * */
+    ARGS_STRINGS,         /* may be repeated; args_list */
+    ARGS_FEATURES,        /* names of kernel features, or "all"; const char * */
 } args_kind;
 
 typedef struct args_option {

@@ -28,6 +28,10 @@ enum {
     DESCRIPTORS_MIN = 192,             /* the library keeps 128 for itself */
 };
 
+#define MILLISECOND_NS UINT64_C(1000000)
+#define SECOND_NS      (1000 * MILLISECOND_NS)
+#define HOUR_NS        (3600 * SECOND_NS)
+
 static const char command_name[] = "ringws serve";
 
 typedef struct serve_arguments {
@@ -36,7 +40,8 @@ typedef struct serve_arguments {
     args_list origins;
     const char *features_off;
     uint64_t port, shards, message_bytes_max, connections_max, recv_buffers, recv_buffer_bytes,
-        send_buffer, drain_timeout_ns;
+        send_buffer, send_pool_bytes, drain_timeout_ns, send_timeout_ns, message_timeout_ns,
+        close_timeout_ns, keepalive_ns;
 } serve_arguments;
 
 /* For the signal handlers: set before they are installed; they are gone before it is freed. */
@@ -90,9 +95,18 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
         {"stats", 0, ARGS_FLAG, &a->stats, 0, 0, NULL, "print a line every second"},
         {"autobahn", 0, ARGS_FLAG, &a->autobahn, 0, 0, NULL,
          "limits wide enough for Autobahn|Testsuite"},
-        {"drain-timeout", 0, ARGS_DURATION, &a->drain_timeout_ns, 1000000, UINT64_C(3600000000000),
-         "TIME",
+        {"drain-timeout", 0, ARGS_DURATION, &a->drain_timeout_ns, MILLISECOND_NS, HOUR_NS, "TIME",
          "for open connections after SIGINT or SIGTERM,\n5s by default; then they are cut off"},
+        {"send-timeout", 0, ARGS_DURATION, &a->send_timeout_ns, MILLISECOND_NS, HOUR_NS, "TIME",
+         "end a connection whose peer takes nothing of what\nis queued for so long, 30s by "
+         "default"},
+        {"message-timeout", 0, ARGS_DURATION, &a->message_timeout_ns, MILLISECOND_NS, HOUR_NS,
+         "TIME", "end one whose message has begun and does not go\non, 60s by default"},
+        {"close-timeout", 0, ARGS_DURATION, &a->close_timeout_ns, MILLISECOND_NS, HOUR_NS, "TIME",
+         "for the peer's part of the closing handshake,\n5s by default"},
+        {"keepalive", 0, ARGS_DURATION_OR_OFF, &a->keepalive_ns, SECOND_NS, 9 * HOUR_NS, "TIME",
+         "idle time after which TCP asks whether the peer is\nstill there, 60s by default; or "
+         "'off'"},
         {"busy-wait", 0, ARGS_FLAG, &a->busy_wait, 0, 0, NULL,
          "poll instead of sleeping: answers come a few µs\nearlier, and each shard keeps a CPU 100 "
          "% busy"},
@@ -104,6 +118,8 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
          "size of each"},
         {"send-buffer", 0, ARGS_BYTES, &a->send_buffer, 1, 1u << 30, "BYTES",
          "the connections' SO_SNDBUF"},
+        {"send-pool-bytes", 0, ARGS_BYTES, &a->send_pool_bytes, 64 * KIB, UINT64_C(1) << 39,
+         "BYTES", "for what is queued, per shard; 1G by default"},
         {"verbose", 'v', ARGS_FLAG, &a->verbose, 0, 0, NULL, "print the library's log in full"},
         {"reply-other", 0, ARGS_FLAG, &a->reply_other, 0, 0, NULL, NULL},
         {"reply-copied", 0, ARGS_FLAG, &a->reply_copied, 0, 0, NULL, NULL},
@@ -139,6 +155,17 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
     return ARGS_RUN;
 }
 
+/* Whole seconds, rounded up; 0 is the library's default. */
+static uint32_t keepalive_s(uint64_t ns)
+{
+    return ns == UINT64_MAX ? RWS_NEVER : (uint32_t)((ns + SECOND_NS - 1) / SECOND_NS);
+}
+
+static uint32_t milliseconds(uint64_t ns)
+{
+    return (uint32_t)(ns / MILLISECOND_NS);
+}
+
 static uint64_t message_bytes_max(const serve_arguments *a)
 {
     return a->autobahn && !a->message_bytes_max ? AUTOBAHN_MESSAGE_BYTES : a->message_bytes_max;
@@ -156,7 +183,10 @@ static rws_runtime_options runtime_options(serve_arguments *a)
         options.partial_bytes_max = 4 * message_bytes_max(a);
     options.features_off = a->features_off;
     options.busy_wait_us = a->busy_wait ? UINT64_MAX : 0;
-    options.drain_timeout_ms = (uint32_t)(a->drain_timeout_ns / 1000000);
+    options.send_pool_bytes_max = a->send_pool_bytes;
+    options.drain_timeout_ms = milliseconds(a->drain_timeout_ns);
+    options.send_timeout_ms = milliseconds(a->send_timeout_ns);
+    options.linger_timeout_ms = milliseconds(a->close_timeout_ns);
     options.log = write_log;
     options.log_user = a;
     return options;
@@ -170,6 +200,8 @@ static int add_endpoint(rws_server *server, const serve_arguments *a, serve_cont
     options.handler = &handler;
     options.user = context;
     options.message_bytes_max = message_bytes_max(a);
+    options.message_timeout_ms = milliseconds(a->message_timeout_ns);
+    options.close_timeout_ms = milliseconds(a->close_timeout_ns);
     if (a->origins.count) {
         options.origins = a->origins.items;
         options.origins_count = a->origins.count;
@@ -184,6 +216,7 @@ static int listen_on(rws_server *server, const serve_arguments *a, rws_error *er
     options.unix_path = a->unix_path;
     options.port = (uint16_t)a->port;
     options.socket_send_buffer_bytes = (int)a->send_buffer;
+    options.keepalive_s = keepalive_s(a->keepalive_ns);
     return rws_server_listen(server, &options, error);
 }
 
@@ -293,7 +326,10 @@ static int summarize(const rws_server *server, const serve_context *context, int
         printf(" (handshakes %" PRIu64 ", protocol %" PRIu64 ", timeouts %" PRIu64
                ", refused sends %" PRIu64 ")",
                stats.refused, stats.protocol_errors, stats.timeouts, refused);
-    printf(", %s cut off\n", format_count(&text[6], stats.cut_off));
+    printf(", %s cut off", format_count(&text[6], stats.cut_off));
+    if (stats.bytes_discarded)
+        printf(", %s not delivered", format_bytes(&text[7], stats.bytes_discarded));
+    putchar('\n');
     fflush(stdout);
 
     if (status < 0 && status != RWS_E_TIMEOUT) {

@@ -48,7 +48,9 @@ void rws__conn_enter(rws_conn *conn, rws__conn_state state)
         rws__conn_clear_deadline(conn);
     conn->state = (uint8_t)state;
     if (state == RWS__CONN_OPEN) rws__conn_table(conn)->open_count++;
-    if (state == RWS__CONN_ENDING) rws__conn_table(conn)->open_count--;
+    if (state != RWS__CONN_ENDING) return;
+    RWS_ASSERT(rws__conn_table(conn)->open_count > 0);
+    rws__conn_table(conn)->open_count--;
 }
 
 /* ---- the end ---- */
@@ -117,6 +119,7 @@ void rws__conn_end_later(rws_conn *conn, int status, uint16_t code, rws_closer w
 static void on_turn(rws__stream *stream)
 {
     rws_conn *conn = (rws_conn *)stream;
+    if (conn->state == RWS__CONN_UPGRADING) rws__conn_answer_request(conn);
     if (conn->state != RWS__CONN_ENDING) return;
     rws__cause cause = {conn->end_status, conn->close_code, conn->end_who, {NULL, 0}};
     tell(conn, &cause);
@@ -160,17 +163,21 @@ static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
     return len; /* nothing may follow a close frame */
 }
 
-/* The peer ended its half: everything before that was handled, and what is queued is sent. */
-static void on_eof(rws__stream *stream)
+/* What is queued is sent. */
+void rws__conn_on_eof(rws_conn *conn)
 {
-    rws_conn *conn = (rws_conn *)stream;
-    /* The program may still answer the peer's close frame. */
-    if (conn->state == RWS__CONN_CLOSE_RECEIVED) return;
+    /* The program may still answer the peer's close frame, or its request. */
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED || (conn->pauses & RWS__PAUSE_REQUEST)) return;
     static const char text[] = "the server closed the connection before it answered";
     rws__cause cause = {RWS_E_CLOSED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {NULL, 0}};
     if (conn->state == RWS__CONN_UPGRADING) cause.text = (rws_span){text, strlen(text)};
     rws__conn_end(conn, &cause,
                   conn->state == RWS__CONN_UPGRADING ? RWS__FINISH_CUT : RWS__FINISH_CLOSE);
+}
+
+static void on_eof(rws__stream *stream)
+{
+    rws__conn_on_eof((rws_conn *)stream);
 }
 
 /* The transport is over. The peer may have said before how it ends, even if nobody answered. */
@@ -202,11 +209,8 @@ static void on_input_overflow(rws__stream *stream)
 static void on_asked(rws__stream *stream, bool moved)
 {
     rws_conn *conn = (rws_conn *)stream;
-    if (conn->state != RWS__CONN_CLOSE_SENT) return;
-    if (moved) {
-        rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
-        return;
-    }
+    /* The deadline was set again with the question. */
+    if (conn->state != RWS__CONN_CLOSE_SENT || moved || rws__conn_table(conn)->draining) return;
     rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
@@ -216,6 +220,7 @@ static void on_released(rws__stream *stream)
 {
     rws_conn *conn = (rws_conn *)stream;
     rws__conns *conns = rws__conn_table(conn);
+    if (conns->budget_holder == conn) conns->budget_holder = NULL;
     rws__payload_release(conn->assembly);
     if (conn->decoder.stash != NULL) rws__pool_give(conns->streams.partial, conn->decoder.stash);
     if (stream->has_cold) {
@@ -223,7 +228,6 @@ static void on_released(rws__stream *stream)
         RWS_ASSERT(cold->request == NULL);
         if (cold->subprotocol != NULL) rws__pool_give(conns->streams.partial, cold->subprotocol);
         if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
-        if (cold->refused) conns->refused_count--;
     }
     rws__conn_enter(conn, RWS__CONN_FREE);
 }
@@ -238,6 +242,7 @@ const rws__stream_events rws__conn_events = {
     .on_input_overflow = on_input_overflow,
     .on_turn = on_turn,
     .on_released = on_released,
+    .check = rws__conn_check,
     .direct = rws__conn_direct,
     .direct_memory = rws__conn_direct_memory,
 };
@@ -264,9 +269,8 @@ void rws__conns_on_opening_deadline(rws__timer *timer, void *loop)
     case RWS__CONN_CLOSE_SENT:
         /* In a drain its own deadline is for all of them. What is still queued has a deadline, too;
          * this one is for the peer's close frame behind it. */
-        if (rws__conn_table(conn)->draining || rws__stream_queued(&conn->stream) > 0)
-            rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
-        else
+        rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
+        if (!rws__conn_table(conn)->draining && rws__stream_queued(&conn->stream) == 0)
             rws__stream_ask(&conn->stream);
         return;
     case RWS__CONN_CLOSE_RECEIVED:

@@ -8,8 +8,8 @@
  * - The one timer is the handshake's before OPEN, that of a message that has begun in OPEN, the
  *   close's after it.
  * - `endpoint` is set from OPEN on, and while a request is decided; a dialled one has it always.
- * - `open_count` counts the connections that are OPEN, closing or ENDING: connections_max is for
- *   those, the reserve for the others.
+ * - `open_count` counts the connections that are OPEN or closing: connections_max is for those, the
+ *   reserve for the others.
  */
 #ifndef RINGWS_CONN_CONN_H
 #define RINGWS_CONN_CONN_H
@@ -23,9 +23,11 @@
 #include <assert.h>
 #include <stddef.h>
 
-/* Connections beyond connections_max that are taken only to be answered with 503, and those that
- * linger. */
-#define RWS__RESERVE 64u
+/* Slots beyond connections_max, for connections whose request has not come, that are answered with
+ * 503, or that linger. When fewer than RWS__RESERVE_FREE slots are free, the one that lingers
+ * longest is closed for each new one. */
+#define RWS__RESERVE      64u
+#define RWS__RESERVE_FREE 32u
 
 typedef struct rws__conns rws__conns;
 
@@ -53,7 +55,6 @@ typedef struct rws__conn_cold {
     rws__dial *dial;                   /* clients, until the connection is open */
     rws_request *request;              /* while it is being decided */
     char *subprotocol;                 /* from the partial pool, or NULL */
-    bool refused;                      /* it counts in refused_count */
     uint32_t budget_next, budget_prev; /* PAUSE_BUDGET: slots + 1 */
 } rws__conn_cold;
 
@@ -92,7 +93,6 @@ struct rws__conns {
     uint32_t index;           /* the shard's */
     uint32_t connections_max; /* more are answered with 503 */
     uint32_t open_count;
-    uint32_t refused_count; /* refused ones that linger */
     bool draining;
     bool cut_off_some;         /* the drain's deadline ended connections */
     rws__http_header *headers; /* scratch of the request that is being read */
@@ -166,8 +166,17 @@ void rws__conn_end_later(rws_conn *conn, int status, uint16_t code, rws_closer w
                          rws__finish finish);
 /* What the peer sent breaks a rule: a close frame with the code for `status`, then the end. */
 void rws__conn_fail(rws_conn *conn, int status, uint16_t code);
+/* The peer ended its half, and all before that was handled. */
+void rws__conn_on_eof(rws_conn *conn);
 void rws__conn_set_pause(rws_conn *conn, uint8_t reason);
 void rws__conn_clear_pause(rws_conn *conn, uint8_t reasons);
+
+/* conn_check.c */
+#ifdef RINGWS_CHECK_INVARIANTS
+void rws__conn_check(rws__stream *stream);
+#else
+#define rws__conn_check NULL
+#endif
 
 /* frames.c: messages in */
 /* Bytes of a message that have come and are kept. */
@@ -187,7 +196,10 @@ void rws__conn_on_sent(rws__stream *stream);
 /* upgrade.c: the opening handshake */
 size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len);
 void rws__conn_start_handshake(rws_conn *conn);
+/* The connection ended before its request was answered, if it has one. */
 void rws__conn_drop_request(rws_conn *conn);
+/* At the end of the turn: give the answer that the program decided on. */
+void rws__conn_answer_request(rws_conn *conn);
 
 /* control.c: control frames and the closing handshake */
 void rws__conn_on_control(rws_conn *conn, uint8_t opcode, const uint8_t *data, size_t len);

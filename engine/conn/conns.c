@@ -44,6 +44,7 @@ void rws__conns_deinit(rws__conns *conns)
 
 static rws_conn *take(rws__conns *conns, uint32_t timeout_ms)
 {
+    rws__streams_make_room(&conns->streams, RWS__RESERVE_FREE);
     rws_conn *conn = (rws_conn *)rws__streams_take(&conns->streams, &rws__conn_events);
     if (conn == NULL) return NULL;
     rws__conn_enter(conn, RWS__CONN_CONNECTING);
@@ -189,6 +190,16 @@ static void stop_dial(rws_conn *conn)
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
 
+static void send_away(rws_conn *conn)
+{
+    bool by_peer = conn->state == RWS__CONN_CLOSE_RECEIVED;
+    if (rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL) == 0) return;
+    /* There is no memory for a close frame: what is queued is all that it gets. */
+    rws__cause cause = {-ENOMEM, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    if (by_peer) cause = (rws__cause){-ENOMEM, conn->close_code, RWS_CLOSED_BY_PEER, {NULL, 0}};
+    rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
+}
+
 void rws__conns_drain(rws__conns *conns)
 {
     conns->draining = true;
@@ -197,10 +208,11 @@ void rws__conns_drain(rws__conns *conns)
         if (rws__conn_dial(conn) != NULL)
             stop_dial(conn);
         else if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_RECEIVED)
-            rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL);
+            send_away(conn);
         else if (conn->state < RWS__CONN_OPEN)
             rws__conn_set_deadline(conn, DRAIN_REQUEST_MS);
     }
+    rws__streams_hurry(&conns->streams);
 }
 
 void rws__conns_cut(rws__conns *conns)

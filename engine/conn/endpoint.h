@@ -11,6 +11,7 @@
 typedef struct rws_endpoint rws__endpoint;
 
 struct rws_endpoint {
+    const rws_runtime *runtime; /* whose it is; never looked into */
     rws_handler handler;
     void *user;
     rws__message_rules rules; /* the role too */

@@ -26,13 +26,19 @@ static bool is_client(const rws_conn *conn)
     return conn->endpoint->rules.role == RWS_CLIENT;
 }
 
-/* Something was queued: above the high watermark, or its share of a pool that runs low, a server
- * stops reading. */
+/* Whether the pool has room for one more answer: as large as the largest message. */
+static inline bool has_room(const rws_conn *conn)
+{
+    size_t most = (size_t)conn->endpoint->rules.message_bytes_max;
+    return rws__stream_has_share(&conn->stream, most + RWS__FRAME_HEADER_MAX + sizeof(rws__chunk));
+}
+
+/* Something was queued: above the high watermark, or where the next answer may not fit its share of
+ * a pool that runs low, a server stops reading. */
 static inline void queued(rws_conn *conn)
 {
     size_t bytes = rws__stream_queued(&conn->stream);
-    if (bytes <= conn->endpoint->high_watermark_bytes && rws__stream_has_share(&conn->stream))
-        return;
+    if (bytes <= conn->endpoint->high_watermark_bytes && has_room(conn)) return;
     conn->stream.report_sent = true;
     if (!is_client(conn)) rws__conn_set_pause(conn, RWS__PAUSE_QUEUE);
 }
@@ -231,7 +237,9 @@ void rws__conn_on_sent(rws__stream *stream)
 {
     rws_conn *conn = (rws_conn *)stream;
     const rws__endpoint *endpoint = conn->endpoint;
-    if (rws__stream_queued(stream) > endpoint->low_watermark_bytes) return;
+    size_t bytes = rws__stream_queued(stream);
+    /* With an empty queue it goes on in any case. */
+    if (bytes > endpoint->low_watermark_bytes || (bytes > 0 && !has_room(conn))) return;
     stream->report_sent = false;
     rws__conn_clear_pause(conn, RWS__PAUSE_QUEUE);
     if (conn->state == RWS__CONN_OPEN && endpoint->handler.on_drain != NULL)

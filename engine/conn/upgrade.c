@@ -36,24 +36,17 @@ const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path
 
 /* ---- refusing ---- */
 
-/* Answer with `status` and end. Only so many refused ones may linger; the others are closed at
- * once. */
+/* Answer with `status` and end. */
 static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extra_len,
                    rws_span body)
 {
-    rws__conns *conns = rws__conn_table(conn);
     rws__cause cause = {RWS_E_UPGRADE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
     size_t room = extra_len + body.len + RWS__WRITE_REFUSAL_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len =
         out != NULL ? rws__handshake_write_refusal(out, room, status, extra, extra_len, body) : 0;
     if (len > 0) rws__stream_commit(&conn->stream, (size_t)len);
-    bool lingers = conns->refused_count < RWS__RESERVE / 2;
-    if (lingers) {
-        conns->refused_count++;
-        rws__conn_cold_part(conn)->refused = true;
-    }
-    rws__conn_end(conn, &cause, lingers ? RWS__FINISH_LINGER : RWS__FINISH_CLOSE);
+    rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
 
 static void refuse_text(rws_conn *conn, int status, const char *text)
@@ -95,13 +88,12 @@ static int keep_subprotocol(rws_conn *conn, rws_span name)
 static void open_conn(rws_conn *conn)
 {
     const rws__endpoint *endpoint = conn->endpoint;
+    /* A drain ends dials, and requests get a 503. */
+    RWS_ASSERT(!rws__conn_table(conn)->draining);
     rws__conn_enter(conn, RWS__CONN_OPEN);
     memset(&conn->decoder, 0, sizeof conn->decoder);
     rws__count(&rws__conn_counters(conn)->upgraded, 1);
     if (endpoint->handler.on_open != NULL) endpoint->handler.on_open(conn, endpoint->user);
-    /* A drain began while the handshake was on its way. */
-    if (rws__conn_table(conn)->draining && conn->state == RWS__CONN_OPEN)
-        rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL);
 }
 
 /* The first subprotocol of the endpoint that the client offers. */
@@ -151,25 +143,30 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
 
 static void free_request(rws_request *request)
 {
-    rws__pool *pool = request->conn->stream.streams->partial;
+    rws__pool *pool = request->pool;
     if (request->headers != NULL) rws__pool_give(pool, request->headers);
     rws__payload_release(request->bytes);
     rws__pool_give(pool, request);
 }
 
-/* No on_open follows. */
-static void release_user(const rws_request *request)
+/* No on_open follows. Once. */
+static void release_user(rws_request *request)
 {
-    if (request->release_user != NULL) request->release_user(request->user);
+    void (*release)(void *user) = request->release_user;
+    request->release_user = NULL;
+    if (release != NULL) release(request->user);
 }
 
 void rws__conn_drop_request(rws_conn *conn)
 {
     rws_request *request = conn->stream.has_cold ? rws__conn_cold_part(conn)->request : NULL;
-    if (request == NULL || request->in_callback) return;
+    if (request == NULL) return;
     rws__conn_cold_part(conn)->request = NULL;
+    request->conn = NULL;
+    bool answered = request->decided;
     release_user(request);
-    free_request(request);
+    /* Else it is still the program's. */
+    if (answered) free_request(request);
 }
 
 /* What the program decided. The request is gone after it. */
@@ -177,11 +174,6 @@ static void answer(rws_request *request, int decision)
 {
     rws_conn *conn = request->conn;
     rws__conn_cold_part(conn)->request = NULL; /* a refusal ends the connection */
-    if (conn->state != RWS__CONN_UPGRADING) {
-        release_user(request);
-        free_request(request);
-        return;
-    }
     bool accepted = decision >= 0 && accept_request(conn, &request->head, request);
     if (accepted) {
         conn->user = request->user;
@@ -195,17 +187,31 @@ static void answer(rws_request *request, int decision)
 
 void rws__request_answer(rws_request *request, int decision)
 {
-    rws_conn *conn = request->conn;
-    RWS_ASSERT(!request->in_callback);
+    RWS_ASSERT(!request->in_callback && !request->decided);
+    if (request->conn == NULL) {
+        free_request(request);
+        return;
+    }
+    request->decided = true;
+    request->decision = decision;
+    rws__stream_want_turn(&request->conn->stream);
+}
+
+void rws__conn_answer_request(rws_conn *conn)
+{
+    rws_request *request = rws__conn_cold_part(conn)->request;
+    RWS_ASSERT(request->decided);
     rws__conn_clear_pause(conn, RWS__PAUSE_REQUEST);
-    answer(request, decision);
+    answer(request, request->decision);
+    /* The client ended its half while it waited, and there is nothing more of it. */
+    bool is_open = conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT;
+    if (conn->stream.eof_told && is_open) rws__conn_on_eof(conn);
 }
 
 /* The head moves to memory of the request's own. Returns 0 or -ENOMEM. */
 static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 {
-    rws_conn *conn = request->conn;
-    rws__pool *pool = conn->stream.streams->partial;
+    rws__pool *pool = request->pool;
     const rws__http_head *old = &request->head;
     size_t headers = (old->headers_capacity + 1) * sizeof(rws__http_header);
     request->headers = rws__pool_take(pool, headers);
@@ -233,13 +239,15 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
     }
     memset(request, 0, offsetof(rws_request, extra));
     request->conn = conn;
+    request->pool = conn->stream.streams->partial;
     request->head = *head;
     request->refuse_status = 403;
     request->in_callback = true;
     rws__conn_cold_part(conn)->request = request;
     int res = endpoint->handler.on_upgrade(request, endpoint->user);
+    RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
     request->in_callback = false;
-    if (res == RWS__REQUEST_DEFERRED && conn->state == RWS__CONN_UPGRADING) {
+    if (res == RWS__REQUEST_DEFERRED) {
         if (keep_head(request, data, len) == 0) {
             rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
             return;

@@ -101,6 +101,7 @@ void rws__mailbox_run(rws__mailbox *mailbox)
 
 void rws__mailbox_close(rws__mailbox *mailbox)
 {
+    if (mailbox->env == NULL) return;
     pthread_mutex_lock(&mailbox->lock);
     mailbox->closed = true;
     pthread_mutex_unlock(&mailbox->lock);

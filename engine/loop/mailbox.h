@@ -40,7 +40,8 @@ int rws__mailbox_post(rws__mailbox *mailbox, rws__post_fn fn, void *arg);
 void rws__mailbox_wake(const rws__mailbox *mailbox);
 /* Loop thread: run what is there now. */
 void rws__mailbox_run(rws__mailbox *mailbox);
-/* Loop thread, or the one that destroys: refuse further posts and cancel the ones that wait. */
+/* Loop thread, or the one that destroys: refuse further posts and cancel the ones that wait. Zeroed
+ * memory is fine too. */
 void rws__mailbox_close(rws__mailbox *mailbox);
 
 #endif

@@ -47,8 +47,11 @@ int rws__runtime_dial(rws_runtime *runtime, const rws__endpoint *endpoint, const
 {
     rws_dial_options own;
     rws__socket_options socket;
-    if (url == NULL || endpoint == NULL || endpoint->rules.role != RWS_CLIENT)
-        return rws__fail(error, RWS_E_ARGUMENT, "a dial needs a URL and an endpoint for clients");
+    if (url == NULL || endpoint == NULL || endpoint->runtime != runtime ||
+        endpoint->rules.role != RWS_CLIENT)
+        return rws__fail(error, RWS_E_ARGUMENT,
+                         "a dial needs a URL, and an endpoint of its own runtime with the role "
+                         "RWS_CLIENT");
     int res = rws__dial_options_check(&own, options, &runtime->config, &socket, error);
     if (res != 0) return res;
     rws__dial *dial;

@@ -54,10 +54,11 @@ static int check_request(const rws__dial *dial)
     return res < 0 ? RWS_E_ARGUMENT : 0;
 }
 
-/* The endpoint's subprotocols as a list. */
+/* The endpoint's subprotocols as a list. One that is cut is longer than any request may be, and
+ * refused for it. */
 static char *join_subprotocols(const rws__env *env, const rws__endpoint *endpoint)
 {
-    char list[2048] = "";
+    char list[REQUEST_MAX + 1] = "";
     size_t used = 0;
     for (uint32_t i = 0; i < endpoint->subprotocols_count && used < sizeof list; i++)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used > 0 ? ", " : "",

@@ -23,11 +23,13 @@ static uint32_t free_slots(const rws__listener *listener)
     return streams->options.slots_max - streams->slots_used;
 }
 
-void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__conns *conns,
-                        const rws__listener_config *config, const rws__http_rules *http)
+void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__accepting *all,
+                        rws__conns *conns, const rws__listener_config *config,
+                        const rws__http_rules *http)
 {
     memset(listener, 0, sizeof *listener);
     listener->index = index;
+    listener->all = all;
     listener->fd = fd;
     listener->conns = conns;
     listener->config = config;
@@ -35,7 +37,10 @@ void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__co
     listener->family = config->unix_path != NULL ? AF_UNIX : AF_UNSPEC;
     struct sockaddr_storage address = {0};
     socklen_t len = sizeof address;
-    if (fd < 0 || getsockname(fd, (struct sockaddr *)&address, &len) != 0) return;
+    if (fd < 0) return;
+    all->listeners++;
+    if (config->unix_path == NULL && !config->inherited) all->backlogs += config->backlog;
+    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) return;
     listener->family = address.ss_family;
     listener->loopback = rws__is_loopback((struct sockaddr *)&address);
 }
@@ -49,7 +54,7 @@ static bool may_accept(rws__listener *listener)
 
 static bool has_room_for_backlogs(const rws__listener *listener)
 {
-    return free_slots(listener) >= 2 * listener->config->backlog;
+    return free_slots(listener) >= 2 * listener->all->backlogs;
 }
 
 /*
@@ -74,11 +79,11 @@ static uint64_t accept_data(const rws__listener *listener, uint32_t slot)
 
 static void arm_singles(rws__listener *listener)
 {
-    /* No more accepts than free slots: each may bring a connection. */
-    uint32_t room = free_slots(listener);
-    for (uint32_t i = 0; i < RWS__ACCEPTS; i++)
-        if (listener->accepts[i].armed && room > 0) room--;
-    for (uint32_t i = 0; i < RWS__ACCEPTS && room > 0; i++) {
+    /* No more accepts than free slots: each may bring a connection. Shared out, so that no listener
+     * has none because the others have all. */
+    uint32_t room = free_slots(listener), share = RWS__RESERVE / listener->all->listeners;
+    room = room > listener->all->armed ? room - listener->all->armed : 0;
+    for (uint32_t i = 0; i < RWS__ACCEPTS && i < share && room > 0; i++) {
         rws__accept_slot *slot = &listener->accepts[i];
         if (slot->armed) continue;
         slot->len = sizeof slot->address;
@@ -93,6 +98,7 @@ static void arm_singles(rws__listener *listener)
             return;
         }
         slot->armed = true;
+        listener->all->armed++;
         room--;
     }
 }
@@ -158,7 +164,7 @@ uint32_t rws__listener_room(const rws__listener *listener)
 {
     if (listener->fd < 0) return 0;
     bool rests = listener->multishot_armed && !listener->cancelled;
-    return rests ? 2 * listener->config->backlog : UINT32_MAX;
+    return rests ? 2 * listener->all->backlogs : UINT32_MAX;
 }
 
 static void on_accept_error(rws__listener *listener, int32_t res)
@@ -208,6 +214,7 @@ void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
         listener->multishot_armed = cqe->flags & RWS__CQE_MORE;
     } else {
         listener->accepts[slot].armed = false;
+        listener->all->armed--;
         address = (const struct sockaddr *)&listener->accepts[slot].address;
     }
     if (cqe->res < 0)
@@ -231,13 +238,27 @@ static void turn_away(const rws__listener *listener, int fd)
     close(fd);
 }
 
+/* The peer of an ordinary descriptor, for where it can't be asked for later. */
+static void keep_peer(const rws__listener *listener, rws__stream *stream, int fd)
+{
+    if (!listener->config->peer_address || listener->family == AF_UNIX ||
+        (loop_of(listener)->features & RWS__FEATURE_SOCKET_COMMANDS))
+        return;
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof address;
+    if (getpeername(fd, (struct sockaddr *)&address, &len) != 0) return;
+    memcpy(&rws__stream_cold_part(stream)->peer, &address, sizeof(struct sockaddr_in6));
+}
+
 void rws__listener_adopt(rws__listener *listener, int fd)
 {
     rws__stream *stream = take_stream(listener);
-    if (stream == NULL)
+    if (stream == NULL) {
         turn_away(listener, fd);
-    else
-        rws__stream_adopt(stream, fd);
+        return;
+    }
+    keep_peer(listener, stream, fd);
+    rws__stream_adopt(stream, fd);
 }
 
 void rws__listener_on_deadline(rws__listener *listener)
@@ -245,11 +266,10 @@ void rws__listener_on_deadline(rws__listener *listener)
     listener->failing = false;
 }
 
-void rws__listener_finish(rws__listener *listener)
+/* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and answer
+ * it with 503. */
+static void take_backlog(rws__listener *listener)
 {
-    if (listener->fd < 0) return;
-    /* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and
-     * answer it with 503. */
     (void)fcntl(listener->fd, F_SETFL, O_NONBLOCK);
     /* Not later: once nobody listens, the next server may take the path for its own. */
     if (listener->config->unix_path != NULL) (void)unlink(listener->config->unix_path);
@@ -258,6 +278,14 @@ void rws__listener_finish(rws__listener *listener)
         if (fd < 0) break;
         rws__listener_adopt(listener, fd);
     }
+}
+
+void rws__listener_finish(rws__listener *listener)
+{
+    if (listener->fd < 0) return;
+    /* An inherited one goes on listening where it came from: what waits in it is the next server's,
+     * and so are its flags. */
+    if (!listener->config->inherited) take_backlog(listener);
     close(listener->fd);
     listener->fd = -1;
 }

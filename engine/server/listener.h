@@ -12,7 +12,8 @@
 #include "engine/conn/conn.h"
 #include "engine/server/sockets.h"
 
-/* Single accepts in flight where a multishot one can't bring the peer's address. */
+/* Single accepts in flight where a multishot one can't bring the peer's address; all listeners
+ * together have no more than the reserve has slots. */
 #define RWS__ACCEPTS 16u
 /* In an operation's slot: these bits are the accept, those above them the listener's index. */
 #define RWS__ACCEPT_SLOT_BITS 8
@@ -23,8 +24,17 @@ typedef struct rws__accept_slot {
     bool armed;
 } rws__accept_slot;
 
+/* What the listeners of a shard that accept have together: each of their accepts in flight may take
+ * one of the same slots. */
+typedef struct rws__accepting {
+    uint32_t listeners;
+    uint32_t backlogs; /* of those that accept into the table: the sum */
+    uint32_t armed;    /* single accepts in flight */
+} rws__accepting;
+
 typedef struct rws__listener {
-    uint32_t index;    /* in its shard */
+    uint32_t index; /* in its shard */
+    rws__accepting *all;
     rws__conns *conns; /* where its connections go */
     const rws__listener_config *config;
     const rws__http_rules *http;
@@ -42,9 +52,11 @@ typedef struct rws__listener {
     rws__accept_slot accepts[RWS__ACCEPTS];
 } rws__listener;
 
-/* `fd` is *taken*; -1: it does not accept. The rest is borrowed for good. */
-void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__conns *conns,
-                        const rws__listener_config *config, const rws__http_rules *http);
+/* `fd` is *taken*; -1: it does not accept. The rest is borrowed for good. Before anything is
+ * accepted. */
+void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__accepting *all,
+                        rws__conns *conns, const rws__listener_config *config,
+                        const rws__http_rules *http);
 /* Submit accepts if it may accept, cancel them if it may not. Called once per turn. */
 void rws__listener_pump(rws__listener *listener);
 /* How many free slots it needs to go on as it is; UINT32_MAX: it is to be pumped again. */
@@ -55,7 +67,8 @@ void rws__listener_adopt(rws__listener *listener, int fd);
 void rws__listener_on_deadline(rws__listener *listener);
 /* Whether no accept is in flight. */
 bool rws__listener_is_quiet(const rws__listener *listener);
-/* Stop listening: what waits in the backlog is taken first, and answered. */
+/* Stop listening: what waits in the backlog is taken first, and answered; but an inherited socket
+ * leaves it to the next who serves it. */
 void rws__listener_finish(rws__listener *listener);
 
 #endif

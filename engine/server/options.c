@@ -213,6 +213,16 @@ static int copy_strings(const rws__env *env, char ***out, uint32_t *out_count,
     return 0;
 }
 
+/* One that is none (RFC 6455 section 4.1) could not be asked for, or never be agreed on. */
+static int check_tokens(char *const *names, uint32_t count, rws_error *error)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!rws__http_name_is_valid((rws_span){names[i], strlen(names[i])}))
+            return rws__fail(error, RWS_E_OPTION, "subprotocols[%u] is \"%.64s\", not a token", i,
+                             names[i]);
+    return 0;
+}
+
 /* ---- endpoints ---- */
 
 /* A caller who sets the high watermark alone is not told about one that was never set. */
@@ -282,14 +292,21 @@ static int set_strings(rws__endpoint *endpoint, const rws__env *env,
         if (own->path[0] != '/')
             return rws__fail(error, RWS_E_OPTION, "path is \"%.64s\"; it must begin with '/'",
                              own->path);
+        /* It would never be found. */
+        if (strchr(own->path, '?') != NULL)
+            return rws__fail(error, RWS_E_OPTION,
+                             "path is \"%.64s\"; a path ends before the '?' of a target",
+                             own->path);
         endpoint->path = rws__copy_string(env, own->path);
         if (endpoint->path == NULL) return rws__fail(error, -ENOMEM, "no memory for the path");
     }
     int res = copy_strings(env, &endpoint->origins, &endpoint->origins_count, own->origins,
                            own->origins_count, "origins", error);
     if (res != 0) return res;
-    return copy_strings(env, &endpoint->subprotocols, &endpoint->subprotocols_count,
-                        own->subprotocols, own->subprotocols_count, "subprotocols", error);
+    res = copy_strings(env, &endpoint->subprotocols, &endpoint->subprotocols_count,
+                       own->subprotocols, own->subprotocols_count, "subprotocols", error);
+    if (res != 0) return res;
+    return check_tokens(endpoint->subprotocols, endpoint->subprotocols_count, error);
 }
 
 void rws__endpoint_free(const rws__env *env, rws__endpoint *endpoint)
@@ -342,11 +359,12 @@ static int set_socket(rws__socket_options *socket, int send_buffer_bytes, uint32
         return rws__fail(error, RWS_E_OPTION,
                          "socket_send_buffer_bytes is %d; it must not be negative",
                          send_buffer_bytes);
-    if (user_timeout_ms != 0 && user_timeout_ms < send_timeout_ms)
-        return rws__fail(
-            error, RWS_E_OPTION,
-            "user_timeout_ms is %u; it must be 0 (off) or at least send_timeout_ms, %u",
-            user_timeout_ms, send_timeout_ms);
+    if (user_timeout_ms != 0 &&
+        (user_timeout_ms < send_timeout_ms || user_timeout_ms > TIMEOUT_MAX_MS))
+        return rws__fail(error, RWS_E_OPTION,
+                         "user_timeout_ms is %u; it must be 0 (off), or between send_timeout_ms, "
+                         "%u, and %u",
+                         user_timeout_ms, send_timeout_ms, TIMEOUT_MAX_MS);
     uint64_t keepalive = 0;
     /* The kernel takes at most 32,767 seconds. */
     if (keepalive_s != RWS_NEVER) {

@@ -84,17 +84,27 @@ static size_t endpoints_bytes(uint32_t count)
     return count * sizeof(rws__endpoint *);
 }
 
+static void free_list(const rws__env *env, rws__http_rules *http)
+{
+    rws__free(env, http->endpoints, endpoints_bytes(http->endpoints_count));
+    http->endpoints = NULL;
+    http->endpoints_count = 0;
+}
+
 void rws__runtime_deinit(rws_runtime *runtime)
 {
     const rws__env *env = &runtime->config.env;
     uint32_t count = runtime->config.shards;
     if (runtime->workers != NULL) remove_sockets(runtime);
+    /* All mailboxes first: what is cancelled may post to any shard, and is refused then. */
+    for (uint32_t i = 0; runtime->workers != NULL && i < count; i++)
+        rws__loop_close_mailbox(&runtime->workers[i].shard.loop);
     for (uint32_t i = 0; runtime->workers != NULL && i < count; i++)
         rws__shard_deinit(&runtime->workers[i].shard);
     rws__free(env, runtime->workers, count * sizeof(rws__worker));
     for (uint32_t i = 0; i < runtime->listeners_count; i++) {
         rws__listening *listening = &runtime->listeners[i];
-        rws__free(env, listening->http.endpoints, endpoints_bytes(listening->http.endpoints_count));
+        free_list(env, &listening->http);
         rws__listener_config_free(env, &listening->config);
     }
     for (uint32_t i = 0; i < runtime->endpoints_count; i++)
@@ -141,8 +151,16 @@ int rws__runtime_add_endpoint(rws_runtime *runtime, const rws_endpoint_options *
         rws__endpoint_free(env, endpoint);
         return rws__fail(error, res, "no memory for the endpoint");
     }
+    endpoint->runtime = runtime;
     if (out != NULL) *out = endpoint;
     return 0;
+}
+
+static bool is_known(const rws_runtime *runtime, const rws__endpoint *endpoint)
+{
+    for (uint32_t i = 0; i < runtime->endpoints_count; i++)
+        if (runtime->endpoints[i] == endpoint) return true;
+    return false;
 }
 
 /* The endpoints that the caller named for a listener. */
@@ -150,10 +168,17 @@ static int name_endpoints(rws_runtime *runtime, rws__http_rules *http,
                           const rws_listener_options *options, rws_error *error)
 {
     const rws__env *env = &runtime->config.env;
+    /* Not "all": a list that got lost must not open what was to stay closed. */
+    if ((options->endpoints == NULL) != (options->endpoints_count == 0))
+        return rws__fail(error, RWS_E_OPTION, "endpoints is %s, and endpoints_count is %u",
+                         options->endpoints == NULL ? "NULL" : "a list", options->endpoints_count);
     for (uint32_t i = 0; i < options->endpoints_count; i++) {
         rws_endpoint *endpoint = options->endpoints[i];
-        if (endpoint == NULL || endpoint->rules.role != RWS_SERVER)
-            return rws__fail(error, RWS_E_OPTION, "endpoints[%u] is not a server's", i);
+        if (!is_known(runtime, endpoint) || endpoint->rules.role != RWS_SERVER)
+            return rws__fail(error, RWS_E_OPTION,
+                             "endpoints[%u] is not an endpoint of this server with the role "
+                             "RWS_SERVER",
+                             i);
         if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
                             endpoint) != 0)
             return rws__fail(error, -ENOMEM, "no memory for the listener");
@@ -170,19 +195,21 @@ static int open_sockets(rws_runtime *runtime, rws__listening *listening, int inh
     for (uint32_t i = 0; i < shards; i++)
         fds[i] = -1;
     int res = 0;
-    if (listening->config.inherited) {
-        fds[0] = inherited;
-        listening->port = rws__socket_port(inherited);
-    } else {
+    if (listening->config.inherited)
+        res = rws__listener_inherit(&listening->config, inherited, &listening->port, error);
+    else
         res = rws__listeners_open(&listening->config, fds, shards, &listening->port, error);
-    }
     if (res != 0) return res;
+    if (listening->config.inherited) fds[0] = inherited;
     bool one_for_all = listening->config.inherited || listening->config.unix_path != NULL;
     for (uint32_t i = 0; i < shards; i++) {
         rws__listener *listener = rws__shard_add_listener(&runtime->workers[i].shard, fds[i],
                                                           &listening->config, &listening->http);
         RWS_ASSERT(listener == &runtime->workers[i].shard.listeners[index]);
         if (!one_for_all) continue;
+        const rws__listener *first = &runtime->workers[0].shard.listeners[index];
+        listener->family = first->family;
+        listener->loopback = first->loopback;
         listener->hand_round = hand_round;
         listener->hand_round_to = runtime;
     }
@@ -209,7 +236,7 @@ int rws__runtime_listen(rws_runtime *runtime, const rws_listener_options *option
         runtime->listeners_count++;
         return 0;
     }
-    rws__free(env, listening->http.endpoints, endpoints_bytes(listening->http.endpoints_count));
+    free_list(env, &listening->http);
     rws__listener_config_free(env, &listening->config);
     return res;
 }
@@ -234,21 +261,28 @@ static int check_paths(const rws__http_rules *http, rws_error *error)
     return 0;
 }
 
-int rws__runtime_arrange(rws_runtime *runtime, rws_error *error)
+/* All of the server's. Made anew each time: a start that failed may have left a part. */
+static int list_endpoints(const rws_runtime *runtime, rws__http_rules *http, rws_error *error)
 {
     const rws__env *env = &runtime->config.env;
+    free_list(env, http);
+    for (uint32_t i = 0; i < runtime->endpoints_count; i++) {
+        rws__endpoint *endpoint = runtime->endpoints[i];
+        if (endpoint->rules.role != RWS_SERVER) continue;
+        if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
+                            endpoint) != 0)
+            return rws__fail(error, -ENOMEM, "no memory for the endpoints");
+    }
+    return 0;
+}
+
+int rws__runtime_arrange(rws_runtime *runtime, rws_error *error)
+{
     for (uint32_t i = 0; i < runtime->listeners_count; i++) {
         rws__listening *listening = &runtime->listeners[i];
         rws__http_rules *http = &listening->http;
-        for (uint32_t n = 0; n < runtime->endpoints_count && !listening->own_endpoints; n++) {
-            rws__endpoint *endpoint = runtime->endpoints[n];
-            if (endpoint->rules.role != RWS_SERVER) continue;
-            if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
-                                endpoint) != 0)
-                return rws__fail(error, -ENOMEM, "no memory for the endpoints");
-        }
-        listening->own_endpoints = true;
-        int res = check_paths(http, error);
+        int res = listening->own_endpoints ? 0 : list_endpoints(runtime, http, error);
+        if (res == 0) res = check_paths(http, error);
         if (res != 0) return res;
     }
     return 0;
@@ -302,13 +336,22 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-static int claim_start(rws_runtime *runtime)
+static bool set_started(rws_runtime *runtime, bool started)
 {
     pthread_mutex_lock(&runtime->lock);
-    bool again = runtime->started;
-    runtime->started = true;
+    bool before = runtime->started;
+    runtime->started = started;
     pthread_mutex_unlock(&runtime->lock);
-    return again ? RWS_E_STATE : 0;
+    return before;
+}
+
+/* Once; but where something is missing that can still be added, it was not started. */
+static int claim_start(rws_runtime *runtime, rws_error *error)
+{
+    if (set_started(runtime, true)) return rws__fail(error, RWS_E_STATE, "it was started already");
+    int res = rws__runtime_arrange(runtime, error);
+    if (res != 0) set_started(runtime, false);
+    return res;
 }
 
 /* Start threads for the shards from `first` on; a failure is reported like a shard's own. */
@@ -353,11 +396,8 @@ static int first_failure(rws_runtime *runtime, rws_error *error)
 
 int rws__runtime_run(rws_runtime *runtime, rws_error *error)
 {
-    if (!is_started(runtime)) {
-        int res = rws__runtime_arrange(runtime, error);
-        if (res != 0) return res;
-    }
-    if (claim_start(runtime) != 0) return rws__fail(error, RWS_E_STATE, "it was started already");
+    int res = claim_start(runtime, error);
+    if (res != 0) return res;
     start_threads(runtime, 1);
     run_worker(&runtime->workers[0]);
     int result = join(runtime);
@@ -372,11 +412,8 @@ int rws__runtime_run(rws_runtime *runtime, rws_error *error)
 
 int rws__runtime_start(rws_runtime *runtime, rws_error *error)
 {
-    if (!is_started(runtime)) {
-        int res = rws__runtime_arrange(runtime, error);
-        if (res != 0) return res;
-    }
-    if (claim_start(runtime) != 0) return rws__fail(error, RWS_E_STATE, "it was started already");
+    int res = claim_start(runtime, error);
+    if (res != 0) return res;
     start_threads(runtime, 0);
     int failure = await_reports(runtime);
     if (failure == 0) return 0;
@@ -392,10 +429,7 @@ void rws__runtime_stop(rws_runtime *runtime)
 
 int rws__runtime_wait(rws_runtime *runtime)
 {
-    pthread_mutex_lock(&runtime->lock);
-    bool started = runtime->started;
-    pthread_mutex_unlock(&runtime->lock);
-    if (!started) return RWS_E_STATE;
+    if (!is_started(runtime)) return RWS_E_STATE;
     if (runtime->waited) return runtime->result;
     return join(runtime);
 }

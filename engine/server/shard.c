@@ -11,6 +11,7 @@
 #define CQ_ENTRIES 4096
 
 static_assert(offsetof(rws__shard, loop) == 0, "a loop leads to its shard");
+static_assert(RWS__LISTENERS_MAX <= RWS__RESERVE, "each may have one accept in flight");
 
 static rws__shard *shard_of(const rws__loop *loop)
 {
@@ -84,9 +85,15 @@ static void on_settled(rws__loop *loop, bool all_submitted)
     rws__streams_settle(&shard_of(loop)->conns.streams, all_submitted);
 }
 
+static uint64_t discarded(const rws__shard *shard)
+{
+    return atomic_load_explicit(&shard->loop.counters.bytes_discarded, memory_order_relaxed);
+}
+
 static void on_stop(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
+    shard->discarded_before = discarded(shard);
     rws__loop_set(loop, RWS__DEADLINE_SHARD, &shard->drain_timer, shard->config->drain_timeout_ms);
     rws__conns_drain(&shard->conns);
 }
@@ -146,7 +153,7 @@ rws__listener *rws__shard_add_listener(rws__shard *shard, int fd,
     RWS_ASSERT(shard->listeners_count < RWS__LISTENERS_MAX);
     uint32_t index = shard->listeners_count++;
     rws__listener *listener = &shard->listeners[index];
-    rws__listener_init(listener, index, fd, &shard->conns, config, http);
+    rws__listener_init(listener, index, fd, &shard->accepting, &shard->conns, config, http);
     return listener;
 }
 
@@ -184,7 +191,8 @@ int rws__shard_run(rws__shard *shard)
         int res = rws__loop_turn(&shard->loop, true);
         if (res != 0) return res;
     }
-    return shard->conns.cut_off_some ? RWS_E_TIMEOUT : 0;
+    bool lost = shard->conns.cut_off_some || discarded(shard) != shard->discarded_before;
+    return lost ? RWS_E_TIMEOUT : 0;
 }
 
 void rws__shard_close(rws__shard *shard)

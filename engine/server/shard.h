@@ -15,11 +15,13 @@ typedef struct rws__shard {
     rws__conns conns;
     rws__listener listeners[RWS__LISTENERS_MAX];
     uint32_t listeners_count;
+    rws__accepting accepting;
     uint32_t
         listeners_rest; /* up to so many slots in use nothing is to be done for them; 0: look */
     const rws__runtime_config *config;
     uint32_t index;
     rws__timer drain_timer;
+    uint64_t discarded_before; /* bytes_discarded when the drain began */
 } rws__shard;
 
 /* Make what does not need the loop's thread (memory, mailbox). Any thread. */
@@ -33,7 +35,8 @@ void rws__shard_deinit(rws__shard *shard);
 
 /* On the loop's thread: make the ring. Nothing is accepted before rws__shard_run(). */
 int rws__shard_open(rws__shard *shard, rws_error *error);
-/* Run until stopped and drained. Returns 0, RWS_E_TIMEOUT (some were cut off) or -errno. */
+/* Run until stopped and drained. Returns 0, RWS_E_TIMEOUT (the drain cut some off, or discarded
+ * bytes) or -errno. */
 int rws__shard_run(rws__shard *shard);
 void rws__shard_close(rws__shard *shard);
 

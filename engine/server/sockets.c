@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -115,7 +116,8 @@ static int open_tcp(const rws__listener_config *config, const any_address *addre
     return fd;
 }
 
-uint16_t rws__socket_port(int fd)
+/* The TCP port that a socket is bound to; 0: none. */
+static uint16_t port_of(int fd)
 {
     any_address bound;
     memset(&bound, 0, sizeof bound);
@@ -147,7 +149,7 @@ static int open_group(const rws__listener_config *config, int *fds, uint32_t cou
                              config->port, rws_strerror(fd));
         fds[i] = fd;
         if (i > 0) continue;
-        *port = rws__socket_port(fd);
+        *port = port_of(fd);
         if (address.generic.sa_family == AF_INET)
             address.in.sin_port = htons(*port);
         else
@@ -227,4 +229,43 @@ int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t c
         fds[i] = -1;
     }
     return res;
+}
+
+/* ---- listeners that somebody else opened ---- */
+
+/* The kernel would fail an accept on the ring at once if nobody waits and the socket is not
+ * blocking, instead of waiting for somebody. */
+static int make_blocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return -errno;
+    if (!(flags & O_NONBLOCK)) return 0;
+    return fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 ? 0 : -errno;
+}
+
+static int is_listening(int fd)
+{
+    int listens = 0, type = 0;
+    socklen_t len = sizeof listens;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0) return -errno;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0) return -errno;
+    return listens != 0 && type == SOCK_STREAM ? 0 : -EINVAL;
+}
+
+int rws__listener_inherit(const rws__listener_config *config, int fd, uint16_t *port,
+                          rws_error *error)
+{
+    any_address address;
+    memset(&address, 0, sizeof address);
+    socklen_t len = sizeof address;
+    int res = is_listening(fd);
+    if (res != 0)
+        return rws__fail(error, res, "fd %d is not a stream socket that listens: %s", fd,
+                         rws_strerror(res));
+    res = getsockname(fd, &address.generic, &len) == 0 ? make_blocking(fd) : -errno;
+    if (res != 0)
+        return rws__fail(error, res, "can't serve the socket fd %d: %s", fd, rws_strerror(res));
+    set_options(fd, address.generic.sa_family, &config->socket);
+    *port = port_of(fd);
+    return 0;
 }

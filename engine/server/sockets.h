@@ -35,8 +35,10 @@ typedef struct rws__listener_config {
 int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t count,
                         uint16_t *port, rws_error *error);
 
-/* The TCP port that a socket is bound to; 0: none. */
-uint16_t rws__socket_port(int fd);
+/* Check a socket that somebody else opened, set the options on it, and report the port; 0: it is
+ * not TCP. Nothing is taken. Any thread. */
+int rws__listener_inherit(const rws__listener_config *config, int fd, uint16_t *port,
+                          rws_error *error);
 
 /* A socket to dial with, or -errno. Any thread. */
 int rws__socket_make(sa_family_t family, const rws__socket_options *options);

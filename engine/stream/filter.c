@@ -140,7 +140,9 @@ static void fail(rws__stream *stream)
     if (filters->failed || stream->phase >= RWS__STREAM_CLOSING) return;
     filters->failed = true;
     bool tell = !rws__stream_is_finishing(stream);
-    rws__count(&stream->streams->loop->counters.bytes_discarded, stream->sendq.bytes);
+    /* What the peer's own end destroys does not count. */
+    if (filters->cause.who == RWS_CLOSED_BY_US)
+        rws__count(&stream->streams->loop->counters.bytes_discarded, stream->sendq.bytes);
     rws__sendq_clear(&stream->sendq, &stream->streams->send_slab);
     rws__cause cause = filters->cause;
     /* Whoever did not come through the handshake is not waited for. */

@@ -19,6 +19,11 @@ static inline uint64_t rws__stream_op(const rws__stream *stream, rws__op_kind ki
     return rws__op_pack(kind, stream->slot, stream->generation);
 }
 
+/* stream_check.c */
+/* Assert what stream.h and streams.h state, where RINGWS_CHECK_INVARIANTS is defined. */
+void rws__stream_check(rws__stream *stream);
+void rws__streams_check(rws__streams *streams);
+
 /* streams.c */
 void rws__stream_try_release(rws__stream *stream);
 /* Look at it in the next turn, before all that are not deferred. */
@@ -39,6 +44,9 @@ void rws__stream_on_send(rws__stream *stream, int32_t res, bool more);
 void rws__stream_quiet_done(rws__stream *stream);
 /* Whether nothing is queued or in flight. */
 bool rws__stream_is_sent(rws__stream *stream);
+/* Whether the peer has to take something: what is queued or in flight, or what is lent to the
+ * kernel until the peer has it. */
+bool rws__stream_owes(rws__stream *stream);
 
 /* filter.c: the chain of filters; filter.h */
 /* Bytes can flow: make the filters and start their handshakes. on_up is called when they end. */
@@ -66,9 +74,25 @@ static inline rws__sendq *rws__stream_out(rws__stream *stream)
 /* Something is queued that the socket does not take: from now on it has to make progress. */
 void rws__stream_watch(rws__stream *stream);
 void rws__stream_unwatch(rws__stream *stream);
-/* Ask how many bytes are not acknowledged; the answer is handled as `what` says. */
+/* Ask how many bytes are not acknowledged; the answer is handled as `what` says. Not while another
+ * question is in flight. */
 void rws__stream_ask_for(rws__stream *stream, rws__asking what);
+/* The ring did not take the question. */
+void rws__stream_ask_again(rws__stream *stream);
 void rws__stream_on_answer(rws__stream *stream, int32_t res);
+bool rws__stream_can_ask(const rws__stream *stream);
+/* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */
+int32_t rws__stream_progress(rws__stream *stream, uint32_t unacknowledged);
+/* Cut it; `unacknowledged` bytes, which the kernel still has, are lost too, and the kernel need not
+ * keep them for a peer that takes nothing. */
+void rws__stream_cut_off(rws__stream *stream, uint32_t unacknowledged);
+
+/* stream_linger.c */
+/* The phase LINGERING begins, and ends. */
+void rws__stream_begin_linger(rws__stream *stream);
+void rws__stream_end_linger(rws__stream *stream);
+void rws__stream_set_linger(rws__stream *stream);
+void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged);
 
 /* stream_zero_copy.c */
 /* Whether the front of the queue, `len` bytes, is to be sent without a copy. */

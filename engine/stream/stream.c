@@ -10,10 +10,6 @@
 
 #define TO(phase) (1u << (phase))
 
-/* What was sent in all so far left at once, because it fits the first window of a connection
- * (RFC 6928: ten segments): nothing waits in the kernel that a reset could throw away. */
-#define FIRST_WINDOW_BYTES 4096u
-
 /* The only legal moves. */
 static const uint16_t phase_moves[RWS__STREAM_PHASES] = {
     [RWS__STREAM_FREE] = TO(RWS__STREAM_INSTALLING) | TO(RWS__STREAM_UP),
@@ -32,16 +28,12 @@ static const uint16_t phase_moves[RWS__STREAM_PHASES] = {
 void rws__stream_enter(rws__stream *stream, rws__stream_phase phase)
 {
     RWS_ASSERT(phase_moves[stream->phase] & TO(phase));
-    rws__loop *loop = stream->streams->loop;
     if (stream->phase == RWS__STREAM_LINGERING)
-        rws__loop_clear(loop, RWS__DEADLINE_LINGER, &stream->timer);
+        rws__stream_end_linger(stream);
     else if (phase >= RWS__STREAM_LINGERING)
         rws__stream_unwatch(stream);
     stream->phase = (uint8_t)phase;
-    if (phase != RWS__STREAM_LINGERING) return;
-    stream->taken_mark = stream->taken;
-    rws__loop_set(loop, RWS__DEADLINE_LINGER, &stream->timer,
-                  stream->streams->options.linger_timeout_ms);
+    if (phase == RWS__STREAM_LINGERING) rws__stream_begin_linger(stream);
 }
 
 /* ---- its way up ---- */
@@ -141,22 +133,30 @@ static void drop_descriptor(rws__stream *stream)
     stream->file = -1;
 }
 
-void rws__stream_finish(rws__stream *stream, rws__finish finish)
+/* Close at once, without the rest of the queue. */
+static void cut(rws__stream *stream)
 {
-    if (stream->phase >= RWS__STREAM_CLOSING) return;
     rws__stream_mark_dirty(stream);
     rws__payload_release(stream->stalled);
     stream->stalled = NULL;
+    if (stream->installing && stream->ops == 0) drop_descriptor(stream);
+    stream->reset = rws__stream_owes(stream);
+    rws__stream_enter(stream, RWS__STREAM_CLOSING);
+}
+
+void rws__stream_finish(rws__stream *stream, rws__finish finish)
+{
+    if (stream->phase >= RWS__STREAM_CLOSING) return;
     if (finish == RWS__FINISH_CUT || stream->phase < RWS__STREAM_UP) {
         rws__count(&stream->streams->loop->counters.bytes_discarded, rws__stream_queued(stream));
-        if (stream->installing && stream->ops == 0) drop_descriptor(stream);
-        stream->reset = !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
-        rws__stream_enter(stream, RWS__STREAM_CLOSING);
+        cut(stream);
     } else if (stream->phase == RWS__STREAM_UP) {
+        rws__stream_mark_dirty(stream);
+        rws__payload_release(stream->stalled);
+        stream->stalled = NULL;
         stream->finish = (uint8_t)finish;
         rws__stream_enter(stream, RWS__STREAM_FLUSHING);
-        if (!rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream))
-            rws__stream_watch(stream);
+        if (rws__stream_owes(stream)) rws__stream_watch(stream);
     }
 }
 
@@ -183,11 +183,15 @@ static const char *explain(const rws__stream *stream, int32_t res)
 
 void rws__stream_broken(rws__stream *stream, int32_t res)
 {
+    if (stream->phase >= RWS__STREAM_CLOSING) return;
     const char *text = explain(stream, res);
     size_t len = text != NULL ? strlen(text) : 0;
     rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, len}};
+    bool tell = !rws__stream_is_finishing(stream);
     if (stream->phase >= RWS__STREAM_UP) stream->eof = true;
-    rws__stream_end(stream, &cause);
+    /* What is queued was lost by the peer's doing: it does not count as discarded. */
+    cut(stream);
+    if (tell) stream->events->on_ended(stream, &cause);
 }
 
 static int submit_shutdown(rws__stream *stream)
@@ -240,8 +244,7 @@ static rws__stream_phase after_flush(rws__stream *stream)
     switch ((rws__finish)stream->finish) {
     case RWS__FINISH_CLOSE:
         if (!closes_at_once) return RWS__STREAM_SHUTTING;
-        if (stream->family == AF_UNIX || stream->taken <= FIRST_WINDOW_BYTES)
-            return RWS__STREAM_CLOSING;
+        if (stream->family == AF_UNIX || !stream->sent_much) return RWS__STREAM_CLOSING;
         return RWS__STREAM_FLUSHING; /* ask */
     case RWS__FINISH_LINGER: return RWS__STREAM_SHUTTING;
     case RWS__FINISH_AWAIT: return RWS__STREAM_LINGERING;
@@ -253,7 +256,7 @@ static rws__stream_phase after_flush(rws__stream *stream)
 static void pump_flushing(rws__stream *stream)
 {
     /* What is lent to the kernel was not taken by the peer yet: the deadline is for that too. */
-    if (!rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream)) return;
+    if (rws__stream_owes(stream)) return;
     rws__stream_phase next = after_flush(stream);
     if (next != RWS__STREAM_FLUSHING)
         rws__stream_enter(stream, next);
@@ -267,7 +270,7 @@ static void pump_shutting(rws__stream *stream)
         rws__stream_mark_dirty(stream);
         return;
     }
-    bool waits = stream->finish == RWS__FINISH_LINGER || stream->taken > FIRST_WINDOW_BYTES;
+    bool waits = stream->finish == RWS__FINISH_LINGER || stream->sent_much;
     rws__stream_enter(stream, waits ? RWS__STREAM_LINGERING : RWS__STREAM_CLOSING);
 }
 
@@ -309,6 +312,7 @@ static void tell_eof(rws__stream *stream)
 void rws__stream_pump(rws__stream *stream)
 {
     if (stream->phase == RWS__STREAM_FREE) return;
+    rws__stream_ask_again(stream);
     if (stream->want_turn) {
         stream->want_turn = false;
         stream->events->on_turn(stream);

@@ -86,7 +86,7 @@ typedef enum rws__recv_mode {
 #define RWS__DIRECT_NONE   ((size_t)0) /* into provided buffers */
 #define RWS__DIRECT_PAUSED SIZE_MAX    /* not now: it has paused the stream */
 
-/* What is above a stream. All on the loop's thread; none is NULL but the last two. */
+/* What is above a stream. All on the loop's thread; none is NULL but the last three. */
 typedef struct rws__stream_events {
     /* Bytes can flow: accepted, connected, and through the handshakes of the filters. Once. */
     void (*on_up)(rws__stream *stream);
@@ -112,6 +112,9 @@ typedef struct rws__stream_events {
     void (*on_turn)(rws__stream *stream);
     /* The slot is freed when this returns: give all memory back. */
     void (*on_released)(rws__stream *stream);
+    /* Assert its own invariants: after every turn, in builds with RINGWS_CHECK_INVARIANTS. Or NULL.
+     */
+    void (*check)(rws__stream *stream);
     /* How many bytes are to be received straight into memory of its own, RWS__DIRECT_NONE or
      * RWS__DIRECT_PAUSED. NULL: none, ever. */
     size_t (*direct)(rws__stream *stream);
@@ -134,10 +137,11 @@ typedef struct rws__stream_cold {
         struct sockaddr generic;
         struct sockaddr_in in;
         struct sockaddr_in6 in6;
-    } peer;               /* AF_UNSPEC: not known, or not asked for yet */
-    int32_t kernel_entry; /* of registered memory (registered.h) that it reads */
-    bool zero_copy_sent;  /* some of it left: its notification's report counts */
-    bool zero_copy_off;   /* given up */
+    } peer;                            /* AF_UNSPEC: not known, or not asked for yet */
+    int32_t kernel_entry;              /* of registered memory (registered.h) that it reads */
+    bool zero_copy_sent;               /* some of it left: its notification's report counts */
+    bool zero_copy_off;                /* given up */
+    uint32_t linger_next, linger_prev; /* LINGERING: slots + 1 */
 } rws__stream_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */
@@ -162,19 +166,21 @@ struct rws__stream {
     bool recv_cancelled; /* the cancel of the receive in flight was submitted */
     bool eof;            /* the peer ended its half */
     bool eof_told;
-    bool send_blocked;   /* the last send met a full socket */
-    bool flows;          /* the last receive brought so much that more is to be expected */
-    bool bulk;           /* large pieces come here: one receive at a time */
-    bool has_cold;       /* it has an entry in the cold array */
-    bool installing;     /* a descriptor is, or will be, on its way into the table */
-    bool reset;          /* what the peer has not got is thrown away with the file */
-    bool shutting_down;  /* the shutdown was submitted and has not completed */
-    bool wired;          /* what is sent comes from the wire queue of filters (filter.h) */
+    bool send_blocked;      /* the last send met a full socket */
+    bool flows;             /* the last receive brought so much that more is to be expected */
+    bool bulk;              /* large pieces come here: one receive at a time */
+    bool has_cold;          /* it has an entry in the cold array */
+    bool installing : 1;    /* a descriptor is, or will be, on its way into the table */
+    bool reset : 1;         /* what the peer has not got is thrown away with the file */
+    bool shutting_down : 1; /* the shutdown was submitted and has not completed */
+    bool sent_much : 1;     /* more than what leaves at once in the first window of a connection */
+    bool ask_waits : 1;     /* rws__stream_ask() was called and is not answered yet */
+    bool wired;             /* what is sent comes from the wire queue of filters (filter.h) */
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */
     uint8_t family;      /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t asking;      /* a rws__asking: what for the question in flight is */
-    bool ask_waits;      /* rws__stream_ask() was called and is not answered yet */
-    uint8_t slow_looks;  /* looks in a row that found too little progress of sending */
+    uint8_t asking_next; /* likewise: one that the ring did not take */
+    uint32_t credit;     /* bytes that the peer may stay behind (stream_progress.c) */
     uint32_t taken;      /* bytes that the kernel took, modulo 2^32 */
     uint32_t taken_mark; /* how many of them were the peer's when that was last looked at */
     uint32_t sealed;     /* plain bytes in the wire queue, or in flight from it */
@@ -227,8 +233,8 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish);
 void rws__stream_end(rws__stream *stream, const rws__cause *cause);
 /* From here on everything that is queued counts as not acknowledged yet. */
 void rws__stream_mark(rws__stream *stream);
-/* Ask whether the peer acknowledges what was sent: on_asked, once. Where the kernel can't tell
- * (before 6.7), what it took counts. */
+/* Ask whether the peer acknowledges what was sent: on_asked, once; or not at all if another
+ * question is in flight. Where the kernel can't tell (before 6.7), what it took counts. */
 void rws__stream_ask(rws__stream *stream);
 
 /* ---- the rest ---- */

@@ -13,6 +13,9 @@
 
 /* Larger sends often meet a full socket: they are counted from the start. */
 #define QUIET_MAX 262144u
+/* What was sent in all so far left at once, because it fits the first window of a connection
+ * (RFC 6928: ten segments): nothing waits in the kernel that a reset could throw away. */
+#define FIRST_WINDOW_BYTES 4096u
 /* Where the kernel can't tell what is acknowledged, what it takes is looked at in such pieces. */
 #define PIECE_BYTES 65536u
 
@@ -48,6 +51,11 @@ static bool is_last(rws__stream *stream, size_t len)
     size_t queued = stream->wired ? stream->sendq.bytes + rws__filters_wire(stream)->bytes
                                   : stream->sendq.bytes;
     return queued == len;
+}
+
+bool rws__stream_owes(rws__stream *stream)
+{
+    return !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
 }
 
 /*
@@ -139,6 +147,7 @@ static void sent(rws__stream *stream, size_t len)
     rws__streams *streams = stream->streams;
     rws__count(&streams->loop->counters.bytes_sent, len);
     stream->taken += (uint32_t)len;
+    if (stream->taken > FIRST_WINDOW_BYTES) stream->sent_much = true;
     if (stream->wired)
         rws__filters_sent(stream, len);
     else

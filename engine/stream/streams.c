@@ -174,10 +174,9 @@ static void pump_list(rws__streams *streams, uint32_t next)
 
 void rws__streams_close_file(rws__streams *streams, int32_t file)
 {
-    if (rws__ring_close(streams->loop->ring, (uint32_t)file, 0) == 0) return;
+    /* Each has an entry of the table, which is as large. */
     RWS_ASSERT(streams->files_to_close_count < streams->options.slots_max);
     streams->files_to_close[streams->files_to_close_count++] = (uint32_t)file;
-    streams->loop->refused = true;
 }
 
 static void close_files(rws__streams *streams)
@@ -203,6 +202,7 @@ void rws__streams_flush(rws__streams *streams)
     pump_list(streams, deferred);
     pump_list(streams, dirty);
     rws__registered_settle(&streams->registered);
+    rws__streams_check(streams);
 }
 
 bool rws__streams_are_busy(const rws__streams *streams)

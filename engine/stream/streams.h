@@ -6,6 +6,7 @@
  * - A slot is `slot_bytes` long and begins with a rws__stream; likewise the cold array.
  * - A stream is on at most one of the lists `dirty` and `deferred`.
  * - Every quiet send in flight has an entry in `quiet`, until it was settled or completed.
+ * - The streams in the phase LINGERING, and no others, are on the list `linger`, oldest first.
  * - A file that no stream has is on the list of files to close until the ring took its close.
  */
 #ifndef RINGWS_STREAM_STREAMS_H
@@ -45,10 +46,13 @@ struct rws__streams {
      * first come, first served. */
     uint32_t dirty;
     uint32_t deferred, deferred_last;
+    uint32_t linger_first, linger_last;
+    bool hurried;        /* nobody lingers for longer than it must */
     size_t direct_bytes; /* asked for by direct receives of this turn */
     rws__quiet_list quiet;
     uint32_t *files_to_close;
     uint32_t files_to_close_count;
+    uint32_t check_next; /* of stream_check.c */
     /* The bytes in provided buffers that are being read; NULL: none. */
     const uint8_t *buffer, *buffer_end;
     rws__slab send_slab;
@@ -80,7 +84,12 @@ static inline const rws__stream_cold *rws__stream_cold_of(const rws__stream *str
     const rws__streams *streams = stream->streams;
     return (const void *)(streams->cold + stream->slot * streams->options.cold_bytes);
 }
-/* Close a file that no stream has. */
+/* Call before a slot is taken: with fewer than `slots` free ones, the stream that lingers longest
+ * is closed. */
+void rws__streams_make_room(rws__streams *streams, uint32_t slots);
+/* All will end soon: from now on streams linger only until the peer has acknowledged everything. */
+void rws__streams_hurry(rws__streams *streams);
+/* Close a file that no stream has, with the next flush. */
 void rws__streams_close_file(rws__streams *streams, int32_t file);
 
 /* ---- the turn (see loop.h) ---- */
@@ -93,14 +102,15 @@ void rws__streams_settle(rws__streams *streams, bool all_submitted);
 void rws__streams_on_sending_deadline(rws__timer *timer, void *loop);
 void rws__streams_on_linger_deadline(rws__timer *timer, void *loop);
 
-/* Whether a stream has no more than its share of the send pool. */
-static inline bool rws__stream_has_share(const rws__stream *stream)
+/* Whether a stream may queue one more message of `bytes`, by its share of the send pool. */
+static inline bool rws__stream_has_share(const rws__stream *stream, size_t bytes)
 {
     const rws__streams *streams = stream->streams;
     const rws__slab *slab = &streams->send_slab;
-    return slab->used_bytes <= slab->bytes / 2 ||
-           rws__share_allows(&streams->send_share, slab->used_bytes, stream->sendq.held_bytes, 0,
-                             RWS__SHARE_MESSAGE);
+    /* A block is less than twice what was asked for, and the first half is anybody's. */
+    return slab->used_bytes + 2 * bytes <= slab->bytes / 2 ||
+           rws__share_allows(&streams->send_share, slab->used_bytes, stream->sendq.held_bytes,
+                             rws__slab_block_for(bytes), RWS__SHARE_MESSAGE);
 }
 
 /* Room for `bytes` in one piece at the end of the queue, or NULL: the pool, or this stream's share

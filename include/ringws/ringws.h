@@ -40,7 +40,7 @@ typedef struct rws_endpoint rws_endpoint;
 typedef struct rws_conn rws_conn;
 typedef struct rws_request rws_request;
 
-/* For options that are a time: not at all, where 0 means the default. */
+/* For options that say so: not at all, where 0 means the default. */
 #define RWS_NEVER UINT32_MAX
 
 /* Who ended a connection. */
@@ -194,7 +194,8 @@ typedef struct rws_listener_options {
     uint16_t port;         /* 9223; 0: the kernel picks one, see rws_server_port() */
     const char *unix_path; /* if set, a unix socket is served instead of address and port */
     int fd;           /* -1. Else a socket that listens already, inherited or activated, which is
-                         served instead: *taken* if 0 is returned; its file is not removed */
+                         served instead: *taken* if 0 is returned. It is made blocking; its file is
+                         not removed, and what waits in it after a stop is the next server's */
     uint32_t backlog; /* (0) 4096; the kernel caps it at net.core.somaxconn */
     uint32_t headers_max; /* 64: headers stored for on_upgrade; more are accepted and not stored; at
                              most 1024 */
@@ -283,13 +284,14 @@ RWS_API int rws_server_add_endpoint(rws_server *server, const rws_endpoint_optio
  *
  * `options` (NULL: the defaults) is *copied*. `error` may be NULL. Thread: any, one at a time.
  * Returns 0 or
- *   RWS_E_OPTION     a field is out of its range;
+ *   RWS_E_OPTION     a field is out of its range, or one of `endpoints` is not this server's;
  *   RWS_E_ADDRESS    `address` is not numeric, or `unix_path` is too long;
  *   RWS_E_STATE      the server was started, or has 16 listeners;
  *   -EADDRINUSE      also after it was tried again for a second;
  *   -EACCES          a port below 1024, or the folder of `unix_path`;
  *   -ENOMEM          for the copies;
- *   another -errno   of socket(2), bind(2) or listen(2).
+ *   -EINVAL          `fd` does not listen;
+ *   another -errno   of socket(2), bind(2) or listen(2), or of the calls that look at `fd`.
  */
 RWS_API int rws_server_listen(rws_server *server, const rws_listener_options *options,
                               rws_error *error);
@@ -415,7 +417,9 @@ typedef struct rws_stats {
     uint64_t zero_copy_given_up; /* connections on which that was given up: it copied, or could not
                                     do it */
     uint64_t posts_dropped;      /* posts for a connection that was gone, or took no more */
-    uint64_t bytes_discarded;    /* queued, or not acknowledged, when a connection was cut off */
+    uint64_t bytes_discarded;    /* when this side cut a connection: queued, or taken by the kernel
+                                    and known not to be acknowledged. Not what a peer that vanished
+                                    did not take */
 } rws_stats;
 
 /** Fill `*stats` as far as its `size`, set by the caller, goes; fields that this library does not

@@ -39,7 +39,8 @@ typedef struct test_options {
     bool no_utf8; /* text is not validated */
     bool fixed_mask_key;
     bool handle_ping, handle_pong, handle_close; /* false: the handler's callback is left out */
-    /* listener */
+    /* listeners */
+    uint32_t listeners; /* on the scripted ring: so many alike; 0: one */
     const char *address;
     uint16_t port;
     const char *unix_path;

@@ -424,6 +424,7 @@ int rws__ring_turn(rws__ring *ring, bool wait)
     check_registered(ring);
     if (ring->turns_left == 0) return SCRIPT_STOP;
     ring->turns_left--;
+    if (ring->turn_result != 0) return ring->turn_result;
     submit(ring);
     return 0;
 }

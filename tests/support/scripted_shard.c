@@ -59,6 +59,7 @@ static int on_upgrade(rws_request *request, void *user)
 {
     world *w = user;
     if (w->subprotocol != NULL) rws_request_choose_subprotocol(request, w->subprotocol);
+    if (w->release_user != NULL) rws_request_set_user(request, w->hook_data, w->release_user);
     return w->upgrade_result;
 }
 
@@ -183,7 +184,8 @@ static void start(world *w, const test_options *options)
     int res = rws__runtime_config_make(&config, &runtime, 1, &error);
     if (res == 0) res = rws__runtime_init(&w->runtime, &config, &error);
     if (res == 0) res = rws__runtime_add_endpoint(&w->runtime, &endpoint, &w->endpoint, &error);
-    if (res == 0 && w->role == RWS_SERVER)
+    uint32_t listeners = mine.listeners != 0 ? mine.listeners : 1;
+    for (uint32_t i = 0; res == 0 && w->role == RWS_SERVER && i < listeners; i++)
         res = rws__runtime_listen(&w->runtime, &listener, &error);
     if (res == 0) res = rws__runtime_arrange(&w->runtime, &error);
     cr_assert_eq(res, 0, "%s", error.text);
@@ -224,6 +226,11 @@ static void check_nothing_is_left(const world *w)
                  w->shard->conns.streams.partial->charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
     cr_expect_eq(w->shard->conns.budget_first, 0);
+    cr_expect_null(w->shard->conns.budget_holder);
+    cr_expect_eq(w->shard->conns.open_count, 0, "%u connections count as open",
+                 w->shard->conns.open_count);
+    cr_expect_eq(w->shard->conns.streams.linger_first, 0, "somebody lingers");
+    cr_expect_eq(w->shard->conns.streams.files_to_close_count, 0, "a file was not closed");
     for (uint32_t i = 0; i < RWS__REGISTERED_MAX; i++)
         cr_expect_eq(w->shard->conns.streams.registered.entries[i].sends, 0,
                      "registered memory is being read");
@@ -283,6 +290,15 @@ void world_advance(world *w, uint64_t ms)
 {
     script_now_ms += ms;
     world_turns(w, 4);
+}
+
+void world_pass(world *w, uint64_t ms)
+{
+    for (uint64_t step; ms > 0; ms -= step) {
+        step = ms < RWS__TICK_MS ? ms : RWS__TICK_MS;
+        script_now_ms += step;
+        world_turns(w, 3);
+    }
 }
 
 /* ---- the peer ---- */
@@ -437,6 +453,14 @@ void world_give_back(rws__slab *slab)
 {
     while (held_count > 0)
         rws__slab_give(slab, held[--held_count]);
+}
+
+void world_give_some_back(rws__slab *slab, uint32_t blocks)
+{
+    for (; blocks > 0 && held_count > 0; blocks--) {
+        rws__slab_give(slab, held[0]);
+        held[0] = held[--held_count];
+    }
 }
 
 /* ---- what the test sees ---- */

@@ -33,7 +33,8 @@ struct world {
     int upgrade_result; /* what the callbacks return */
     int message_result;
     int control_result;
-    const char *subprotocol; /* chosen in on_upgrade */
+    const char *subprotocol;               /* chosen in on_upgrade */
+    void (*release_user)(void *conn_user); /* in on_upgrade, for the user `hook_data` */
     void *hook_data;
     const rws_message *message; /* in the hook of "message": what came */
     feed_bytes log;
@@ -59,6 +60,10 @@ void world_turn(world *w);
 void world_turns(world *w, uint32_t count);
 /* Move the clock and take the turns that its timers need. */
 void world_advance(world *w, uint64_t ms);
+
+/* The same tick by tick, as a timer of the kernel does it: a deadline that is set again at each of
+ * its ends gets all of them. */
+void world_pass(world *w, uint64_t ms);
 
 /* A transport comes in; returns its file. */
 uint32_t world_accept(world *w);
@@ -99,6 +104,8 @@ void world_eof(world *w, uint32_t file);
 /* Take all that a slab has left, and give it back: of one slab at a time. */
 void world_use_up(rws__slab *slab);
 void world_give_back(rws__slab *slab);
+/* Give the `blocks` largest that are held back. */
+void world_give_some_back(rws__slab *slab, uint32_t blocks);
 
 /* The frames that were sent since world_open(), as words: "text:hello close:1000:bye ". */
 const char *world_sent(world *w, uint32_t file);

@@ -1,0 +1,57 @@
+/*
+ * The invariants of a connection, as they are after every flush (see stream_check.c).
+ */
+#include "engine/conn/conn.h"
+
+#ifdef RINGWS_CHECK_INVARIANTS
+
+#define IN(phase) (1u << (phase))
+#define ENDS                                                                                       \
+    (IN(RWS__STREAM_FLUSHING) | IN(RWS__STREAM_SHUTTING) | IN(RWS__STREAM_LINGERING) |             \
+     IN(RWS__STREAM_CLOSING) | IN(RWS__STREAM_CLOSED))
+
+/* The phases that its stream may have. UP also comes before on_up: a filter's handshake. */
+static const uint16_t phases[RWS__CONN_STATE_COUNT] = {
+    [RWS__CONN_CONNECTING] =
+        IN(RWS__STREAM_INSTALLING) | IN(RWS__STREAM_CONNECTING) | IN(RWS__STREAM_UP),
+    [RWS__CONN_UPGRADING] = IN(RWS__STREAM_UP),
+    [RWS__CONN_OPEN] = IN(RWS__STREAM_UP),
+    [RWS__CONN_CLOSE_SENT] = IN(RWS__STREAM_UP),
+    [RWS__CONN_CLOSE_RECEIVED] = IN(RWS__STREAM_UP),
+    [RWS__CONN_ENDING] = ENDS,
+    [RWS__CONN_ENDED] = ENDS,
+};
+
+static bool has_deadline(const rws_conn *conn)
+{
+    if (conn->state == RWS__CONN_OPEN) return !rws__decoder_is_idle(&conn->decoder);
+    return conn->state < RWS__CONN_ENDING;
+}
+
+static void check_cold(const rws_conn *conn)
+{
+    const rws__conn_cold *cold = (const rws__conn_cold *)rws__stream_cold_of(&conn->stream);
+    bool waits = conn->pauses & RWS__PAUSE_REQUEST;
+    RWS_ASSERT((cold->request != NULL) == waits);
+    if (waits) RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
+    if (cold->dial != NULL)
+        RWS_ASSERT(conn->state <= RWS__CONN_UPGRADING || conn->state == RWS__CONN_ENDED);
+}
+
+void rws__conn_check(rws__stream *stream)
+{
+    const rws_conn *conn = (const rws_conn *)stream;
+    RWS_ASSERT(conn->state < RWS__CONN_STATE_COUNT);
+    RWS_ASSERT(phases[conn->state] & IN(stream->phase));
+    RWS_ASSERT(rws__timer_is_set(&conn->timer) == has_deadline(conn));
+    if (conn->state >= RWS__CONN_OPEN && conn->state < RWS__CONN_ENDED)
+        RWS_ASSERT(conn->endpoint != NULL);
+    if (stream->phase == RWS__STREAM_UP) RWS_ASSERT(stream->paused == (conn->pauses != 0));
+    if (conn->state > RWS__CONN_OPEN) RWS_ASSERT(conn->pauses == 0);
+    if (conn->state == RWS__CONN_ENDING) RWS_ASSERT(stream->want_turn);
+    if (conn->state == RWS__CONN_OPEN && rws__decoder_is_idle(&conn->decoder))
+        RWS_ASSERT(conn->assembly == NULL && conn->decoder.stash == NULL);
+    if (stream->has_cold) check_cold(conn);
+}
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * Lingering: our half is shut down, and input is discarded until the peer ends its half, so that
+ * what it still sends does not make the kernel reset the connection and throw away what is on its
+ * way. It is waited for while it acknowledges, and for linger_timeout_ms after that.
+ *
+ * Those that linger stand in a queue, oldest first: when slots run low, the oldest goes at once.
+ * What lingers has a slot that others need, and its peer has had the time to read.
+ */
+#include "engine/stream/internal.h"
+
+/* When all are to end soon: so often it is looked whether the peer has acknowledged everything, and
+ * so long it has where the kernel can't tell. */
+#define HURRIED_LOOK_MS    100u
+#define HURRIED_TIMEOUT_MS 500u
+
+/* A client waits for the server's end, which comes by itself. */
+static bool is_hurried(const rws__stream *stream)
+{
+    return stream->streams->hurried && stream->finish != RWS__FINISH_AWAIT;
+}
+
+void rws__stream_set_linger(rws__stream *stream)
+{
+    uint32_t delay_ms = stream->streams->options.linger_timeout_ms;
+    uint32_t hurried_ms = rws__stream_can_ask(stream) ? HURRIED_LOOK_MS : HURRIED_TIMEOUT_MS;
+    if (is_hurried(stream) && delay_ms > hurried_ms) delay_ms = hurried_ms;
+    rws__loop_set(stream->streams->loop, RWS__DEADLINE_LINGER, &stream->timer, delay_ms);
+}
+
+void rws__stream_begin_linger(rws__stream *stream)
+{
+    rws__streams *streams = stream->streams;
+    uint32_t own = stream->slot + 1;
+    rws__stream_cold *cold = rws__stream_cold_part(stream);
+    cold->linger_prev = streams->linger_last;
+    cold->linger_next = 0;
+    if (streams->linger_last == 0)
+        streams->linger_first = own;
+    else
+        rws__stream_cold_part(rws__streams_at(streams, streams->linger_last - 1))->linger_next =
+            own;
+    streams->linger_last = own;
+    stream->taken_mark = stream->taken;
+    rws__stream_set_linger(stream);
+}
+
+void rws__stream_end_linger(rws__stream *stream)
+{
+    rws__streams *streams = stream->streams;
+    const rws__stream_cold *cold = rws__stream_cold_part(stream);
+    uint32_t *next = &streams->linger_first, *prev = &streams->linger_last;
+    if (cold->linger_prev != 0)
+        next = &rws__stream_cold_part(rws__streams_at(streams, cold->linger_prev - 1))->linger_next;
+    if (cold->linger_next != 0)
+        prev = &rws__stream_cold_part(rws__streams_at(streams, cold->linger_next - 1))->linger_prev;
+    *next = cold->linger_next;
+    *prev = cold->linger_prev;
+    rws__loop_clear(streams->loop, RWS__DEADLINE_LINGER, &stream->timer);
+}
+
+void rws__streams_make_room(rws__streams *streams, uint32_t slots)
+{
+    if (streams->options.slots_max - streams->slots_used >= slots || streams->linger_first == 0)
+        return;
+    rws__stream *oldest = rws__streams_at(streams, streams->linger_first - 1);
+    RWS_ASSERT(oldest->phase == RWS__STREAM_LINGERING);
+    rws__stream_finish(oldest, RWS__FINISH_CUT);
+}
+
+void rws__streams_hurry(rws__streams *streams)
+{
+    streams->hurried = true;
+    for (uint32_t own = streams->linger_first; own != 0;) {
+        rws__stream *stream = rws__streams_at(streams, own - 1);
+        own = rws__stream_cold_part(stream)->linger_next;
+        rws__stream_set_linger(stream);
+    }
+}
+
+/* Below the mark, which was a guess at first: from now on it is known. */
+static bool goes_on(const rws__stream *stream, int32_t more, uint32_t unacknowledged)
+{
+    if (is_hurried(stream)) return unacknowledged > 0;
+    if (more < 0 || (more > 0 && unacknowledged == 0)) return true;
+    const rws__streams_options *options = &stream->streams->options;
+    return more > 0 && (uint64_t)(uint32_t)more * 1000 >=
+                           (uint64_t)options->progress_bytes_per_s_min * options->linger_timeout_ms;
+}
+
+/* The peer has not ended its half. */
+void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged)
+{
+    if (stream->phase != RWS__STREAM_LINGERING) return;
+    int32_t more = rws__stream_progress(stream, unacknowledged);
+    if (goes_on(stream, more, unacknowledged))
+        rws__stream_set_linger(stream);
+    else
+        rws__stream_cut_off(stream, unacknowledged);
+}
+
+void rws__streams_on_linger_deadline(rws__timer *timer, void *loop)
+{
+    (void)loop;
+    rws__stream *stream = (void *)((char *)timer - offsetof(rws__stream, timer));
+    /* Tried again after the same time if the ring takes no question now. */
+    rws__stream_set_linger(stream);
+    rws__stream_ask_for(stream, RWS__ASKING_LINGER);
+}

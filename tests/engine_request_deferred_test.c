@@ -1,0 +1,397 @@
+/*
+ * Upgrade requests that the program decides later, on the scripted ring (ctest: scripted ring).
+ */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "engine/conn/request.h"
+#include "support/scripted_shard.h"
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static world w;
+
+/* What on_upgrade left for later. */
+static struct {
+    rws_request *request;
+    uint32_t asked, released;
+    bool adds_header;
+} later;
+
+static int user_data;
+
+static void release_user(void *user)
+{
+    cr_assert_eq(user, &user_data);
+    later.released++;
+}
+
+static int on_upgrade_later(rws_request *request, void *user)
+{
+    (void)user;
+    later.asked++;
+    later.request = request;
+    rws_request_set_user(request, &user_data, release_user);
+    if (w.subprotocol != NULL)
+        cr_assert_eq(rws_request_choose_subprotocol(request, w.subprotocol), 0);
+    if (later.adds_header) cr_assert_eq(rws_request_add_header(request, "X-Room", "7"), 0);
+    return RWS__REQUEST_DEFERRED;
+}
+
+static void start(void)
+{
+    memset(&later, 0, sizeof later);
+    test_options options = world_server_options();
+    options.handshake_timeout_ms = 4000;
+    options.drain_timeout_ms = 5000;
+    world_start(&w, &options);
+    w.endpoint->handler.on_upgrade = on_upgrade_later;
+}
+
+static uint32_t ask(void)
+{
+    uint32_t file = world_accept(&w);
+    world_feed(&w, file, world_request, strlen(world_request));
+    world_turns(&w, 2);
+    cr_assert_not_null(later.request);
+    cr_assert_eq(w.ring->wire[file].len, 0, "nothing is answered yet");
+    world_log_is(&w, "", "no callback");
+    return file;
+}
+
+/* The head of what was sent. */
+static bool was_sent(uint32_t file, const char *text)
+{
+    feed_bytes *wire = &w.ring->wire[file];
+    feed_bytes_append(wire, "", 1);
+    wire->len--;
+    return strstr((const char *)wire->data, text) != NULL;
+}
+
+static void decide(int decision)
+{
+    rws_request *request = later.request;
+    later.request = NULL;
+    rws__request_answer(request, decision);
+}
+
+static void append_frame(feed_bytes *bytes, const char *text)
+{
+    feed_append_frame(bytes, 0x81, true, text, strlen(text));
+}
+
+/* ---- the decision ---- */
+
+Test(engine_request_deferred, accepts_a_turn_later)
+{
+    start();
+    w.subprotocol = "superchat";
+    later.adds_header = true;
+    uint32_t file = ask();
+    world_turns(&w, 5);
+    cr_assert_eq(w.ring->wire[file].len, 0);
+    decide(0);
+    world_log_is(&w, "", "no callback from within the call");
+    cr_assert_eq(w.ring->wire[file].len, 0);
+    world_turns(&w, 2);
+    cr_assert(was_sent(file, "HTTP/1.1 101 "));
+    cr_assert(was_sent(file, "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+    cr_assert(was_sent(file, "Sec-WebSocket-Protocol: superchat\r\n"));
+    cr_assert(was_sent(file, "X-Room: 7\r\n"));
+    world_log_is(&w, "open0 ", "accepted");
+    rws_span subprotocol = rws_conn_subprotocol(world_conn(&w, file));
+    cr_assert_eq(subprotocol.len, 9);
+    cr_assert_eq(memcmp(subprotocol.data, "superchat", 9), 0);
+    world_frame(&w, file, RWS_TEXT, "hello");
+    world_log_is(&w, "text0:hello ", "it reads");
+    cr_assert_eq(later.released, 0, "the connection has it");
+    world_end(&w);
+    cr_assert_eq(later.released, 0);
+}
+
+/* What the request says is still there, though the buffer that it came in is gone. */
+Test(engine_request_deferred, keeps_the_head)
+{
+    static const size_t steps[] = {1, 40, 1000};
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        start();
+        uint32_t file = world_accept(&w);
+        feed_bytes head = {0};
+        feed_bytes_append(&head, world_request, strlen(world_request));
+        world_feed_pieces(&w, file, &head, steps[i]);
+        feed_bytes_free(&head);
+        world_turns(&w, 3);
+        cr_assert_eq(later.asked, 1);
+        rws_span path = rws_request_path(later.request);
+        rws_span room = rws_request_query(later.request, "room");
+        rws_span host = rws_request_header(later.request, "host");
+        cr_assert_eq(path.len, 5);
+        cr_assert_eq(memcmp(path.data, "/chat", 5), 0);
+        cr_assert_eq(room.len, 1);
+        cr_assert_eq(room.data[0], '7');
+        cr_assert_eq(host.len, 9);
+        cr_assert_eq(memcmp(host.data, "localhost", 9), 0);
+        cr_assert_eq(rws_request_header_count(later.request), 6);
+        cr_assert_eq(rws_request_choose_subprotocol(later.request, "chat"), 0, "also now");
+        decide(0);
+        world_turns(&w, 2);
+        cr_assert(was_sent(file, "Sec-WebSocket-Protocol: chat\r\n"));
+        world_end(&w);
+    }
+}
+
+Test(engine_request_deferred, refuses_a_turn_later)
+{
+    start();
+    later.adds_header = true;
+    uint32_t file = ask();
+    cr_assert_eq(rws_request_reject(later.request, 401, "who are you?"), 0);
+    decide(-1);
+    cr_assert_eq(later.released, 0, "not from within the call");
+    world_turns(&w, 3);
+    cr_assert(was_sent(file, "HTTP/1.1 401 "));
+    cr_assert(was_sent(file, "X-Room: 7\r\n"));
+    cr_assert(was_sent(file, "who are you?"));
+    cr_assert_eq(later.released, 1);
+    world_eof(&w, file);
+    world_turns(&w, 3);
+    cr_assert(w.ring->closed[file]);
+    world_log_is(&w, "", "no callback");
+    world_end(&w);
+    cr_assert_eq(later.released, 1);
+}
+
+/* ---- the client does not wait ---- */
+
+Test(engine_request_deferred, keeps_the_frames_that_come_meanwhile)
+{
+    for (int together = 0; together < 2; together++) {
+        start();
+        uint32_t file = world_accept(&w);
+        feed_bytes bytes = {0};
+        feed_bytes_append(&bytes, world_request, strlen(world_request));
+        if (together) append_frame(&bytes, "one");
+        world_feed(&w, file, bytes.data, bytes.len);
+        bytes.len = 0;
+        append_frame(&bytes, "two");
+        /* The receive is being taken back. */
+        if (script_find_recv(w.ring, file) != NULL) world_feed(&w, file, bytes.data, bytes.len);
+        feed_bytes_free(&bytes);
+        world_turns(&w, 3);
+        cr_assert_null(script_find_recv(w.ring, file), "it is not read while it waits");
+        world_log_is(&w, "", "not delivered yet");
+        decide(0);
+        world_turns(&w, 3);
+        const char *got = world_log(&w);
+        cr_assert_eq(strncmp(got, "open0 ", 6), 0, "%s", got);
+        cr_assert_eq(strstr(got, "text0:one ") != NULL, together == 1, "%s", got);
+        cr_assert_not_null(script_find_recv(w.ring, file), "it reads again");
+        world_end(&w);
+    }
+}
+
+/* Messages and the end of the client's half in the same turn: both are handled behind the answer.
+ */
+Test(engine_request_deferred, answers_a_client_that_ended_its_half)
+{
+    for (int frames = 0; frames < 2; frames++) {
+        for (int accepts = 0; accepts < 2; accepts++) {
+            start();
+            uint32_t file = world_accept(&w);
+            feed_bytes bytes = {0};
+            feed_bytes_append(&bytes, world_request, strlen(world_request));
+            if (frames) append_frame(&bytes, "one");
+            script_recv(w.ring, file, bytes.data, bytes.len, false);
+            script_complete(w.ring, script_find_recv(w.ring, file), 0, 0);
+            feed_bytes_free(&bytes);
+            world_turns(&w, 4);
+            cr_assert_not(w.ring->closed[file]);
+            world_log_is(&w, "", "it waits");
+            decide(accepts ? 0 : -1);
+            world_turns(&w, 5);
+            cr_assert(was_sent(file, accepts ? "HTTP/1.1 101 " : "HTTP/1.1 403 "));
+            world_log_is(&w,
+                         !accepts ? ""
+                         : frames ? "open0 text0:one close0:1006::peer "
+                                  : "open0 close0:1006::peer ",
+                         "answered");
+            cr_assert(w.ring->closed[file]);
+            cr_assert_eq(later.released, accepts ? 0 : 1);
+            world_end(&w);
+        }
+    }
+}
+
+/* The request is still the program's, who can't know yet. */
+Test(engine_request_deferred, outlives_a_client_that_is_gone)
+{
+    for (int decision = -1; decision <= 0; decision++) {
+        start();
+        uint32_t file = world_accept(&w);
+        world_pump(&w);
+        script_recv(w.ring, file, world_request, strlen(world_request), false);
+        script_complete(w.ring, script_find_recv(w.ring, file), -ECONNRESET, 0);
+        world_turns(&w, 4);
+        cr_assert(w.ring->closed[file]);
+        cr_assert_eq(w.shard->conns.streams.slots_used, 0);
+        cr_assert_eq(later.released, 1);
+        uint32_t other = world_accept(&w);
+        cr_assert_eq(rws_request_path(later.request).len, 5);
+        decide(decision);
+        world_turns(&w, 3);
+        world_log_is(&w, "", "no callback");
+        cr_assert_eq(w.ring->wire[other].len, 0, "it is nobody else's answer");
+        cr_assert_eq(later.released, 1);
+        world_end(&w);
+    }
+}
+
+/* It is decided, and the client is gone before the end of that turn. */
+Test(engine_request_deferred, is_dropped_if_the_client_leaves_in_the_turn_of_the_answer)
+{
+    start();
+    uint32_t file = ask();
+    rws_conn *conn = world_conn(&w, file);
+    decide(0);
+    rws__cause cause = {-ECONNRESET, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {NULL, 0}};
+    rws__stream_end(&conn->stream, &cause);
+    world_turns(&w, 4);
+    world_log_is(&w, "", "no on_open");
+    cr_assert_eq(later.released, 1);
+    cr_assert(w.ring->closed[file]);
+    world_end(&w);
+}
+
+/* ---- deadlines ---- */
+
+/* The handshake's: from accept, whoever is late. */
+Test(engine_request_deferred, ends_with_the_handshakes_deadline)
+{
+    start();
+    uint32_t file = world_accept(&w);
+    world_pass(&w, 3000);
+    world_feed(&w, file, world_request, strlen(world_request));
+    world_turns(&w, 2);
+    world_pass(&w, 1000 - 2 * RWS__TICK_MS);
+    cr_assert_not(w.ring->closed[file]);
+    world_pass(&w, 4 * RWS__TICK_MS);
+    cr_assert(w.ring->closed[file]);
+    cr_assert_eq(later.released, 1);
+    decide(0);
+    world_turns(&w, 2);
+    world_log_is(&w, "", "no callback");
+    world_end(&w);
+}
+
+Test(engine_request_deferred, has_no_handshake_deadline_once_it_is_open)
+{
+    start();
+    uint32_t file = ask();
+    decide(0);
+    world_pass(&w, 10000);
+    cr_assert(w.open[file]);
+    world_end(&w);
+}
+
+/* ---- draining ---- */
+
+/* An answer that comes while the server drains opens nothing any more. */
+Test(engine_request_deferred, is_refused_in_a_drain)
+{
+    for (int accepts = 0; accepts < 2; accepts++) {
+        start();
+        uint32_t file = ask();
+        rws__loop_stop(&w.shard->loop);
+        world_turns(&w, 3);
+        cr_assert_not(w.ended);
+        decide(accepts ? 0 : -1);
+        world_turns(&w, 3);
+        cr_assert(was_sent(file, accepts ? "HTTP/1.1 503 " : "HTTP/1.1 403 "));
+        cr_assert_eq(later.released, 1);
+        world_eof(&w, file);
+        world_turns(&w, 3);
+        cr_assert(w.ended);
+        cr_assert_eq(w.result, 0);
+        world_log_is(&w, "", "no callback");
+        world_end(&w);
+    }
+}
+
+/* One that is not answered has the second that a drain gives to requests. */
+Test(engine_request_deferred, does_not_hold_a_drain)
+{
+    start();
+    ask();
+    rws__loop_stop(&w.shard->loop);
+    world_turns(&w, 3);
+    world_pass(&w, 900);
+    cr_assert_not(w.ended);
+    world_pass(&w, 200);
+    cr_assert(w.ended);
+    cr_assert_eq(w.result, 0);
+    cr_assert_eq(later.released, 1);
+    decide(0);
+    world_end(&w);
+}
+
+/* ---- room and memory ---- */
+
+Test(engine_request_deferred, finds_the_room_gone)
+{
+    memset(&later, 0, sizeof later);
+    test_options options = world_server_options();
+    options.connections_max = 1;
+    world_start(&w, &options);
+    w.endpoint->handler.on_upgrade = on_upgrade_later;
+    uint32_t first = ask();
+    rws_request *one = later.request;
+    uint32_t second = ask();
+    decide(0);
+    world_turns(&w, 2);
+    cr_assert(was_sent(second, "HTTP/1.1 101 "));
+    later.request = one;
+    decide(0);
+    world_turns(&w, 2);
+    cr_assert(was_sent(first, "HTTP/1.1 503 "));
+    cr_assert_eq(later.released, 1);
+    world_eof(&w, first);
+    world_end(&w);
+}
+
+Test(engine_request_deferred, is_refused_without_memory_to_keep_it)
+{
+    for (uint32_t blocks = 0; blocks < 6; blocks++) {
+        start();
+        rws__slab *slab = &w.shard->conns.streams.partial->slab;
+        uint32_t file = world_accept(&w);
+        world_use_up(slab);
+        /* So many can still be taken: for the request, its headers, its bytes. */
+        world_give_some_back(slab, blocks);
+        world_feed(&w, file, world_request, strlen(world_request));
+        world_turns(&w, 3);
+        if (later.request != NULL && w.ring->wire[file].len == 0) decide(0);
+        world_turns(&w, 3);
+        cr_assert(was_sent(file, "HTTP/1.1 503 ") || was_sent(file, "HTTP/1.1 101 "));
+        if (later.asked > 0) cr_assert_eq(later.released, was_sent(file, "HTTP/1.1 503 "));
+        if (was_sent(file, "HTTP/1.1 503 ")) world_eof(&w, file);
+        world_turns(&w, 3);
+        world_give_back(slab);
+        world_end(&w);
+    }
+}
+
+/* The loop ends with an error: what was left for later is released, and can still be answered. */
+Test(engine_request_deferred, is_released_when_the_loop_ends_early)
+{
+    start();
+    ask();
+    rws__shard_close(w.shard);
+    cr_assert_eq(later.released, 1);
+    world_log_is(&w, "", "no callback");
+    decide(0);
+    cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
+    rws__runtime_deinit(&w.runtime);
+    feed_bytes_free(&w.log);
+}
