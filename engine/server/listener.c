@@ -266,8 +266,8 @@ void rws__listener_on_deadline(rws__listener *listener)
     listener->failing = false;
 }
 
-/* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and answer it
- * with 503. */
+/* Closing a listener of a SO_REUSEPORT group resets what waits in it: take that first, and answer
+ * it with 503. */
 static void take_backlog(rws__listener *listener)
 {
     (void)fcntl(listener->fd, F_SETFL, O_NONBLOCK);

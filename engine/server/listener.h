@@ -33,7 +33,7 @@ typedef struct rws__accepting {
 } rws__accepting;
 
 typedef struct rws__listener {
-    uint32_t index;    /* in its shard */
+    uint32_t index; /* in its shard */
     rws__accepting *all;
     rws__conns *conns; /* where its connections go */
     const rws__listener_config *config;

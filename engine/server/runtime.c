@@ -348,8 +348,7 @@ static bool set_started(rws_runtime *runtime, bool started)
 /* Once; but where something is missing that can still be added, it was not started. */
 static int claim_start(rws_runtime *runtime, rws_error *error)
 {
-    if (set_started(runtime, true))
-        return rws__fail(error, RWS_E_STATE, "it was started already");
+    if (set_started(runtime, true)) return rws__fail(error, RWS_E_STATE, "it was started already");
     int res = rws__runtime_arrange(runtime, error);
     if (res != 0) set_started(runtime, false);
     return res;

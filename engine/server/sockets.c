@@ -233,8 +233,8 @@ int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t c
 
 /* ---- listeners that somebody else opened ---- */
 
-/* The kernel would fail an accept on the ring at once if nobody waits and the socket is not blocking,
- * instead of waiting for somebody. */
+/* The kernel would fail an accept on the ring at once if nobody waits and the socket is not
+ * blocking, instead of waiting for somebody. */
 static int make_blocking(int fd)
 {
     int flags = fcntl(fd, F_GETFL);

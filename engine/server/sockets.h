@@ -35,8 +35,8 @@ typedef struct rws__listener_config {
 int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t count,
                         uint16_t *port, rws_error *error);
 
-/* Check a socket that somebody else opened, set the options on it, and report the port; 0: it is not
- * TCP. Nothing is taken. Any thread. */
+/* Check a socket that somebody else opened, set the options on it, and report the port; 0: it is
+ * not TCP. Nothing is taken. Any thread. */
 int rws__listener_inherit(const rws__listener_config *config, int fd, uint16_t *port,
                           rws_error *error);
 
