@@ -383,6 +383,24 @@ Test(engine_progress, waits_for_the_peers_close_frame_while_it_acknowledges)
     world_end(&w);
 }
 
+/* One that drips could make a close last for days. */
+Test(engine_progress, waits_for_the_peers_close_frame_no_longer_if_it_drips)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    send_bytes(file, 70000);
+    world_turns(&w, 3);
+    rws_conn_close(world_conn(&w, file), 1000, NULL);
+    w.ring->unacknowledged[file] = 20000;
+    world_pass(&w, 480); /* how much is acknowledged is known from here on */
+    w.ring->unacknowledged[file] -= 400;
+    world_pass(&w, 480 - RWS__TICK_MS);
+    cr_assert(w.open[file]);
+    world_pass(&w, 2 * RWS__TICK_MS);
+    cr_assert_not(w.open[file]);
+    world_end(&w);
+}
+
 Test(engine_progress, waits_for_the_peers_close_frame_no_longer_if_it_takes_nothing)
 {
     start(0);
