@@ -42,6 +42,17 @@ static int post_dial(rws_runtime *runtime, rws__dial *dial, uint32_t shard,
     return res;
 }
 
+/* An id for a dial, and the shard that it is for. Relaxed: only the turn matters, and that no
+ * number comes twice. */
+static uint64_t next_id(rws_runtime *runtime, uint32_t *shard)
+{
+    if (*shard == RWS_ANY_SHARD)
+        *shard = atomic_fetch_add_explicit(&runtime->next_shard, 1, memory_order_relaxed) %
+                 runtime->config.shards;
+    uint64_t number = atomic_fetch_add_explicit(&runtime->next_dial, 1, memory_order_relaxed) + 1;
+    return (uint64_t)*shard << DIAL_NUMBER_BITS | number;
+}
+
 int rws__runtime_dial(rws_runtime *runtime, const rws__endpoint *endpoint, const char *url,
                       const rws_dial_options *options, uint64_t *dial_id, rws_error *error)
 {
@@ -57,16 +68,10 @@ int rws__runtime_dial(rws_runtime *runtime, const rws__endpoint *endpoint, const
     rws__dial *dial;
     res = rws__dial_create(&dial, &runtime->config.env, endpoint, url, &own);
     if (res != 0) return explain(res, url, error);
-    uint32_t shard = own.shard;
-    /* Relaxed: only the turn matters, and that no number comes twice. */
-    if (shard == RWS_ANY_SHARD)
-        shard = atomic_fetch_add_explicit(&runtime->next_shard, 1, memory_order_relaxed) %
-                runtime->config.shards;
-    uint64_t number = atomic_fetch_add_explicit(&runtime->next_dial, 1, memory_order_relaxed) + 1;
-    uint64_t id = (uint64_t)shard << DIAL_NUMBER_BITS | number;
+    uint64_t id = next_id(runtime, &own.shard);
     dial->id = id;
     dial->filters = runtime->dial_filters;
-    res = post_dial(runtime, dial, shard, &socket);
+    res = post_dial(runtime, dial, own.shard, &socket);
     if (res != 0) {
         rws__dial_free(&runtime->config.env, dial);
         return explain(res, url, error);

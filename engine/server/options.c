@@ -318,6 +318,15 @@ void rws__endpoint_free(const rws__env *env, rws__endpoint *endpoint)
     rws__free(env, endpoint, sizeof *endpoint);
 }
 
+static int set_role(rws__endpoint *endpoint, const rws_endpoint_options *own, rws_error *error)
+{
+    if (own->role != RWS_SERVER && own->role != RWS_CLIENT)
+        return rws__fail(error, RWS_E_OPTION, "role is %d; it must be RWS_SERVER or RWS_CLIENT",
+                         (int)own->role);
+    endpoint->rules.role = own->role;
+    return 0;
+}
+
 int rws__endpoint_make(rws__endpoint **out, const rws__runtime_config *config,
                        const rws_endpoint_options *options, rws_error *error)
 {
@@ -329,14 +338,11 @@ int rws__endpoint_make(rws__endpoint **out, const rws__runtime_config *config,
     rws__endpoint *endpoint = rws__alloc(&config->env, sizeof *endpoint);
     if (endpoint == NULL) return rws__fail(error, -ENOMEM, "no memory for the endpoint");
     endpoint->user = own.user;
-    endpoint->rules.role = own.role;
     endpoint->rules.validate_utf8 = own.validate_utf8;
     endpoint->rules.empty_fragments_max = EMPTY_FRAGMENTS_MAX;
     endpoint->progress_bytes_per_s_min = RECEIVING_BYTES_PER_S_MIN;
     endpoint->fixed_mask_key = own.fixed_mask_key;
-    if (own.role != RWS_SERVER && own.role != RWS_CLIENT)
-        res = rws__fail(error, RWS_E_OPTION, "role is %d; it must be RWS_SERVER or RWS_CLIENT",
-                        (int)own.role);
+    res = set_role(endpoint, &own, error);
     if (res == 0) res = set_handler(endpoint, own.handler, error);
     if (res == 0) res = set_watermarks(endpoint, &own, error);
     if (res == 0) res = set_limits(endpoint, config, &own, error);
