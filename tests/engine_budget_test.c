@@ -97,6 +97,34 @@ Test(engine_budget, goes_on_when_others_are_done)
     world_end(&w);
 }
 
+/* Whoever waits longest is the first to go on, whatever slot it has. */
+Test(engine_budget, goes_on_first_come_first_served)
+{
+    start_with_budget();
+    uint32_t files[8], waiting[8], count = 0;
+    /* From the last to the first, so that the order is not that of the slots. */
+    for (int n = 0; n < 8; n++)
+        files[n] = world_open(&w);
+    for (int n = 7; n >= 0; n--) {
+        feed_cut(files[n], 65536, 60000);
+        world_turns(&w, 3);
+        if (script_find_recv(w.ring, files[n]) == NULL) waiting[count++] = files[n];
+    }
+    cr_assert_geq(count, 3);
+    /* The one that may go past the budget gives up: the next one may. */
+    uint32_t rounds = 0;
+    for (; rounds < count; rounds++) {
+        rws_conn_abort(w.shard->conns.budget_holder);
+        world_turns(&w, 4);
+        if (w.shard->conns.budget_holder == NULL) break; /* there is enough for all */
+        cr_assert_eq(w.shard->conns.budget_holder, world_conn(&w, waiting[rounds]), "round %u",
+                     rounds);
+        cr_assert_not_null(script_find_recv(w.ring, waiting[rounds]));
+    }
+    cr_assert_geq(rounds, 2);
+    world_end(&w);
+}
+
 /* What was merely declared takes addresses, at most half of them and half of the budget; then as
  * much as a step needs. That it takes no memory is shown by engine_security_memory. */
 Test(engine_budget, leaves_half_to_what_came)

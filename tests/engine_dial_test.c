@@ -177,8 +177,8 @@ typedef struct request_case {
 static const request_case request_cases[] = {
     {NULL, NULL, {{NULL, NULL}}, 0, {"\r\nSec-WebSocket-Protocol: v2, v1\r\n"}, "Origin"},
     {NULL, "", {{NULL, NULL}}, 0, {"GET /chat?x=1 HTTP/1.1\r\n"}, "Sec-WebSocket-Protocol"},
-    {NULL, "a, b", {{NULL, NULL}}, 0, {"\r\nSec-WebSocket-Protocol: a, b\r\n"}, "v2"},
-    {"https://me.example", "x", {{NULL, NULL}}, 0, {"\r\nOrigin: https://me.example\r\n"}, "v2"},
+    {NULL, "a, b", {{NULL, NULL}}, 0, {"\r\nSec-WebSocket-Protocol: a, b\r\n"}, " v2"},
+    {"https://me.example", "x", {{NULL, NULL}}, 0, {"\r\nOrigin: https://me.example\r\n"}, " v2"},
     {NULL,
      "x",
      {{"Authorization", "Bearer abc"}, {"Cookie", "a=b; c=d"}, {"X-Empty", ""}},

@@ -225,8 +225,7 @@ void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
         on_file(listener, cqe->res, address);
 }
 
-/* There is not even a slot of the reserve: say so, without waiting for anything. */
-static void turn_away(const rws__listener *listener, int fd)
+void rws__listener_turn_away(const rws__listener *listener, int fd)
 {
     static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
                                  "Connection: close\r\n"
@@ -254,7 +253,7 @@ void rws__listener_adopt(rws__listener *listener, int fd)
 {
     rws__stream *stream = take_stream(listener);
     if (stream == NULL) {
-        turn_away(listener, fd);
+        rws__listener_turn_away(listener, fd);
         return;
     }
     keep_peer(listener, stream, fd);

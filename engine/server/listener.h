@@ -64,6 +64,9 @@ uint32_t rws__listener_room(const rws__listener *listener);
 void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe);
 /* An accepted ordinary descriptor (*taken*): it is put into the table first. */
 void rws__listener_adopt(rws__listener *listener, int fd);
+/* There is not even a slot of the reserve, or no shard: say so, without waiting for anything, and
+ * close `fd`. */
+void rws__listener_turn_away(const rws__listener *listener, int fd);
 void rws__listener_on_deadline(rws__listener *listener);
 /* Whether no accept is in flight. */
 bool rws__listener_is_quiet(const rws__listener *listener);

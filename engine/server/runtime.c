@@ -20,7 +20,7 @@ static void adopt_handed(void *arg, bool cancelled)
     handed_fd *handed = arg;
     const rws__env *env = handed->listener->conns->streams.loop->env;
     if (cancelled)
-        close(handed->fd);
+        rws__listener_turn_away(handed->listener, handed->fd);
     else
         rws__listener_adopt(handed->listener, handed->fd);
     rws__free(env, handed, sizeof *handed);
