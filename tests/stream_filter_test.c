@@ -355,6 +355,7 @@ Test(stream_filter, small_sends_are_quiet_and_blocked_ones_go_on)
     script_op *op = script_find(l.ring, SCRIPT_SEND_QUIET, LINE_FILE);
     cr_assert_not_null(op);
     cr_expect_eq(rws__stream_queued(l.stream), 200);
+    cr_expect_not(rws__streams_are_busy(&l.streams), "the turn may wait");
     script_complete(l.ring, op, 3, 0); /* in the middle of a header */
     line_send(&l, plain.data + 200, 300);
     line_turn(&l);

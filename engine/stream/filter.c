@@ -26,6 +26,7 @@ struct rws__filters {
     rws__sendq wire;
     rws__cause cause;
     bool is_up;      /* on_up was called */
+    bool sealing;    /* a send of what is written now follows at once */
     bool ended;      /* the peer's end record came */
     bool end_sealed; /* ours was written */
     bool failed;
@@ -298,7 +299,8 @@ rws__filter_status rws__filter_commit(rws__filter *filter, size_t bytes)
     rws__stream *stream = filter->stream;
     if (filter->below == NULL) {
         rws__sendq_commit(&chain(stream)->wire, bytes);
-        if (stream->send_mode == RWS__SEND_IDLE) rws__stream_mark_dirty(stream);
+        if (stream->send_mode == RWS__SEND_IDLE && !chain(stream)->sealing)
+            rws__stream_mark_dirty(stream);
         return RWS__FILTER_OPEN;
     }
     rws__filter_status status = filter->below->type->seal(filter->below, filter->out, bytes);
@@ -325,7 +327,7 @@ static size_t wire_bytes(const rws__stream *stream)
     return is_scarce(stream) ? SCARCE_BYTES : WIRE_BYTES;
 }
 
-void rws__filters_seal(rws__stream *stream)
+static void seal(rws__stream *stream)
 {
     rws__filters *filters = chain(stream);
     if (stream->filter == NULL || filters->failed || stream->phase < RWS__STREAM_UP ||
@@ -345,6 +347,14 @@ void rws__filters_seal(rws__stream *stream)
     }
     if (stream->phase == RWS__STREAM_FLUSHING && stream->sendq.bytes == 0 && !filters->end_sealed)
         seal_end(stream);
+}
+
+void rws__filters_seal(rws__stream *stream)
+{
+    rws__filters *filters = chain(stream);
+    filters->sealing = true;
+    seal(stream);
+    filters->sealing = false;
 }
 
 void rws__filters_sent(rws__stream *stream, size_t len)
