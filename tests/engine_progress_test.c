@@ -266,8 +266,8 @@ static const struct after_close {
     {"much was sent, and some is on its way", 70000, 1, 0, true, true, true},
     {"little was sent, and the kernel can't tell", 1000, 0, RWS__FEATURE_SOCKET_COMMANDS, false,
      true, false},
-    {"much was sent, and the kernel can't tell", 70000, 0, RWS__FEATURE_SOCKET_COMMANDS, false, true,
-     true},
+    {"much was sent, and the kernel can't tell", 70000, 0, RWS__FEATURE_SOCKET_COMMANDS, false,
+     true, true},
 };
 
 Test(engine_progress, lingers_after_the_closing_handshake_exactly_when_something_may_be_lost)
@@ -380,6 +380,24 @@ Test(engine_progress, waits_for_the_peers_close_frame_while_it_acknowledges)
     world_pass(&w, 480 + RWS__TICK_MS);
     world_log_is(&w, "open0 close0:1006::us ", "no close frame");
     cr_assert_eq(stats().timeouts, 1);
+    world_end(&w);
+}
+
+/* One that drips could make a close last for days. */
+Test(engine_progress, waits_for_the_peers_close_frame_no_longer_if_it_drips)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    send_bytes(file, 70000);
+    world_turns(&w, 3);
+    rws_conn_close(world_conn(&w, file), 1000, NULL);
+    w.ring->unacknowledged[file] = 20000;
+    world_pass(&w, 480); /* how much is acknowledged is known from here on */
+    w.ring->unacknowledged[file] -= 400;
+    world_pass(&w, 480 - RWS__TICK_MS);
+    cr_assert(w.open[file]);
+    world_pass(&w, 2 * RWS__TICK_MS);
+    cr_assert_not(w.open[file]);
     world_end(&w);
 }
 

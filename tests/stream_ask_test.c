@@ -41,7 +41,7 @@ static void end(line *l)
 Test(stream_ask, a_close_asks_when_another_question_is_answered)
 {
     line *l = start();
-    rws__stream_ask(l->stream);
+    rws__stream_ask(l->stream, 1000);
     line_turn(l);
     rws__stream_finish(l->stream, RWS__FINISH_CLOSE);
     line_turns(l, 2);
@@ -69,7 +69,7 @@ Test(stream_ask, a_question_waits_for_that_of_a_deadline)
     }
     cr_assert_not_null(script_find(l->ring, SCRIPT_UNACKNOWLEDGED, LINE_FILE));
     l->log.len = 0;
-    rws__stream_ask(l->stream);
+    rws__stream_ask(l->stream, 1000);
     answer(l, 8192);
     cr_expect_str_eq(line_log(l), "", "that was the deadline's");
     answer(l, 0);
@@ -82,7 +82,7 @@ Test(stream_ask, a_question_that_the_ring_refused_is_asked_again)
     for (uint32_t times = 1; times < 4; times++) {
         line *l = start();
         l->ring->refuse[SCRIPT_UNACKNOWLEDGED] = times;
-        rws__stream_ask(l->stream);
+        rws__stream_ask(l->stream, 1000);
         line_turns(l, times + 1);
         l->log.len = 0;
         answer(l, 8192);

@@ -230,6 +230,7 @@ static void on_released(rws__stream *stream)
         if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
     }
     rws__conn_enter(conn, RWS__CONN_FREE);
+    RWS_ASSERT(!rws__timer_is_set(&conn->timer));
 }
 
 const rws__stream_events rws__conn_events = {
@@ -271,7 +272,7 @@ void rws__conns_on_opening_deadline(rws__timer *timer, void *loop)
          * this one is for the peer's close frame behind it. */
         rws__conn_set_deadline(conn, conn->endpoint->close_timeout_ms);
         if (!rws__conn_table(conn)->draining && rws__stream_queued(&conn->stream) == 0)
-            rws__stream_ask(&conn->stream);
+            rws__stream_ask(&conn->stream, conn->endpoint->close_timeout_ms);
         return;
     case RWS__CONN_CLOSE_RECEIVED:
         rws__count(&rws__conn_counters(conn)->timeouts, 1);

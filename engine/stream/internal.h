@@ -83,6 +83,9 @@ void rws__stream_on_answer(rws__stream *stream, int32_t res);
 bool rws__stream_can_ask(const rws__stream *stream);
 /* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */
 int32_t rws__stream_progress(rws__stream *stream, uint32_t unacknowledged);
+/* Whether `more` bytes, of which so many are still missing, are progress over `interval_ms`. */
+bool rws__stream_goes_on(const rws__stream *stream, int32_t more, uint32_t unacknowledged,
+                         uint32_t interval_ms);
 /* Cut it; `unacknowledged` bytes, which the kernel still has, are lost too, and the kernel need not
  * keep them for a peer that takes nothing. */
 void rws__stream_cut_off(rws__stream *stream, uint32_t unacknowledged);

@@ -98,8 +98,8 @@ typedef struct rws__stream_events {
     void (*on_eof)(rws__stream *stream);
     /* Queued bytes were sent; only while `report_sent` is set. */
     void (*on_sent)(rws__stream *stream);
-    /* The answer to rws__stream_ask(): whether the peer has acknowledged more since the last one,
-     * or since rws__stream_mark(). */
+    /* The answer to rws__stream_ask(): whether the peer made progress since the last one, or since
+     * rws__stream_mark(). */
     void (*on_asked)(rws__stream *stream, bool moved);
     /* The transport or a filter ended it: an error, the peer, or a deadline of the transport. It is
      * closing already, or sends what a filter has
@@ -131,6 +131,7 @@ typedef struct rws__stream_cold {
     const struct sockaddr *dial; /* where it is to be connected to; borrowed until on_up */
     socklen_t dial_len;
     int32_t install_fd;                    /* while `installing` */
+    uint32_t ask_interval_ms;              /* of rws__stream_ask() */
     const rws__filter_maker *filter_maker; /* makes its filters when it comes up; or NULL */
     rws__filters *filters;                 /* while `wired` */
     union {
@@ -233,9 +234,11 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish);
 void rws__stream_end(rws__stream *stream, const rws__cause *cause);
 /* From here on everything that is queued counts as not acknowledged yet. */
 void rws__stream_mark(rws__stream *stream);
-/* Ask whether the peer acknowledges what was sent: on_asked, once; or not at all if another
- * question is in flight. Where the kernel can't tell (before 6.7), what it took counts. */
-void rws__stream_ask(rws__stream *stream);
+/* Ask whether the peer acknowledges what was sent: on_asked, once, when other questions are
+ * answered. Less than progress_bytes_per_s_min over `interval_ms`, the time since the last question
+ * or mark, is no progress, unless it was the rest. Where the kernel can't tell (before 6.7), what
+ * it took counts. */
+void rws__stream_ask(rws__stream *stream, uint32_t interval_ms);
 
 /* ---- the rest ---- */
 

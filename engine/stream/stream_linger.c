@@ -77,14 +77,11 @@ void rws__streams_hurry(rws__streams *streams)
     }
 }
 
-/* Below the mark, which was a guess at first: from now on it is known. */
-static bool goes_on(const rws__stream *stream, int32_t more, uint32_t unacknowledged)
+static bool is_waited_for(const rws__stream *stream, int32_t more, uint32_t unacknowledged)
 {
     if (is_hurried(stream)) return unacknowledged > 0;
-    if (more < 0 || (more > 0 && unacknowledged == 0)) return true;
-    const rws__streams_options *options = &stream->streams->options;
-    return more > 0 && (uint64_t)(uint32_t)more * 1000 >=
-                           (uint64_t)options->progress_bytes_per_s_min * options->linger_timeout_ms;
+    return rws__stream_goes_on(stream, more, unacknowledged,
+                               stream->streams->options.linger_timeout_ms);
 }
 
 /* The peer has not ended its half. */
@@ -92,7 +89,7 @@ void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged)
 {
     if (stream->phase != RWS__STREAM_LINGERING) return;
     int32_t more = rws__stream_progress(stream, unacknowledged);
-    if (goes_on(stream, more, unacknowledged))
+    if (is_waited_for(stream, more, unacknowledged))
         rws__stream_set_linger(stream);
     else
         rws__stream_cut_off(stream, unacknowledged);

@@ -75,6 +75,15 @@ int32_t rws__stream_progress(rws__stream *stream, uint32_t unacknowledged)
     return more;
 }
 
+bool rws__stream_goes_on(const rws__stream *stream, int32_t more, uint32_t unacknowledged,
+                         uint32_t interval_ms)
+{
+    /* Below the mark, which was a guess at first: from now on it is known. */
+    if (more < 0 || (more > 0 && unacknowledged == 0)) return true;
+    uint64_t floor = (uint64_t)stream->streams->options.progress_bytes_per_s_min * interval_ms;
+    return more > 0 && (uint64_t)(uint32_t)more * 1000 >= floor;
+}
+
 /* A look costs credit; what the peer acknowledged earns it, up to that of a whole timeout. */
 static void settle_credit(rws__stream *stream, int32_t more)
 {
@@ -110,8 +119,10 @@ static void judge_for_above(rws__stream *stream, uint32_t unacknowledged)
 {
     stream->ask_waits = false;
     if (rws__stream_is_finishing(stream)) return;
-    /* Above the mark, or below it where that was a guess: something is going on. */
-    stream->events->on_asked(stream, rws__stream_progress(stream, unacknowledged) != 0);
+    uint32_t interval_ms = rws__stream_cold_part(stream)->ask_interval_ms;
+    int32_t more = rws__stream_progress(stream, unacknowledged);
+    stream->events->on_asked(stream,
+                             rws__stream_goes_on(stream, more, unacknowledged, interval_ms));
     if (stream->phase != RWS__STREAM_CLOSING || unacknowledged == 0) return;
     rws__count(&stream->streams->loop->counters.bytes_discarded, unacknowledged);
     stream->reset = true;
@@ -158,8 +169,9 @@ void rws__stream_ask_again(rws__stream *stream)
     if (what != RWS__ASKING_NOTHING) rws__stream_ask_for(stream, what);
 }
 
-void rws__stream_ask(rws__stream *stream)
+void rws__stream_ask(rws__stream *stream, uint32_t interval_ms)
 {
+    rws__stream_cold_part(stream)->ask_interval_ms = interval_ms;
     stream->ask_waits = true;
     rws__stream_mark_dirty(stream);
 }

@@ -97,6 +97,7 @@ rws__stream_cold *rws__stream_cold_part(rws__stream *stream)
 static void release(rws__stream *stream)
 {
     rws__streams *streams = stream->streams;
+    RWS_ASSERT(!rws__timer_is_set(&stream->timer));
     stream->events->on_released(stream);
     rws__filters_free(stream);
     rws__sendq_clear(&stream->sendq, &streams->send_slab);

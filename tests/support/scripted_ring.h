@@ -101,9 +101,9 @@ struct rws__ring {
     uint32_t submit_max;             /* so many operations per turn */
     int turns_left;
     int turn_result; /* of the next turn, if it is not 0: the kernel refuses to be entered */
-    bool refused;   /* since the last turn */
-    uint32_t slept; /* turns that waited although a call had been refused */
-    rws__cqe *cqes; /* scripted, not reaped */
+    bool refused;    /* since the last turn */
+    uint32_t slept;  /* turns that waited although a call had been refused */
+    rws__cqe *cqes;  /* scripted, not reaped */
     size_t cqes_first, cqes_count, cqes_capacity;
     script_buffer buffers[SCRIPT_BUFFERS];
     script_block *joined; /* where the next buffers are, or NULL */
