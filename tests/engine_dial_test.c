@@ -28,6 +28,7 @@ TestSuite(engine_dial, .timeout = 60);
 /* What became of dials; `dial_user` points to one of these. */
 typedef struct outcome {
     _Atomic uint64_t opened, closed, failed, answers;
+    uint64_t taken; /* dials, where a test counts them */
     _Atomic int status;
     _Atomic uint32_t shard;
     char text[256], subprotocol[64];
@@ -616,6 +617,78 @@ Test(engine_dial, cancels_nothing_that_is_open_and_nobody_elses)
         cr_expect(open.opened == 1 && open.closed == 1 && open.failed == 0);
         cr_expect(waiting.opened == 0 && waiting.failed == 1);
         cr_expect_eq(engine_server_stop(&server), 0);
+    }
+}
+
+/* ---- memory that runs out ---- */
+
+typedef struct scarce {
+    _Atomic uint64_t live, calls;
+    uint64_t fail_at;
+} scarce;
+
+static void *scarce_alloc(size_t size, void *user)
+{
+    scarce *own = user;
+    if (atomic_fetch_add(&own->calls, 1) + 1 == own->fail_at) return NULL;
+    void *memory = malloc(size);
+    if (memory != NULL) atomic_fetch_add(&own->live, 1);
+    return memory;
+}
+
+static void scarce_release(void *memory, size_t size, void *user)
+{
+    scarce *own = user;
+    (void)size;
+    atomic_fetch_sub(&own->live, 1);
+    free(memory);
+}
+
+/* A client that dials, gives up and ends without ever running; stopped where a call fails. */
+static int live(const rws_allocator *allocator, outcome *end)
+{
+    rws_client *client = NULL;
+    uint64_t id = 0;
+    rws_header header = {"X-A", "b"};
+    rws_runtime_options runtime = RWS_RUNTIME_OPTIONS_DEFAULT;
+    rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
+    rws_dial_options options = dial_options(end);
+    runtime.allocator = allocator;
+    runtime.shards = 2;
+    runtime.connections_max = 16;
+    endpoint.handler = &dialling;
+    endpoint.subprotocols = own_list;
+    endpoint.subprotocols_count = 2;
+    options.origin = "https://example.org";
+    options.headers = &header;
+    options.headers_count = 1;
+    int res = rws_client_create(&client, &runtime, &endpoint, NULL);
+    cr_expect_eq(client == NULL, res != 0);
+    for (int i = 0; res == 0 && i < 2; i++) {
+        res = rws_client_dial(client, "ws://127.0.0.1:9/", &options, &id, NULL);
+        if (res == 0) end->taken++;
+    }
+    if (res == 0) res = rws_client_cancel(client, id);
+    rws_client_destroy(client);
+    return res;
+}
+
+Test(engine_dial, no_allocation_that_fails_leaves_something_behind)
+{
+    size_t files = test_open_files();
+    int res = -1;
+    for (uint64_t fail_at = 1; res != 0; fail_at++) {
+        scarce memory = {.fail_at = fail_at};
+        rws_allocator allocator = {scarce_alloc, scarce_release, &memory};
+        outcome end = {0};
+        res = live(&allocator, &end);
+        cr_expect(res == 0 || res == -ENOMEM, "allocation %llu: %d", (unsigned long long)fail_at,
+                  res);
+        cr_expect_eq(memory.live, 0, "allocation %llu: %llu blocks are left",
+                     (unsigned long long)fail_at, (unsigned long long)memory.live);
+        cr_expect_eq(end.failed, end.taken, "each dial that was taken is reported once");
+        cr_assert_eq(test_open_files(), files, "allocation %llu", (unsigned long long)fail_at);
+        cr_assert_lt(fail_at, 100);
     }
 }
 
