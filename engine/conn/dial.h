@@ -31,6 +31,8 @@ typedef struct rws__dial {
     uint8_t headers[RWS__DIAL_HEADERS_MAX]; /* complete lines */
 } rws__dial;
 
+/* The request that it sends; it borrows the dial's strings. */
+rws__handshake_request rws__dial_request(const rws__dial *dial);
 void rws__dial_free(const rws__env *env, rws__dial *dial);
 
 #endif

@@ -300,14 +300,7 @@ static void fail_dial(rws_conn *conn, int status, const char *text)
 void rws__conn_start_handshake(rws_conn *conn)
 {
     const rws__dial *dial = rws__conn_dial(conn);
-    rws__handshake_request request = {
-        .host = {dial->authority, strlen(dial->authority)},
-        .target = {dial->target, strlen(dial->target)},
-        .subprotocols = dial->subprotocols,
-        .origin = dial->origin,
-        .extra = dial->headers,
-        .extra_len = dial->headers_len,
-    };
+    rws__handshake_request request = rws__dial_request(dial);
     size_t room = request.host.len + request.target.len + request.subprotocols.len +
                   request.origin.len + request.extra_len + RWS__WRITE_REQUEST_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);

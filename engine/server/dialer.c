@@ -40,17 +40,8 @@ static int resolve(rws__dial *dial, const rws__url *url)
 static int check_request(const rws__dial *dial)
 {
     uint8_t out[REQUEST_MAX];
-    char key[RWS__KEY_BYTES];
-    memset(key, 'A', sizeof key);
-    rws__handshake_request request = {
-        .host = {dial->authority, strlen(dial->authority)},
-        .target = {dial->target, strlen(dial->target)},
-        .subprotocols = dial->subprotocols,
-        .origin = dial->origin,
-        .extra = dial->headers,
-        .extra_len = dial->headers_len,
-    };
-    int res = rws__handshake_write_request(out, sizeof out, &request, key);
+    rws__handshake_request request = rws__dial_request(dial);
+    int res = rws__handshake_write_request(out, sizeof out, &request, dial->key);
     return res < 0 ? RWS_E_ARGUMENT : 0;
 }
 
