@@ -69,6 +69,12 @@ static inline rws__sendq *rws__stream_out(rws__stream *stream)
 {
     return stream->wired ? rws__filters_wire(stream) : &stream->sendq;
 }
+/* Bytes that the kernel has not taken: plain ones, and those that filters made of others. */
+static inline size_t rws__stream_unsent(rws__stream *stream)
+{
+    size_t wire = stream->wired ? rws__filters_wire(stream)->bytes : 0;
+    return stream->sendq.bytes + wire;
+}
 
 /* stream_progress.c: what the peer acknowledged */
 /* Something is queued that the socket does not take: from now on it has to make progress. */

@@ -62,8 +62,7 @@ void rws__stream_unwatch(rws__stream *stream)
 
 void rws__stream_mark(rws__stream *stream)
 {
-    stream->taken_mark = stream->taken + (uint32_t)stream->sendq.bytes;
-    if (stream->wired) stream->taken_mark += (uint32_t)rws__filters_wire(stream)->bytes;
+    stream->taken_mark = stream->taken + (uint32_t)rws__stream_unsent(stream);
 }
 
 /* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */

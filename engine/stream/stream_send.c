@@ -41,16 +41,7 @@ rws__lender *rws__stream_lend_buffer(rws__stream *stream, const uint8_t *data, s
 
 bool rws__stream_is_sent(rws__stream *stream)
 {
-    return stream->sendq.bytes == 0 && rws__stream_out(stream)->bytes == 0 &&
-           stream->send_mode == RWS__SEND_IDLE;
-}
-
-/* Whether nothing is queued behind `len` bytes at the front. */
-static bool is_last(rws__stream *stream, size_t len)
-{
-    size_t queued = stream->wired ? stream->sendq.bytes + rws__filters_wire(stream)->bytes
-                                  : stream->sendq.bytes;
-    return queued == len;
+    return rws__stream_unsent(stream) == 0 && stream->send_mode == RWS__SEND_IDLE;
 }
 
 bool rws__stream_owes(rws__stream *stream)
@@ -68,7 +59,7 @@ static bool may_be_quiet(rws__stream *stream, size_t len)
     const rws__streams *streams = stream->streams;
     /* The list is not settled while the kernel leaves submissions over, and may fill up. */
     return (streams->loop->features & RWS__FEATURE_SKIP_SUCCESS) && !stream->send_blocked &&
-           !stream->report_sent && len <= QUIET_MAX && is_last(stream, len) &&
+           !stream->report_sent && len <= QUIET_MAX && rws__stream_unsent(stream) == len &&
            stream->phase == RWS__STREAM_UP && streams->quiet.count < streams->quiet.capacity;
 }
 
