@@ -168,11 +168,11 @@ void rws__conn_on_eof(rws_conn *conn)
 {
     /* The program may still answer the peer's close frame, or its request. */
     if (conn->state == RWS__CONN_CLOSE_RECEIVED || (conn->pauses & RWS__PAUSE_REQUEST)) return;
-    static const char text[] = "the server closed the connection before it answered";
-    rws__cause cause = {RWS_E_CLOSED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {NULL, 0}};
-    if (conn->state == RWS__CONN_UPGRADING) cause.text = (rws_span){text, strlen(text)};
-    rws__conn_end(conn, &cause,
-                  conn->state == RWS__CONN_UPGRADING ? RWS__FINISH_CUT : RWS__FINISH_CLOSE);
+    bool upgrading = conn->state == RWS__CONN_UPGRADING;
+    rws__cause cause = rws__cause_abnormal(
+        RWS_E_CLOSED, RWS_CLOSED_BY_PEER,
+        upgrading ? "the server closed the connection before it answered" : NULL);
+    rws__conn_end(conn, &cause, upgrading ? RWS__FINISH_CUT : RWS__FINISH_CLOSE);
 }
 
 static void on_eof(rws__stream *stream)
@@ -197,8 +197,8 @@ static void on_ended(rws__stream *stream, const rws__cause *cause)
 static void on_input_overflow(rws__stream *stream)
 {
     rws_conn *conn = (rws_conn *)stream;
-    static const char text[] = "no memory for what the peer sent";
-    rws__cause cause = {-ENOMEM, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__cause cause =
+        rws__cause_abnormal(-ENOMEM, RWS_CLOSED_BY_US, "no memory for what the peer sent");
     if (conn->state == RWS__CONN_OPEN)
         rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
     else
@@ -211,7 +211,7 @@ static void on_asked(rws__stream *stream, bool moved)
     rws_conn *conn = (rws_conn *)stream;
     /* The deadline was set again with the question. */
     if (conn->state != RWS__CONN_CLOSE_SENT || moved || rws__conn_table(conn)->draining) return;
-    rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    rws__cause cause = rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, NULL);
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
@@ -253,8 +253,8 @@ const rws__stream_events rws__conn_events = {
 /* The handshake's. */
 static void on_handshake_timeout(rws_conn *conn)
 {
-    static const char text[] = "the handshake did not end in time";
-    rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__cause cause =
+        rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, "the handshake did not end in time");
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }

@@ -170,8 +170,8 @@ void rws__conns_check_budget(rws__conns *conns)
 
 void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id)
 {
-    static const char text[] = "the dial was cancelled";
-    rws__cause cause = {RWS_E_ABORTED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__cause cause =
+        rws__cause_abnormal(RWS_E_ABORTED, RWS_CLOSED_BY_US, "the dial was cancelled");
     rws_conn *conn;
     for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
         const rws__dial *dial = rws__conn_dial(conn);
@@ -185,8 +185,7 @@ void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id)
 
 static void stop_dial(rws_conn *conn)
 {
-    static const char text[] = "the client is stopping";
-    rws__cause cause = {RWS_E_STATE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__cause cause = rws__cause_abnormal(RWS_E_STATE, RWS_CLOSED_BY_US, "the client is stopping");
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
 
@@ -195,7 +194,7 @@ static void send_away(rws_conn *conn)
     bool by_peer = conn->state == RWS__CONN_CLOSE_RECEIVED;
     if (rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL) == 0) return;
     /* There is no memory for a close frame: what is queued is all that it gets. */
-    rws__cause cause = {-ENOMEM, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    rws__cause cause = rws__cause_abnormal(-ENOMEM, RWS_CLOSED_BY_US, NULL);
     if (by_peer) cause = (rws__cause){-ENOMEM, conn->close_code, RWS_CLOSED_BY_PEER, {NULL, 0}};
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
@@ -217,7 +216,7 @@ void rws__conns_drain(rws__conns *conns)
 
 void rws__conns_cut(rws__conns *conns)
 {
-    rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    rws__cause cause = rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, NULL);
     rws_conn *conn;
     for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
         if (conn->stream.phase < RWS__STREAM_CLOSING) {

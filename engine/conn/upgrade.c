@@ -40,7 +40,7 @@ const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path
 static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extra_len,
                    rws_span body)
 {
-    rws__cause cause = {RWS_E_UPGRADE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    rws__cause cause = rws__cause_abnormal(RWS_E_UPGRADE, RWS_CLOSED_BY_US, NULL);
     size_t room = extra_len + body.len + RWS__WRITE_REFUSAL_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     int len =
@@ -293,7 +293,7 @@ static void on_request(rws_conn *conn, const rws__http_head *head, const uint8_t
 
 static void fail_dial(rws_conn *conn, int status, const char *text)
 {
-    rws__cause cause = {status, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__cause cause = rws__cause_abnormal(status, RWS_CLOSED_BY_US, text);
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
 

@@ -124,8 +124,7 @@ rws__filter_status rws__filter_fail(rws__filter *filter, int status, rws_closer 
 {
     rws__cause *cause = &chain(filter->stream)->cause;
     /* The first one is the reason of those that follow. */
-    if (cause->status == 0)
-        *cause = (rws__cause){status, RWS_CLOSE_ABNORMAL, who, {text, strlen(text)}};
+    if (cause->status == 0) *cause = rws__cause_abnormal(status, who, text);
     return RWS__FILTER_FAILED;
 }
 
@@ -192,11 +191,11 @@ static void start_from(rws__stream *stream, rws__filter *filter)
 
 void rws__filters_start(rws__stream *stream)
 {
-    static const char text[] = "the filters of the connection could not be made";
     const rws__filter_maker *maker = rws__stream_cold_part(stream)->filter_maker;
     int res = maker != NULL ? maker->make(maker, stream) : 0;
     if (res < 0) {
-        rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+        rws__cause cause = rws__cause_abnormal(res, RWS_CLOSED_BY_US,
+                                               "the filters of the connection could not be made");
         rws__stream_end(stream, &cause);
         return;
     }
@@ -245,7 +244,6 @@ void rws__filters_input(rws__stream *stream, uint8_t *data, size_t len)
 
 bool rws__filters_on_eof(rws__stream *stream)
 {
-    static const char text[] = "the peer closed the connection before its handshake ended";
     rws__filters *filters = chain(stream);
     for (rws__filter *filter = stream->filter; filter != NULL; filter = filter->below) {
         /* What is below it has not ended, or this says enough. */
@@ -255,8 +253,9 @@ bool rws__filters_on_eof(rws__stream *stream)
         return false;
     }
     if (filters->is_up) return true;
-    rws__cause cause = {RWS_E_CLOSED, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, strlen(text)}};
-    filters->cause = cause;
+    filters->cause =
+        rws__cause_abnormal(RWS_E_CLOSED, RWS_CLOSED_BY_PEER,
+                            "the peer closed the connection before its handshake ended");
     fail(stream);
     return false;
 }

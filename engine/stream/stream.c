@@ -185,8 +185,7 @@ void rws__stream_broken(rws__stream *stream, int32_t res)
 {
     if (stream->phase >= RWS__STREAM_CLOSING) return;
     const char *text = explain(stream, res);
-    size_t len = text != NULL ? strlen(text) : 0;
-    rws__cause cause = {res, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {text, len}};
+    rws__cause cause = rws__cause_abnormal(res, RWS_CLOSED_BY_PEER, text);
     bool tell = !rws__stream_is_finishing(stream);
     if (stream->phase >= RWS__STREAM_UP) stream->eof = true;
     /* What is queued was lost by the peer's doing: it does not count as discarded. */

@@ -17,7 +17,6 @@
 #include "engine/stream/internal.h"
 
 #include <errno.h>
-#include <string.h>
 
 #define LOOKS      8u
 #define FREE_LOOKS 2u
@@ -106,8 +105,8 @@ static void judge_sending(rws__stream *stream, uint32_t unacknowledged)
     if (stream->phase >= RWS__STREAM_SHUTTING || !rws__stream_owes(stream)) return;
     settle_credit(stream, rws__stream_progress(stream, unacknowledged));
     if (stream->credit > 0) return;
-    static const char text[] = "the peer took nothing for send_timeout_ms";
-    rws__cause cause = {RWS_E_TIMEOUT, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {text, strlen(text)}};
+    rws__cause cause = rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US,
+                                           "the peer took nothing for send_timeout_ms");
     rws__count(&stream->streams->loop->counters.timeouts, 1);
     bool tell = !rws__stream_is_finishing(stream);
     rws__stream_cut_off(stream, unacknowledged);

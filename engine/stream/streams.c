@@ -119,7 +119,7 @@ void rws__stream_try_release(rws__stream *stream)
 
 void rws__streams_abandon(rws__streams *streams)
 {
-    rws__cause cause = {RWS_E_STATE, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_US, {NULL, 0}};
+    rws__cause cause = rws__cause_abnormal(RWS_E_STATE, RWS_CLOSED_BY_US, NULL);
     for (uint32_t slot = 0; slot < streams->slots_touched; slot++) {
         rws__stream *stream = rws__streams_at(streams, slot);
         if (stream->phase == RWS__STREAM_FREE) continue;
