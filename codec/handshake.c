@@ -156,24 +156,26 @@ int rws__handshake_check_request(const rws__http_head *head, const char **why)
     return status == 101 ? check_websocket(head, why) : status;
 }
 
-bool rws__handshake_list_has(rws_span list, rws_span name)
+rws_span rws__handshake_list_find(rws_span list, rws_span name)
 {
     rws_span element;
-    if (name.len == 0) return false;
-    while (rws__http_list_next(&list, &element)) {
-        if (element.len == name.len && memcmp(element.data, name.data, name.len) == 0) return true;
+    while (name.len > 0 && rws__http_list_next(&list, &element)) {
+        if (element.len == name.len && memcmp(element.data, name.data, name.len) == 0)
+            return element;
     }
-    return false;
+    return (rws_span){NULL, 0};
 }
 
-bool rws__handshake_offers_subprotocol(const rws__http_head *head, rws_span name)
+rws_span rws__handshake_find_subprotocol(const rws__http_head *head, rws_span name)
 {
+    rws_span found = {NULL, 0};
     /* What is no token can't be in the answer, so it was not offered in earnest. */
-    if (!rws__http_name_is_valid(name)) return false;
+    if (!rws__http_name_is_valid(name)) return found;
     for (size_t i = 0; i < LISTS_KEPT && i < head->known.ws_protocol_count; i++) {
-        if (rws__handshake_list_has(head->known.ws_protocol[i], name)) return true;
+        found = rws__handshake_list_find(head->known.ws_protocol[i], name);
+        if (found.data != NULL) break;
     }
-    return false;
+    return found;
 }
 
 /* Headers that the handshake writes itself, or that would change what its message is. */

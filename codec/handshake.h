@@ -44,8 +44,9 @@ int rws__handshake_check_request(const rws__http_head *head, const char **why);
  */
 bool rws__handshake_origin_is_allowed(rws_span origin, const char *const *allowed, size_t count);
 
-/* Whether the client offered the subprotocol `name` (a token, case-sensitive, section 4.1). */
-bool rws__handshake_offers_subprotocol(const rws__http_head *head, rws_span name);
+/* The subprotocol `name` (a token, case-sensitive, section 4.1) where the client offers it, or data
+ * NULL. Borrowed from the head. */
+rws_span rws__handshake_find_subprotocol(const rws__http_head *head, rws_span name);
 
 /*
  * Write the 101 answer. `subprotocol` may be empty. `extra` is `extra_len` bytes of complete header

@@ -25,7 +25,8 @@ static bool subprotocols_are_valid(rws_span list)
     rws_span element;
     size_t count = 0;
     while (rws__http_list_next(&rest, &element)) {
-        if (!rws__http_name_is_valid(element) || rws__handshake_list_has(rest, element)) {
+        if (!rws__http_name_is_valid(element) ||
+            rws__handshake_list_find(rest, element).data != NULL) {
             return false;
         }
         count++;
@@ -106,7 +107,7 @@ int rws__handshake_check_response(const rws__http_head *head, const char key[RWS
         return fail(why, "there is more than one Sec-WebSocket-Protocol header");
     }
     if (known->ws_protocol_count == 1) {
-        if (!rws__handshake_list_has(subprotocols, known->ws_protocol[0])) {
+        if (rws__handshake_list_find(subprotocols, known->ws_protocol[0]).data == NULL) {
             return fail(why, "the server chose a subprotocol that was not offered");
         }
         *subprotocol = known->ws_protocol[0];

@@ -60,7 +60,7 @@ bool rws__handshake_lines_are_valid(const uint8_t *lines, size_t len);
 /* Whether `text` is host [":" port], RFC 9110 section 7.2, and not empty. */
 bool rws__handshake_host_is_valid(rws_span text);
 
-/* Whether the comma-separated `list` has `name`, compared with regard to case. */
-bool rws__handshake_list_has(rws_span list, rws_span name);
+/* The element of the comma-separated `list` that equals `name`, also in case, or data NULL. */
+rws_span rws__handshake_list_find(rws_span list, rws_span name);
 
 #endif

@@ -353,11 +353,11 @@ Test(handshake, finds_a_subprotocol_that_was_offered)
         {"no token", false},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        bool offered = rws__handshake_offers_subprotocol(head, span_of(rows[i].name));
+        bool offered = rws__handshake_find_subprotocol(head, span_of(rows[i].name)).data != NULL;
         cr_assert_eq(offered, rows[i].offered, "%s", rows[i].name);
     }
     rws__http_head none = {0};
-    cr_assert_not(rws__handshake_offers_subprotocol(&none, SPAN("chat")));
+    cr_assert_null(rws__handshake_find_subprotocol(&none, SPAN("chat")).data);
 }
 
 Test(handshake, looks_for_subprotocols_in_four_headers_and_no_further)
@@ -367,8 +367,8 @@ Test(handshake, looks_for_subprotocols_in_four_headers_and_no_further)
                                "Sec-WebSocket-Protocol: e\r\n"};
     char text[1024];
     rws__http_head *head = parse_text(text, write_row(text, sizeof(text), &row));
-    cr_assert(rws__handshake_offers_subprotocol(head, SPAN("d")));
-    cr_assert_not(rws__handshake_offers_subprotocol(head, SPAN("e")));
+    cr_assert_not_null(rws__handshake_find_subprotocol(head, SPAN("d")).data);
+    cr_assert_null(rws__handshake_find_subprotocol(head, SPAN("e")).data);
 }
 
 /* Writers. Each text must come out whole if it fits exactly, and be refused, with nothing written

@@ -44,10 +44,10 @@ static void start_with_budget(void)
 static uint32_t waiters(void)
 {
     const rws__conns *conns = &w.shard->conns;
+    const rws__stream *stream = rws__slot_queue_first(&conns->streams, &conns->budget);
     uint32_t count = 0;
-    for (uint32_t slot = conns->budget_first; slot != 0; count++)
-        slot = rws__conn_cold_part((rws_conn *)rws__streams_at(&conns->streams, slot - 1))
-                   ->budget_next;
+    for (; stream != NULL; count++)
+        stream = rws__slot_queue_next(&conns->budget, stream);
     return count;
 }
 
@@ -83,7 +83,7 @@ Test(engine_budget, goes_on_when_others_are_done)
         first[count] = world_open(&w);
         feed_cut(first[count], 65536, 50000);
         world_turns(&w, 3);
-        if (w.shard->conns.budget_first > 0) break;
+        if (w.shard->conns.budget.first > 0) break;
     }
     cr_assert_lt(count, 8);
     uint32_t waiting = first[count];
@@ -92,7 +92,7 @@ Test(engine_budget, goes_on_when_others_are_done)
         rws_conn_abort(world_conn(&w, first[n]));
         world_turns(&w, 3);
     }
-    cr_assert_eq(w.shard->conns.budget_first, 0);
+    cr_assert_eq(w.shard->conns.budget.first, 0);
     cr_assert_not_null(script_find_recv(w.ring, waiting), "it reads again");
     world_end(&w);
 }
@@ -144,7 +144,7 @@ Test(engine_budget, leaves_half_to_what_came)
     world_turns(&w, 3);
     cr_assert_leq(pool->charged_bytes, pool->budget_bytes / 2 + 64 * (1024 + 16384 + 8192));
     cr_assert_leq(pool->slab.used_bytes, pool->slab.bytes / 2 + 128 * 32768);
-    cr_assert_eq(w.shard->conns.budget_first, 0, "and the budget is not used up by it");
+    cr_assert_eq(w.shard->conns.budget.first, 0, "and the budget is not used up by it");
     world_end(&w);
 }
 

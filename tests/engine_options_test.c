@@ -42,7 +42,7 @@ typedef struct made {
     rws__endpoint *endpoint;
     rws__listener_config listener;
     rws__http_rules http;
-    int fd;
+    rws_listener_options own;
     rws_dial_options dial;
     rws__socket_options socket;
 } made;
@@ -79,7 +79,7 @@ static int make(made *out, kind what, const passed *options, rws_error *error)
     case ENDPOINT:
         return rws__endpoint_make(&out->endpoint, &out->config, &options->endpoint, error);
     case LISTENER:
-        return rws__listener_config_make(&out->listener, &out->http, &out->fd, &out->config,
+        return rws__listener_config_make(&out->listener, &out->http, &out->own, &out->config,
                                          &options->listener, error);
     case DIAL:
         return rws__dial_options_check(&out->dial, &options->dial, &out->config, &out->socket,
@@ -360,11 +360,12 @@ Test(engine_options, has_defaults_that_agree_with_themselves)
     cr_expect_eq(out.config.shards, 3);
     cr_expect_eq(out.config.features_off, 0);
     cr_expect_eq(
-        rws__listener_config_make(&out.listener, &out.http, &out.fd, &out.config, NULL, &error), 0);
+        rws__listener_config_make(&out.listener, &out.http, &out.own, &out.config, NULL, &error),
+        0);
     cr_expect_str_eq(out.listener.address, "127.0.0.1");
     cr_expect_null(out.listener.unix_path);
     cr_expect_eq(out.listener.port, 9223);
-    cr_expect_eq(out.fd, -1);
+    cr_expect_eq(out.own.fd, -1);
     cr_expect_not(out.listener.inherited);
     cr_expect(out.listener.peer_address);
     cr_expect_eq(out.http.headers_max, 64);
@@ -601,10 +602,10 @@ Test(engine_options, gives_defaults_to_what_older_structs_lack)
     options.listener.headers_max = 3;
     shorter = shorten(&options.listener, offsetof(rws_listener_options, fd));
     cr_assert_eq(
-        rws__listener_config_make(&out.listener, &out.http, &out.fd, &out.config, shorter, &error),
+        rws__listener_config_make(&out.listener, &out.http, &out.own, &out.config, shorter, &error),
         0);
     cr_expect_eq(out.listener.port, 1);
-    cr_expect_eq(out.fd, -1);
+    cr_expect_eq(out.own.fd, -1);
     cr_expect_eq(out.http.headers_max, 64);
     rws__listener_config_free(&out.config.env, &out.listener);
     free(shorter);
@@ -755,7 +756,7 @@ Test(engine_options, copies_the_strings)
     options.listener.fd = 7;
     expect_success(LISTENER, &options, &out);
     cr_expect(out.listener.inherited);
-    cr_expect_eq(out.fd, 7);
+    cr_expect_eq(out.own.fd, 7);
     cr_expect_null(out.listener.unix_path);
     drop(&out);
     options.listener = (rws_listener_options){.size = sizeof options.listener, .fd = -1};

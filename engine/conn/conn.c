@@ -311,7 +311,8 @@ void rws__conns_on_message_deadline(rws__timer *timer, void *loop)
 void rws__conn_set_pause(rws_conn *conn, uint8_t reason)
 {
     if (conn->pauses & reason) return;
-    if (reason == RWS__PAUSE_BUDGET) rws__conns_wait_for_budget(conn);
+    if (reason == RWS__PAUSE_BUDGET)
+        rws__slot_queue_append(&rws__conn_table(conn)->budget, &conn->stream);
     conn->pauses |= reason;
     rws__stream_pause(&conn->stream);
 }
@@ -319,7 +320,8 @@ void rws__conn_set_pause(rws_conn *conn, uint8_t reason)
 void rws__conn_clear_pause(rws_conn *conn, uint8_t reasons)
 {
     if ((conn->pauses & reasons) == 0) return;
-    if (conn->pauses & reasons & RWS__PAUSE_BUDGET) rws__conns_leave_budget(conn);
+    if (conn->pauses & reasons & RWS__PAUSE_BUDGET)
+        rws__slot_queue_remove(&rws__conn_table(conn)->budget, &conn->stream);
     conn->pauses &= (uint8_t)~reasons;
     if (conn->pauses == 0) rws__stream_resume(&conn->stream);
 }

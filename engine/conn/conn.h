@@ -52,10 +52,10 @@ typedef enum rws__conn_state {
 /* What few connections have. */
 typedef struct rws__conn_cold {
     rws__stream_cold stream;
-    rws__dial *dial;                   /* clients, until the connection is open */
-    rws_request *request;              /* while it is being decided */
-    char *subprotocol;                 /* from the partial pool, or NULL */
-    uint32_t budget_next, budget_prev; /* PAUSE_BUDGET: slots + 1 */
+    rws__dial *dial;       /* clients, until the connection is open */
+    rws_request *request;  /* while it is being decided */
+    char *subprotocol;     /* from the partial pool, or NULL */
+    rws__slot_link budget; /* PAUSE_BUDGET */
 } rws__conn_cold;
 
 struct rws_conn {
@@ -97,9 +97,9 @@ struct rws__conns {
     bool cut_off_some;         /* the drain's deadline ended connections */
     rws__http_header *headers; /* scratch of the request that is being read */
     uint32_t headers_max;
-    uint32_t budget_first, budget_last; /* connections paused for RWS__PAUSE_BUDGET: slots + 1 */
-    rws_conn *budget_holder;            /* the one that goes on while they wait, or NULL */
-    uint8_t random[256];                /* masking keys, RFC 6455 section 5.3 */
+    rws__slot_queue budget;  /* connections paused for RWS__PAUSE_BUDGET */
+    rws_conn *budget_holder; /* the one that goes on while they wait, or NULL */
+    uint8_t random[256];     /* masking keys, RFC 6455 section 5.3 */
     uint32_t random_left;
 };
 
@@ -142,8 +142,6 @@ void rws__conns_drain(rws__conns *conns);
 void rws__conns_cut(rws__conns *conns);
 /* Let those go on that wait for the budget, if there is some. Once per turn. */
 void rws__conns_check_budget(rws__conns *conns);
-void rws__conns_wait_for_budget(rws_conn *conn);
-void rws__conns_leave_budget(rws_conn *conn);
 uint32_t rws__conns_mask_key(rws__conns *conns);
 /* A timer of the kinds OPENING and MESSAGE fired. */
 void rws__conns_on_opening_deadline(rws__timer *timer, void *loop);

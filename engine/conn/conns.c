@@ -23,6 +23,7 @@ int rws__conns_init(rws__conns *conns, rws__loop *loop, uint32_t index, uint32_t
     own.slots_max = connections_max + RWS__RESERVE;
     own.slot_bytes = sizeof(rws_conn);
     own.cold_bytes = sizeof(rws__conn_cold);
+    conns->budget.link_offset = offsetof(rws__conn_cold, budget);
     conns->index = index;
     conns->connections_max = connections_max;
     conns->headers_max = headers_max;
@@ -113,52 +114,19 @@ uint32_t rws__conns_mask_key(rws__conns *conns)
 
 /* ---- the budget of partial messages: those that wait for it stand in a queue ---- */
 
-void rws__conns_wait_for_budget(rws_conn *conn)
-{
-    rws__conns *conns = rws__conn_table(conn);
-    rws__conn_cold *cold = rws__conn_cold_part(conn);
-    uint32_t own = conn->stream.slot + 1;
-    cold->budget_prev = conns->budget_last;
-    cold->budget_next = 0;
-    if (conns->budget_last == 0) {
-        conns->budget_first = own;
-    } else {
-        rws_conn *last = (rws_conn *)rws__streams_at(&conns->streams, conns->budget_last - 1);
-        rws__conn_cold_part(last)->budget_next = own;
-    }
-    conns->budget_last = own;
-}
-
-void rws__conns_leave_budget(rws_conn *conn)
-{
-    rws__conns *conns = rws__conn_table(conn);
-    rws__conn_cold *cold = rws__conn_cold_part(conn);
-    uint32_t *next = &conns->budget_first, *prev = &conns->budget_last;
-    if (cold->budget_prev != 0)
-        next = &rws__conn_cold_part(
-                    (rws_conn *)rws__streams_at(&conns->streams, cold->budget_prev - 1))
-                    ->budget_next;
-    if (cold->budget_next != 0)
-        prev = &rws__conn_cold_part(
-                    (rws_conn *)rws__streams_at(&conns->streams, cold->budget_next - 1))
-                    ->budget_prev;
-    *next = cold->budget_next;
-    *prev = cold->budget_prev;
-    cold->budget_next = cold->budget_prev = 0;
-}
-
 /* All go on when an eighth of the budget is free again; until then one after the other. */
 void rws__conns_check_budget(rws__conns *conns)
 {
     const rws__pool *pool = conns->streams.partial;
-    if (conns->budget_first == 0) return;
+    if (conns->budget.first == 0) return;
     bool enough = pool->charged_bytes <= pool->budget_bytes - pool->budget_bytes / 8;
     const rws_conn *holder = conns->budget_holder;
     bool held = holder != NULL && holder->state == RWS__CONN_OPEN && holder->assembly != NULL;
     if (held && !enough) return;
     conns->budget_holder = NULL;
-    while (conns->budget_first != 0) {
-        rws_conn *conn = (rws_conn *)rws__streams_at(&conns->streams, conns->budget_first - 1);
+    rws__stream *first;
+    while ((first = rws__slot_queue_first(&conns->streams, &conns->budget)) != NULL) {
+        rws_conn *conn = (rws_conn *)first;
         rws__conn_clear_pause(conn, RWS__PAUSE_BUDGET);
         if (enough) continue;
         conns->budget_holder = conn;

@@ -71,18 +71,11 @@ int rws_request_peer(const rws_request *request, struct sockaddr_storage *addres
 
 int rws_request_choose_subprotocol(rws_request *request, const char *name)
 {
-    rws_span wanted = {name, strlen(name)};
-    if (!rws__handshake_offers_subprotocol(&request->head, wanted)) return RWS_E_ARGUMENT;
-    /* The client's own copy of the name lives as long as the request. */
-    for (size_t i = 0; i < sizeof request->head.known.ws_protocol / sizeof(rws_span); i++) {
-        rws_span list = request->head.known.ws_protocol[i], element;
-        while (rws__http_list_next(&list, &element)) {
-            if (element.len != wanted.len || memcmp(element.data, name, wanted.len) != 0) continue;
-            request->subprotocol = element;
-            return 0;
-        }
-    }
-    return RWS_E_ARGUMENT;
+    rws_span found =
+        rws__handshake_find_subprotocol(&request->head, (rws_span){name, strlen(name)});
+    if (found.data == NULL) return RWS_E_ARGUMENT;
+    request->subprotocol = found;
+    return 0;
 }
 
 int rws_request_add_header(rws_request *request, const char *name, const char *value)

@@ -101,7 +101,7 @@ static rws_span choose_subprotocol(const rws__endpoint *endpoint, const rws__htt
 {
     for (uint32_t i = 0; i < endpoint->subprotocols_count; i++) {
         rws_span name = {endpoint->subprotocols[i], strlen(endpoint->subprotocols[i])};
-        if (rws__handshake_offers_subprotocol(head, name)) return name;
+        if (rws__handshake_find_subprotocol(head, name).data != NULL) return name;
     }
     return (rws_span){NULL, 0};
 }

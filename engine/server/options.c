@@ -398,8 +398,8 @@ static int copy_place(rws__listener_config *config, const rws__env *env,
     return 0;
 }
 
-int rws__listener_config_make(rws__listener_config *config, rws__http_rules *http, int *fd,
-                              const rws__runtime_config *runtime,
+int rws__listener_config_make(rws__listener_config *config, rws__http_rules *http,
+                              rws_listener_options *out, const rws__runtime_config *runtime,
                               const rws_listener_options *options, rws_error *error)
 {
     memset(config, 0, sizeof *config);
@@ -408,6 +408,7 @@ int rws__listener_config_make(rws__listener_config *config, rws__http_rules *htt
     int res =
         rws__options_overlay(&own, sizeof own, options, "RWS_LISTENER_OPTIONS_DEFAULT", error);
     if (res != 0) return res;
+    *out = own;
     const number_row rows[] = {
         ROW(backlog, 4096, 1, 65535, config->backlog),
         ROW(handshake_bytes_max, 16384, 256, 1048576, http->head_bytes_max),
@@ -421,7 +422,6 @@ int rws__listener_config_make(rws__listener_config *config, rws__http_rules *htt
     http->headers_max = own.headers_max;
     config->port = own.port;
     config->peer_address = !own.no_peer_address;
-    *fd = own.fd;
     res = set_socket(&config->socket, own.socket_send_buffer_bytes, own.keepalive_s,
                      own.user_timeout_ms, runtime->streams.send_timeout_ms, error);
     return res != 0 ? res : copy_place(config, &runtime->env, &own, error);

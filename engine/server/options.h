@@ -36,9 +36,9 @@ int rws__endpoint_make(rws__endpoint **out, const rws__runtime_config *config,
 void rws__endpoint_free(const rws__env *env, rws__endpoint *endpoint);
 
 /* The same, without opening anything; rws__listener_config_free() also after a failure. The
- * endpoints are not looked at. `*fd` is the option's. */
-int rws__listener_config_make(rws__listener_config *config, rws__http_rules *http, int *fd,
-                              const rws__runtime_config *runtime,
+ * endpoints are not looked at. `out` receives the caller's options on the defaults. */
+int rws__listener_config_make(rws__listener_config *config, rws__http_rules *http,
+                              rws_listener_options *out, const rws__runtime_config *runtime,
                               const rws_listener_options *options, rws_error *error);
 void rws__listener_config_free(const rws__env *env, rws__listener_config *config);
 

@@ -219,20 +219,18 @@ static int open_sockets(rws_runtime *runtime, rws__listening *listening, int inh
 int rws__runtime_listen(rws_runtime *runtime, const rws_listener_options *options, rws_error *error)
 {
     const rws__env *env = &runtime->config.env;
-    rws_listener_options own = RWS_LISTENER_OPTIONS_DEFAULT;
+    rws_listener_options own;
     if (is_started(runtime) || runtime->listeners_count == RWS__LISTENERS_MAX)
         return rws__fail(error, RWS_E_STATE, "listeners are opened before the start, at most %u",
                          RWS__LISTENERS_MAX);
     rws__listening *listening = &runtime->listeners[runtime->listeners_count];
     memset(listening, 0, sizeof *listening);
-    int inherited = -1;
-    int res = rws__listener_config_make(&listening->config, &listening->http, &inherited,
+    int res = rws__listener_config_make(&listening->config, &listening->http, &own,
                                         &runtime->config, options, error);
-    if (res == 0 && options != NULL) memcpy(&own, options, options->size);
-    listening->own_endpoints = own.endpoints != NULL;
     if (res == 0) res = name_endpoints(runtime, &listening->http, &own, error);
-    if (res == 0) res = open_sockets(runtime, listening, inherited, error);
+    if (res == 0) res = open_sockets(runtime, listening, own.fd, error);
     if (res == 0) {
+        listening->own_endpoints = own.endpoints != NULL;
         runtime->listeners_count++;
         return 0;
     }

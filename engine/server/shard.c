@@ -123,7 +123,6 @@ int rws__shard_init(rws__shard *shard, const rws__runtime_config *config, uint32
                     rws_error *error)
 {
     shard->config = config;
-    shard->index = index;
     int res = rws__loop_init(&shard->loop, &config->env, &owner);
     if (res != 0)
         return rws__fail(error, res, "can't make an eventfd for shard %u: %s", index,
@@ -178,7 +177,7 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
         rws__streams_open(&shard->conns.streams, config->shards);
         return 0;
     }
-    return rws__fail(error, res, "shard %u can't start: %s failed: %s%s", shard->index, what,
+    return rws__fail(error, res, "shard %u can't start: %s failed: %s%s", shard->conns.index, what,
                      rws_strerror(res),
                      res == -ENOMEM ? " (raise the limit of locked memory, ulimit -l, or lower "
                                       "recv_buffers)"

@@ -19,7 +19,6 @@ typedef struct rws__shard {
     uint32_t
         listeners_rest; /* up to so many slots in use nothing is to be done for them; 0: look */
     const rws__runtime_config *config;
-    uint32_t index;
     rws__timer drain_timer;
     uint64_t discarded_before; /* bytes_discarded when the drain began */
 } rws__shard;

@@ -123,6 +123,11 @@ typedef struct rws__stream_events {
     uint8_t *(*direct_memory)(rws__stream *stream, size_t bytes);
 } rws__stream_events;
 
+/* A place in a rws__slot_queue (streams.h): the neighbours' slots + 1; 0: none. */
+typedef struct rws__slot_link {
+    uint32_t next, prev;
+} rws__slot_link;
+
 /* What few streams have, in an array of its own whose pages cost nothing before they are used. What
  * is above extends it. */
 typedef struct rws__stream_cold {
@@ -138,11 +143,11 @@ typedef struct rws__stream_cold {
         struct sockaddr generic;
         struct sockaddr_in in;
         struct sockaddr_in6 in6;
-    } peer;                            /* AF_UNSPEC: not known, or not asked for yet */
-    int32_t kernel_entry;              /* of registered memory (registered.h) that it reads */
-    bool zero_copy_sent;               /* some of it left: its notification's report counts */
-    bool zero_copy_off;                /* given up */
-    uint32_t linger_next, linger_prev; /* LINGERING: slots + 1 */
+    } peer;                /* AF_UNSPEC: not known, or not asked for yet */
+    int32_t kernel_entry;  /* of registered memory (registered.h) that it reads */
+    bool zero_copy_sent;   /* some of it left: its notification's report counts */
+    bool zero_copy_off;    /* given up */
+    rws__slot_link linger; /* LINGERING */
 } rws__stream_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */

@@ -107,21 +107,19 @@ void rws__stream_check(rws__stream *stream)
     if (stream->events->check != NULL) stream->events->check(stream);
 }
 
-/* The list holds those that linger, and no others. */
-static void check_list(const rws__streams *streams, uint32_t used, uint32_t lingering)
+/* The queue holds those that linger, and no others. */
+static void check_linger(const rws__streams *streams, uint32_t lingering)
 {
+    const rws__slot_queue *queue = &streams->linger;
     uint32_t prev = 0, count = 0;
-    for (uint32_t own = streams->linger_first; own != 0; count++) {
+    const rws__stream *stream = rws__slot_queue_first(streams, queue);
+    for (; stream != NULL; stream = rws__slot_queue_next(queue, stream), count++) {
         RWS_ASSERT(count < lingering);
-        const rws__stream *stream = rws__streams_at(streams, own - 1);
-        const rws__stream_cold *cold = rws__stream_cold_of(stream);
-        RWS_ASSERT(stream->phase == RWS__STREAM_LINGERING && cold->linger_prev == prev);
-        prev = own;
-        own = cold->linger_next;
+        RWS_ASSERT(stream->phase == RWS__STREAM_LINGERING);
+        RWS_ASSERT(rws__stream_cold_of(stream)->linger.prev == prev);
+        prev = stream->slot + 1;
     }
-    RWS_ASSERT(count == lingering && streams->linger_last == prev);
-    RWS_ASSERT(streams->slots_used == used);
-    RWS_ASSERT(streams->slots_used + streams->free_count == streams->slots_touched);
+    RWS_ASSERT(count == lingering && queue->last == prev);
 }
 
 void rws__streams_check(rws__streams *streams)
@@ -138,7 +136,9 @@ void rws__streams_check(rws__streams *streams)
         used += stream->phase != RWS__STREAM_FREE;
         lingering += stream->phase == RWS__STREAM_LINGERING;
     }
-    check_list(streams, used, lingering);
+    check_linger(streams, lingering);
+    RWS_ASSERT(streams->slots_used == used);
+    RWS_ASSERT(streams->slots_used + streams->free_count == streams->slots_touched);
 }
 
 #else

@@ -29,40 +29,22 @@ void rws__stream_set_linger(rws__stream *stream)
 
 void rws__stream_begin_linger(rws__stream *stream)
 {
-    rws__streams *streams = stream->streams;
-    uint32_t own = stream->slot + 1;
-    rws__stream_cold *cold = rws__stream_cold_part(stream);
-    cold->linger_prev = streams->linger_last;
-    cold->linger_next = 0;
-    if (streams->linger_last == 0)
-        streams->linger_first = own;
-    else
-        rws__stream_cold_part(rws__streams_at(streams, streams->linger_last - 1))->linger_next =
-            own;
-    streams->linger_last = own;
+    rws__slot_queue_append(&stream->streams->linger, stream);
     stream->taken_mark = stream->taken;
     rws__stream_set_linger(stream);
 }
 
 void rws__stream_end_linger(rws__stream *stream)
 {
-    rws__streams *streams = stream->streams;
-    const rws__stream_cold *cold = rws__stream_cold_part(stream);
-    uint32_t *next = &streams->linger_first, *prev = &streams->linger_last;
-    if (cold->linger_prev != 0)
-        next = &rws__stream_cold_part(rws__streams_at(streams, cold->linger_prev - 1))->linger_next;
-    if (cold->linger_next != 0)
-        prev = &rws__stream_cold_part(rws__streams_at(streams, cold->linger_next - 1))->linger_prev;
-    *next = cold->linger_next;
-    *prev = cold->linger_prev;
-    rws__loop_clear(streams->loop, RWS__DEADLINE_LINGER, &stream->timer);
+    rws__slot_queue_remove(&stream->streams->linger, stream);
+    rws__loop_clear(stream->streams->loop, RWS__DEADLINE_LINGER, &stream->timer);
 }
 
 void rws__streams_make_room(rws__streams *streams, uint32_t slots)
 {
-    if (streams->options.slots_max - streams->slots_used >= slots || streams->linger_first == 0)
-        return;
-    rws__stream *oldest = rws__streams_at(streams, streams->linger_first - 1);
+    if (streams->options.slots_max - streams->slots_used >= slots) return;
+    rws__stream *oldest = rws__slot_queue_first(streams, &streams->linger);
+    if (oldest == NULL) return;
     RWS_ASSERT(oldest->phase == RWS__STREAM_LINGERING);
     rws__stream_finish(oldest, RWS__FINISH_CUT);
 }
@@ -70,11 +52,9 @@ void rws__streams_make_room(rws__streams *streams, uint32_t slots)
 void rws__streams_hurry(rws__streams *streams)
 {
     streams->hurried = true;
-    for (uint32_t own = streams->linger_first; own != 0;) {
-        rws__stream *stream = rws__streams_at(streams, own - 1);
-        own = rws__stream_cold_part(stream)->linger_next;
+    rws__stream *stream = rws__slot_queue_first(streams, &streams->linger);
+    for (; stream != NULL; stream = rws__slot_queue_next(&streams->linger, stream))
         rws__stream_set_linger(stream);
-    }
 }
 
 static bool is_waited_for(const rws__stream *stream, int32_t more, uint32_t unacknowledged)

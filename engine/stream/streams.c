@@ -11,6 +11,7 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
 {
     streams->loop = loop;
     streams->options = *options;
+    streams->linger.link_offset = offsetof(rws__stream_cold, linger);
     size_t slots = options->slots_max;
     RWS_ASSERT(slots > 0 && slots <= RWS__SLOTS_MAX);
     RWS_ASSERT(options->slot_bytes >= sizeof(rws__stream));
@@ -30,6 +31,49 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
     rws__share_init(&streams->send_share, streams->send_slab.bytes, options->slots_max);
     return 0;
 }
+
+/* ---- queues of slots ---- */
+
+static rws__slot_link *link_of(const rws__slot_queue *queue, rws__stream *stream)
+{
+    return (void *)((uint8_t *)rws__stream_cold_part(stream) + queue->link_offset);
+}
+
+static rws__stream *stream_of(const rws__streams *streams, uint32_t own)
+{
+    return own != 0 ? rws__streams_at(streams, own - 1) : NULL;
+}
+
+rws__stream *rws__slot_queue_first(const rws__streams *streams, const rws__slot_queue *queue)
+{
+    return stream_of(streams, queue->first);
+}
+
+rws__stream *rws__slot_queue_next(const rws__slot_queue *queue, const rws__stream *stream)
+{
+    const void *link = (const uint8_t *)rws__stream_cold_of(stream) + queue->link_offset;
+    return stream_of(stream->streams, ((const rws__slot_link *)link)->next);
+}
+
+void rws__slot_queue_append(rws__slot_queue *queue, rws__stream *stream)
+{
+    rws__stream *last = stream_of(stream->streams, queue->last);
+    uint32_t *next = last != NULL ? &link_of(queue, last)->next : &queue->first;
+    *link_of(queue, stream) = (rws__slot_link){.prev = queue->last};
+    *next = queue->last = stream->slot + 1;
+}
+
+void rws__slot_queue_remove(rws__slot_queue *queue, rws__stream *stream)
+{
+    rws__slot_link *own = link_of(queue, stream);
+    rws__stream *after = stream_of(stream->streams, own->next);
+    rws__stream *before = stream_of(stream->streams, own->prev);
+    *(before != NULL ? &link_of(queue, before)->next : &queue->first) = own->next;
+    *(after != NULL ? &link_of(queue, after)->prev : &queue->last) = own->prev;
+    *own = (rws__slot_link){0};
+}
+
+/* ---- the loop's memory ---- */
 
 void rws__streams_open(rws__streams *streams, uint32_t loops)
 {

@@ -22,6 +22,12 @@ typedef struct rws__quiet_list {
     uint32_t count, capacity;
 } rws__quiet_list;
 
+/* Streams in the order in which they came. Their links stand in their cold parts. */
+typedef struct rws__slot_queue {
+    uint32_t first, last; /* slots + 1; 0: none */
+    uint32_t link_offset; /* of the rws__slot_link in a cold part */
+} rws__slot_queue;
+
 typedef struct rws__streams_options {
     uint32_t slots_max;
     size_t slot_bytes, cold_bytes; /* at least a rws__stream and a rws__stream_cold */
@@ -46,7 +52,7 @@ struct rws__streams {
      * first come, first served. */
     uint32_t dirty;
     uint32_t deferred, deferred_last;
-    uint32_t linger_first, linger_last;
+    rws__slot_queue linger;
     bool hurried;        /* nobody lingers for longer than it must */
     size_t direct_bytes; /* asked for by direct receives of this turn */
     rws__quiet_list quiet;
@@ -84,6 +90,12 @@ static inline const rws__stream_cold *rws__stream_cold_of(const rws__stream *str
     const rws__streams *streams = stream->streams;
     return (const void *)(streams->cold + stream->slot * streams->options.cold_bytes);
 }
+/* The stream that has stood in `queue` longest, or NULL; and the one that came after `stream`. */
+rws__stream *rws__slot_queue_first(const rws__streams *streams, const rws__slot_queue *queue);
+rws__stream *rws__slot_queue_next(const rws__slot_queue *queue, const rws__stream *stream);
+/* `stream` stands in no queue with these links; and it stands in this one. */
+void rws__slot_queue_append(rws__slot_queue *queue, rws__stream *stream);
+void rws__slot_queue_remove(rws__slot_queue *queue, rws__stream *stream);
 /* Call before a slot is taken: with fewer than `slots` free ones, the stream that lingers longest
  * is closed. */
 void rws__streams_make_room(rws__streams *streams, uint32_t slots);

@@ -130,7 +130,8 @@ static void write_accept_of(const rws__http_head *head, const uint8_t *extra, si
     static parsed again;
     rws_span list = head->known.ws_protocol[0], chosen = {NULL, 0}, taken;
     if (rws__http_list_next(&list, &chosen)) {
-        assert(rws__handshake_offers_subprotocol(head, chosen) == rws__http_name_is_valid(chosen));
+        rws_span found = rws__handshake_find_subprotocol(head, chosen);
+        assert((found.data == chosen.data) == rws__http_name_is_valid(chosen));
     }
     int len = rws__handshake_write_accept(out, sizeof(out), key, chosen, extra, extra_len);
     if (len == RWS_E_HTTP_TOO_BIG) return;

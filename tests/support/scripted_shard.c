@@ -225,11 +225,11 @@ static void check_nothing_is_left(const world *w)
                  "%zu bytes are charged to the budget",
                  w->shard->conns.streams.partial->charged_bytes);
     cr_expect_eq(w->ring->buffers_out, 0, "%u buffers were not recycled", w->ring->buffers_out);
-    cr_expect_eq(w->shard->conns.budget_first, 0);
+    cr_expect_eq(w->shard->conns.budget.first, 0);
     cr_expect_null(w->shard->conns.budget_holder);
     cr_expect_eq(w->shard->conns.open_count, 0, "%u connections count as open",
                  w->shard->conns.open_count);
-    cr_expect_eq(w->shard->conns.streams.linger_first, 0, "somebody lingers");
+    cr_expect_eq(w->shard->conns.streams.linger.first, 0, "somebody lingers");
     cr_expect_eq(w->shard->conns.streams.files_to_close_count, 0, "a file was not closed");
     for (uint32_t i = 0; i < RWS__REGISTERED_MAX; i++)
         cr_expect_eq(w->shard->conns.streams.registered.entries[i].sends, 0,
