@@ -253,7 +253,9 @@ static void run(uint32_t shards, bool resets, bool stops)
         rws_server_stop(server.server);
         int res = rws_server_wait(server.server);
         check(res == 0);
-        test_sleep_ms(5); /* posts to a runtime that has ended */
+        /* Posts to a runtime that has ended. */
+        for (int ms = 0; ms < 20000 && atomic_load(&own.refused) == 0; ms++)
+            test_sleep_ms(1);
     }
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(clients[i], NULL);
