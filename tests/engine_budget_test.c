@@ -171,6 +171,26 @@ static const budget_step steps[] = {
     {"a whole close", true, 0x88, "\x03\xe8", 100, "close0:1000:"},
 };
 
+/* Not RWS_E_INTERNAL: the program's callbacks have not failed. */
+Test(engine_budget, a_pong_without_memory_is_told_from_a_callback_that_fails)
+{
+    test_options options = world_server_options();
+    options.send_pool_bytes_max = 1u << 20;
+    world_start(&w, &options);
+    uint32_t file = world_open(&w);
+    w.log.len = 0;
+    world_use_up(&w.shard->conns.streams.send_slab);
+    world_frame(&w, file, RWS_PING, "hello");
+    world_turns(&w, 3);
+    cr_assert_not_null(strstr(world_log(&w), "close0:1013:"), "%s", world_log(&w));
+    rws_stats stats = {.size = sizeof stats};
+    rws__runtime_stats(&w.runtime, &stats);
+    cr_assert_eq(stats.out_of_memory, 1);
+    cr_assert_eq(stats.protocol_errors, 0);
+    world_give_back(&w.shard->conns.streams.send_slab);
+    world_end(&w);
+}
+
 static void take_step(const budget_step *step, bool send_slab)
 {
     test_options options = world_server_options();

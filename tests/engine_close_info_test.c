@@ -23,7 +23,7 @@ TestSuite(engine_close_info, .timeout = 60);
 /* What on_close was told; written by the loop before `closes` counts it. */
 static struct {
     _Atomic uint64_t closes, messages;
-    _Atomic uint64_t came_later; /* RWS_E_POLICY with 1013: there was no memory */
+    _Atomic uint64_t came_later; /* -ENOMEM with 1013 */
     size_t size;
     int status;
     uint16_t code;
@@ -57,7 +57,7 @@ static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
     told.code = info->code;
     told.who = info->who;
     snprintf(told.reason, sizeof told.reason, "%.*s", (int)info->reason.len, info->reason.data);
-    if (info->status == RWS_E_POLICY && info->code == 1013) atomic_fetch_add(&told.came_later, 1);
+    if (info->status == -ENOMEM && info->code == 1013) atomic_fetch_add(&told.came_later, 1);
     atomic_fetch_add(&told.closes, 1);
 }
 
@@ -423,6 +423,8 @@ Test(engine_close_info, tells_that_memory_ran_out)
         cr_expect_gt(later, 0);
         cr_assert(engine_server_await(&told.closes, CLIENTS));
         cr_expect_eq(told.came_later, later);
+        cr_expect_eq(engine_server_stats(&server).out_of_memory, later);
+        cr_expect_eq(engine_server_stats(&server).protocol_errors, 0);
         cr_expect_eq(engine_server_stop(&server), 0);
     }
 }

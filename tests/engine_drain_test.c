@@ -206,6 +206,27 @@ Test(engine_drain, ends_those_who_can_not_be_told)
     world_end(&w);
 }
 
+/* Without a deadline of the drain it ends when the last connection has. */
+Test(engine_drain, waits_without_an_end_where_it_may)
+{
+    test_options options = world_server_options();
+    options.drain_timeout_ms = RWS_NEVER;
+    options.close_timeout_ms = 300;
+    world_start(&w, &options);
+    uint32_t file = world_open(&w);
+    stop();
+    world_pass(&w, 60000);
+    cr_assert_not(w.ended);
+    cr_assert_str_eq(world_sent(&w, file), "close:1001: ");
+    world_frame(&w, file, RWS_CLOSE, "\x03\xe9");
+    world_eof(&w, file);
+    world_turns(&w, 3);
+    cr_assert(w.ended);
+    cr_assert_eq(w.result, 0);
+    cr_assert_eq(stats().timeouts, 0);
+    world_end(&w);
+}
+
 /* What is thrown away is said, though nobody was cut by the drain's deadline. */
 Test(engine_drain, says_that_it_discarded_bytes)
 {

@@ -240,7 +240,10 @@ Test(engine_options, checks_every_bound_and_names_the_field)
         check_value(row, row->max, true);
         if (row->max == UINT32_MAX || row->max == UINT64_MAX) continue;
         check_value(row, row->max + 1, false);
-        check_value(row, UINT32_MAX, row->max > UINT32_MAX);
+        /* UINT32_MAX is RWS_NEVER, and good for a drain. */
+        check_value(row, UINT32_MAX - 1, row->max > UINT32_MAX);
+        if (strcmp(row->name, "drain_timeout_ms") != 0)
+            check_value(row, UINT32_MAX, row->max > UINT32_MAX);
         if (row->in.width == 8) check_value(row, UINT64_MAX, false);
     }
 }
@@ -270,6 +273,19 @@ Test(engine_options, has_buffers_for_both_ways_of_receiving)
         cr_expect_eq(out.config.plain_buffer_bytes, rows[i].plain_bytes, "row %zu", i);
         cr_expect_eq(out.config.plain_buffers, rows[i].plain_count, "row %zu", i);
     }
+}
+
+Test(engine_options, knows_a_drain_without_an_end)
+{
+    passed options = start();
+    made out;
+    rws_error error;
+    options.runtime.drain_timeout_ms = RWS_NEVER;
+    cr_assert_eq(make(&out, RUNTIME, &options, &error), 0, "%s", error.text);
+    cr_expect_eq(out.config.drain_timeout_ms, RWS_NEVER);
+    cr_expect_eq(out.config.streams.linger_timeout_ms, 5000, "the others have their defaults");
+    options.runtime.drain_timeout_ms = RWS_NEVER - 1;
+    expect_failure(RUNTIME, &options, "drain_timeout_ms");
 }
 
 Test(engine_options, knows_no_keep_alive_beside_the_default_one)

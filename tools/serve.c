@@ -314,7 +314,8 @@ static int summarize(const rws_server *server, const serve_context *context, int
     rws_stats stats = {.size = sizeof(stats)};
     rws_server_stats(server, &stats);
     uint64_t refused = atomic_load(&context->refused);
-    uint64_t errors = stats.refused + stats.protocol_errors + stats.timeouts + refused;
+    uint64_t errors =
+        stats.refused + stats.protocol_errors + stats.timeouts + stats.out_of_memory + refused;
 
     format_text text[8];
     printf("served %s connections, %s messages in (%s), %s out (%s), %s errors",
@@ -324,8 +325,8 @@ static int summarize(const rws_server *server, const serve_context *context, int
            format_count(&text[5], errors));
     if (errors)
         printf(" (handshakes %" PRIu64 ", protocol %" PRIu64 ", timeouts %" PRIu64
-               ", refused sends %" PRIu64 ")",
-               stats.refused, stats.protocol_errors, stats.timeouts, refused);
+               ", out of memory %" PRIu64 ", refused sends %" PRIu64 ")",
+               stats.refused, stats.protocol_errors, stats.timeouts, stats.out_of_memory, refused);
     printf(", %s cut off", format_count(&text[6], stats.cut_off));
     if (stats.bytes_discarded)
         printf(", %s not delivered", format_bytes(&text[7], stats.bytes_discarded));

@@ -12,7 +12,7 @@ typedef struct rws__counters {
     _Atomic uint64_t connections, accepted, upgraded, refused, messages_received, messages_sent,
         bytes_received, bytes_sent, protocol_errors, timeouts, no_buffers, cq_overflows,
         accept_pauses, cut_off, ring_enters, sends_zero_copy, zero_copy_given_up, posts_dropped,
-        bytes_discarded;
+        bytes_discarded, out_of_memory;
 } rws__counters;
 
 /* Add to a counter that only this thread writes. */

@@ -131,6 +131,8 @@ void rws__conn_fail(rws_conn *conn, int status, uint16_t code)
     rws__counters *counters = rws__conn_counters(conn);
     if (status == RWS_E_TIMEOUT)
         rws__count(&counters->timeouts, 1);
+    else if (status == -ENOMEM)
+        rws__count(&counters->out_of_memory, 1);
     else if (status != RWS_E_INTERNAL)
         rws__count(&counters->protocol_errors, 1);
     uint8_t payload[RWS__FRAME_CONTROL_MAX];
@@ -200,7 +202,7 @@ static void on_input_overflow(rws__stream *stream)
     rws__cause cause =
         rws__cause_abnormal(-ENOMEM, RWS_CLOSED_BY_US, "no memory for what the peer sent");
     if (conn->state == RWS__CONN_OPEN)
-        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+        rws__conn_fail(conn, -ENOMEM, RWS_CLOSE_TRY_AGAIN_LATER);
     else
         rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
@@ -297,7 +299,7 @@ void rws__conns_on_message_deadline(rws__timer *timer, void *loop)
     uint32_t collected = rws__conn_collected(conn), came = collected - conn->collected_mark;
     uint64_t floor = (uint64_t)endpoint->progress_bytes_per_s_min * endpoint->message_timeout_ms;
     if (conn->pauses & RWS__PAUSE_BUDGET) {
-        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+        rws__conn_fail(conn, -ENOMEM, RWS_CLOSE_TRY_AGAIN_LATER);
     } else if (conn->pauses != 0 || (uint64_t)came * 1000 >= floor) {
         conn->collected_mark = collected;
         rws__conn_set_deadline(conn, endpoint->message_timeout_ms);

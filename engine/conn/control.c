@@ -5,6 +5,7 @@
 
 #include "codec/close.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Both close frames are there, or as good as: the server ends the transport first (section 7.1.1),
@@ -46,7 +47,12 @@ static int on_ping(rws_conn *conn, const uint8_t *data, size_t len)
     const rws__endpoint *endpoint = conn->endpoint;
     if (endpoint->handler.on_ping != NULL)
         return endpoint->handler.on_ping(conn, data, len, endpoint->user);
-    return rws_conn_send_frame(conn, RWS_PONG, true, data, len);
+    int res = rws_conn_send_frame(conn, RWS_PONG, true, data, len);
+    if (res == -ENOMEM)
+        rws__conn_fail(conn, res, RWS_CLOSE_TRY_AGAIN_LATER);
+    else if (res == RWS_E_BACKLOG) /* it sends pings and does not read */
+        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_POLICY_VIOLATION);
+    return 0;
 }
 
 void rws__conn_on_control(rws_conn *conn, uint8_t opcode, const uint8_t *data, size_t len)

@@ -87,7 +87,7 @@ uint8_t *rws__conn_direct_memory(rws__stream *stream, size_t bytes)
     if (rws__payload_reserve(&conn->assembly, pool_of(conn), came + bytes, whole) == 0 &&
         rws__payload_charge(conn->assembly, came + bytes) == 0)
         return conn->assembly->data + came;
-    rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+    rws__conn_fail(conn, -ENOMEM, RWS_CLOSE_TRY_AGAIN_LATER);
     return NULL;
 }
 
@@ -155,7 +155,7 @@ static void on_data(rws_conn *conn, const rws__event *event)
         return;
     }
     if (collect(conn, event) != 0) {
-        rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+        rws__conn_fail(conn, -ENOMEM, RWS_CLOSE_TRY_AGAIN_LATER);
         return;
     }
     if (!event->message_last) {
@@ -220,7 +220,7 @@ static void on_event(rws_conn *conn, const rws__event *event)
         rws__conn_on_control(conn, event->opcode, event->data, event->len);
         break;
     case RWS__EVENT_STASH:
-        if (!give_stash(conn)) rws__conn_fail(conn, RWS_E_POLICY, RWS_CLOSE_TRY_AGAIN_LATER);
+        if (!give_stash(conn)) rws__conn_fail(conn, -ENOMEM, RWS_CLOSE_TRY_AGAIN_LATER);
         break;
     case RWS__EVENT_ERROR:
         rws__conn_fail(conn, event->status, rws__close_code_for(event->status));

@@ -173,7 +173,9 @@ int rws__runtime_config_make(rws__runtime_config *config, const rws_runtime_opti
         ROW(linger_timeout_ms, 5000, 1, TIMEOUT_MAX_MS, streams->linger_timeout_ms),
         ROW(drain_timeout_ms, 5000, 1, TIMEOUT_MAX_MS, config->drain_timeout_ms),
     };
-    res = numbers(rows, COUNT(rows), error);
+    bool drain_ends = own.drain_timeout_ms != RWS_NEVER;
+    res = numbers(rows, COUNT(rows) - !drain_ends, error);
+    if (!drain_ends) config->drain_timeout_ms = RWS_NEVER;
     if (res == 0) res = set_buffers(config, own.recv_buffer_bytes, own.recv_buffers, error);
     if (res == 0) res = set_connections(config, own.connections_max, error);
     if (res == 0) res = set_features(config, own.features_off, error);

@@ -465,6 +465,7 @@ void rws__runtime_stats(const rws_runtime *runtime, rws_stats *out)
         ADD(zero_copy_given_up);
         ADD(posts_dropped);
         ADD(bytes_discarded);
+        ADD(out_of_memory);
 #undef ADD
     }
     size_t size = out->size < sizeof stats ? out->size : sizeof stats;

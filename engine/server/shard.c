@@ -94,7 +94,9 @@ static void on_stop(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
     shard->discarded_before = discarded(shard);
-    rws__loop_set(loop, RWS__DEADLINE_SHARD, &shard->drain_timer, shard->config->drain_timeout_ms);
+    uint32_t timeout_ms = shard->config->drain_timeout_ms;
+    if (timeout_ms != RWS_NEVER)
+        rws__loop_set(loop, RWS__DEADLINE_SHARD, &shard->drain_timer, timeout_ms);
     rws__conns_drain(&shard->conns);
 }
 

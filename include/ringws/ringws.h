@@ -55,7 +55,8 @@ typedef struct rws_close_info {
     /* 0: a closing handshake. Else why there was none: RWS_E_CLOSED (the peer ended the transport),
      * RWS_E_TIMEOUT (a deadline, or a drain's), RWS_E_ABORTED (rws_conn_abort()), RWS_E_PROTOCOL,
      * RWS_E_UTF8, RWS_E_TOO_BIG or RWS_E_POLICY (what the peer sent, or a bound), RWS_E_INTERNAL (a
-     * callback returned an error), RWS_E_STATE (the loop ended), or -errno of the transport. */
+     * callback returned an error), -ENOMEM (a pool was used up), RWS_E_STATE (the loop ended), or
+     * -errno of the transport. */
     int status;
     /* What came in the peer's close frame (1005: none in it), the code that this side closed with,
      * or 1006: there was no close frame. */
@@ -129,7 +130,8 @@ typedef struct rws_runtime_options {
                                    of   what is queued for so long is ended */
     uint32_t linger_timeout_ms; /* (0) 5000: for the peer to end its half after ours, counted from
                                    when it had everything */
-    uint32_t drain_timeout_ms;  /* (0) 5000, for all connections after a stop */
+    uint32_t drain_timeout_ms;  /* (0) 5000, for all connections after a stop; RWS_NEVER: they are
+                                   waited for */
     /* 0: a shard with nothing to do sleeps at once. Otherwise it polls for so long first, so that
      * nothing that comes meanwhile waits for a thread to wake up; it keeps its CPU 100 % busy while
      * it polls, so there should be one for each shard. UINT64_MAX: it never sleeps. */
@@ -420,6 +422,8 @@ typedef struct rws_stats {
     uint64_t bytes_discarded;    /* when this side cut a connection: queued, or taken by the kernel
                                     and known not to be acknowledged. Not what a peer that vanished
                                     did not take */
+    uint64_t out_of_memory;      /* connections closed with 1013: partial_bytes_max or
+                                    send_pool_bytes_max was in use */
 } rws_stats;
 
 /** Fill `*stats` as far as its `size`, set by the caller, goes; fields that this library does not
