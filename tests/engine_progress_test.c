@@ -81,6 +81,26 @@ static uint32_t open_blocked(void)
 
 /* ---- who is ended, and when ---- */
 
+/* More than 2 GiB from one look to the next are not less than nothing. */
+Test(engine_progress, a_peer_that_takes_gigabytes_in_a_look_goes_on)
+{
+    for (int can_ask = 0; can_ask < 2; can_ask++) {
+        start(can_ask ? 0 : RWS__FEATURE_SOCKET_COMMANDS);
+        uint32_t file = open_blocked();
+        for (uint32_t look = 0; look < 4 * LOOKS; look++) {
+            for (int i = 0; i < 3; i++) {
+                world_conn(&w, file)->stream.taken += 768u << 20; /* as if they had been sent */
+                complete(SCRIPT_SEND, file, 20000);
+                send_bytes(file, 20000);
+            }
+            world_pass(&w, LOOK_MS);
+            cr_assert(w.open[file], "%s: it ended with look %u", can_ask ? "asked" : "not asked",
+                      look + 1);
+        }
+        world_end(&w);
+    }
+}
+
 static const struct reader {
     const char *name;
     uint32_t acknowledges[16]; /* in each look; after the last from `again` on */

@@ -80,6 +80,8 @@ static inline size_t rws__stream_unsent(rws__stream *stream)
 /* Something is queued that the socket does not take: from now on it has to make progress. */
 void rws__stream_watch(rws__stream *stream);
 void rws__stream_unwatch(rws__stream *stream);
+/* While it is watched, after bytes were taken. */
+void rws__stream_bound_mark(rws__stream *stream);
 /* Ask how many bytes are not acknowledged; the answer is handled as `what` says. Not while another
  * question is in flight. */
 void rws__stream_ask_for(rws__stream *stream, rws__asking what);

@@ -20,6 +20,8 @@
 
 #define LOOKS      8u
 #define FREE_LOOKS 2u
+/* The mark is at most so far from `taken`, so that a difference modulo 2^32 has a sign. */
+#define MARK_BYTES (1u << 30)
 
 bool rws__stream_can_ask(const rws__stream *stream)
 {
@@ -61,7 +63,15 @@ void rws__stream_unwatch(rws__stream *stream)
 
 void rws__stream_mark(rws__stream *stream)
 {
-    stream->taken_mark = stream->taken + (uint32_t)rws__stream_unsent(stream);
+    size_t unsent = rws__stream_unsent(stream);
+    stream->taken_mark = stream->taken + (uint32_t)(unsent < MARK_BYTES ? unsent : MARK_BYTES);
+}
+
+/* No socket holds as much, so what was taken before that is acknowledged. */
+void rws__stream_bound_mark(rws__stream *stream)
+{
+    if ((int32_t)(stream->taken - stream->taken_mark) > (int32_t)MARK_BYTES)
+        stream->taken_mark = stream->taken - MARK_BYTES;
 }
 
 /* How many bytes more than at the last mark are acknowledged; negative if the mark was a guess. */

@@ -147,7 +147,10 @@ static void sent(rws__stream *stream, size_t len)
         stream->sendq.bytes == 0 && (!stream->wired || rws__filters_wire(stream)->bytes == 0);
     if (!all || stream->phase != RWS__STREAM_UP) rws__stream_mark_dirty(stream);
     /* Draining waits for the notification of what the kernel was lent, too. */
-    if (all && !rws__stream_lends_to_kernel(stream)) rws__stream_unwatch(stream);
+    if (all && !rws__stream_lends_to_kernel(stream))
+        rws__stream_unwatch(stream);
+    else
+        rws__stream_bound_mark(stream);
     if (stream->report_sent) stream->events->on_sent(stream);
 }
 
