@@ -182,7 +182,7 @@ Test(engine_budget, a_pong_without_memory_is_told_from_a_callback_that_fails)
     world_use_up(&w.shard->conns.streams.send_slab);
     world_frame(&w, file, RWS_PING, "hello");
     world_turns(&w, 3);
-    cr_assert_not_null(strstr(world_log(&w), "close0:1013:"), "%s", world_log(&w));
+    cr_assert_not_null(strstr(world_log(&w), "close0:1006::us"), "%s", world_log(&w));
     rws_stats stats = {.size = sizeof stats};
     rws__runtime_stats(&w.runtime, &stats);
     cr_assert_eq(stats.out_of_memory, 1);

@@ -91,6 +91,16 @@ static void tell_refused(rws_conn *conn, const rws__cause *cause)
     dial->endpoint->handler.on_dial_error(&error, dial->user, dial->endpoint->user);
 }
 
+rws__cause rws__conn_cut_cause(const rws_conn *conn, int status, rws_closer who)
+{
+    rws__cause cause = rws__cause_abnormal(status, who, NULL);
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED) {
+        cause.code = conn->close_code;
+        cause.who = RWS_CLOSED_BY_PEER;
+    }
+    return cause;
+}
+
 void rws__conn_end(rws_conn *conn, const rws__cause *cause, rws__finish finish)
 {
     if (conn->state >= RWS__CONN_ENDING) return;
@@ -141,8 +151,9 @@ void rws__conn_fail(rws_conn *conn, int status, uint16_t code)
     int len = rws__close_write(payload, code, cause.text);
     RWS_ASSERT(len >= 0);
     /* After our own close frame nothing may be sent any more (section 5.5.1). */
-    if (conn->state != RWS__CONN_CLOSE_SENT)
-        rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, RWS__SHARE_ONCE);
+    if (conn->state != RWS__CONN_CLOSE_SENT &&
+        rws__conn_queue_frame(conn, RWS_CLOSE, true, payload, (size_t)len, RWS__SHARE_ONCE) != 0)
+        cause = rws__cause_abnormal(status, RWS_CLOSED_BY_US, NULL);
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
 
@@ -186,11 +197,8 @@ static void on_eof(rws__stream *stream)
 static void on_ended(rws__stream *stream, const rws__cause *cause)
 {
     rws_conn *conn = (rws_conn *)stream;
-    rws__cause own = *cause;
-    if (conn->state == RWS__CONN_CLOSE_RECEIVED) {
-        own.code = conn->close_code;
-        own.who = RWS_CLOSED_BY_PEER;
-    }
+    rws__cause own = rws__conn_cut_cause(conn, cause->status, cause->who);
+    own.text = cause->text;
     if (conn->state >= RWS__CONN_OPEN) own.text = (rws_span){NULL, 0};
     /* It is cut already, unless a filter has something to send. */
     rws__conn_end(conn, &own, RWS__FINISH_LINGER);
@@ -265,7 +273,7 @@ void rws__conns_on_opening_deadline(rws__timer *timer, void *loop)
 {
     (void)loop;
     rws_conn *conn = (void *)((char *)timer - offsetof(rws_conn, timer));
-    rws__cause cause = {RWS_E_TIMEOUT, conn->close_code, RWS_CLOSED_BY_PEER, {NULL, 0}};
+    rws__cause cause = rws__conn_cut_cause(conn, RWS_E_TIMEOUT, RWS_CLOSED_BY_US);
     switch ((rws__conn_state)conn->state) {
     case RWS__CONN_CONNECTING:
     case RWS__CONN_UPGRADING: on_handshake_timeout(conn); return;
@@ -345,9 +353,8 @@ void rws_conn_resume(rws_conn *conn)
 void rws_conn_abort(rws_conn *conn)
 {
     if (conn->state < RWS__CONN_OPEN || conn->state >= RWS__CONN_ENDING) return;
-    bool by_peer = conn->state == RWS__CONN_CLOSE_RECEIVED;
-    rws__conn_end_later(conn, RWS_E_ABORTED, by_peer ? conn->close_code : RWS_CLOSE_ABNORMAL,
-                        by_peer ? RWS_CLOSED_BY_PEER : RWS_CLOSED_BY_US, RWS__FINISH_CUT);
+    rws__cause cause = rws__conn_cut_cause(conn, RWS_E_ABORTED, RWS_CLOSED_BY_US);
+    rws__conn_end_later(conn, cause.status, cause.code, cause.who, RWS__FINISH_CUT);
 }
 
 int rws_conn_peer(rws_conn *conn, struct sockaddr_storage *address, socklen_t *len)

@@ -142,6 +142,8 @@ void rws__conns_drain(rws__conns *conns);
 void rws__conns_cut(rws__conns *conns);
 /* Let those go on that wait for the budget, if there is some. Once per turn. */
 void rws__conns_check_budget(rws__conns *conns);
+/* Assert the invariants of this header, where RINGWS_CHECK_INVARIANTS is defined. */
+void rws__conns_check(rws__conns *conns);
 uint32_t rws__conns_mask_key(rws__conns *conns);
 /* A timer of the kinds OPENING and MESSAGE fired. */
 void rws__conns_on_opening_deadline(rws__timer *timer, void *loop);
@@ -159,6 +161,8 @@ void rws__conn_set_deadline(rws_conn *conn, uint32_t delay_ms);
 void rws__conn_clear_deadline(rws_conn *conn);
 /* The end: tell whom it concerns, and end the stream. */
 void rws__conn_end(rws_conn *conn, const rws__cause *cause, rws__finish finish);
+/* Of an end without a close frame of this side: that the peer's came first stays true. */
+rws__cause rws__conn_cut_cause(const rws_conn *conn, int status, rws_closer who);
 /* The same from within a call of the program: it is told at the end of the turn. */
 void rws__conn_end_later(rws_conn *conn, int status, uint16_t code, rws_closer who,
                          rws__finish finish);

@@ -5,6 +5,9 @@
 
 #ifdef RINGWS_CHECK_INVARIANTS
 
+/* With more, nothing is counted. */
+#define CONNS_PER_TURN 256u
+
 #define IN(phase) (1u << (phase))
 #define ENDS                                                                                       \
     (IN(RWS__STREAM_FLUSHING) | IN(RWS__STREAM_SHUTTING) | IN(RWS__STREAM_LINGERING) |             \
@@ -52,6 +55,33 @@ void rws__conn_check(rws__stream *stream)
     if (conn->state == RWS__CONN_OPEN && rws__decoder_is_idle(&conn->decoder))
         RWS_ASSERT(conn->assembly == NULL && conn->decoder.stash == NULL);
     if (stream->has_cold) check_cold(conn);
+}
+
+/* The counts and the queue hold those whose state says so, and no others. */
+void rws__conns_check(rws__conns *conns)
+{
+    const rws__streams *streams = &conns->streams;
+    uint32_t open = 0, waiting = 0;
+    if (streams->slots_touched > CONNS_PER_TURN) return;
+    for (uint32_t slot = 0; slot < streams->slots_touched; slot++) {
+        const rws_conn *conn = (const rws_conn *)rws__streams_at(streams, slot);
+        open += conn->state >= RWS__CONN_OPEN && conn->state < RWS__CONN_ENDING;
+        waiting += (conn->pauses & RWS__PAUSE_BUDGET) != 0;
+    }
+    RWS_ASSERT(open == conns->open_count);
+    const rws__stream *stream = rws__slot_queue_first(streams, &conns->budget);
+    for (; stream != NULL; stream = rws__slot_queue_next(&conns->budget, stream), waiting--) {
+        RWS_ASSERT(waiting > 0);
+        RWS_ASSERT(((const rws_conn *)stream)->pauses & RWS__PAUSE_BUDGET);
+    }
+    RWS_ASSERT(waiting == 0);
+}
+
+#else
+
+void rws__conns_check(rws__conns *conns)
+{
+    (void)conns;
 }
 
 #endif

@@ -118,6 +118,7 @@ uint32_t rws__conns_mask_key(rws__conns *conns)
 void rws__conns_check_budget(rws__conns *conns)
 {
     const rws__pool *pool = conns->streams.partial;
+    rws__conns_check(conns);
     if (conns->budget.first == 0) return;
     bool enough = pool->charged_bytes <= pool->budget_bytes - pool->budget_bytes / 8;
     const rws_conn *holder = conns->budget_holder;
@@ -159,11 +160,9 @@ static void stop_dial(rws_conn *conn)
 
 static void send_away(rws_conn *conn)
 {
-    bool by_peer = conn->state == RWS__CONN_CLOSE_RECEIVED;
     if (rws_conn_close(conn, RWS_CLOSE_GOING_AWAY, NULL) == 0) return;
     /* There is no memory for a close frame: what is queued is all that it gets. */
-    rws__cause cause = rws__cause_abnormal(-ENOMEM, RWS_CLOSED_BY_US, NULL);
-    if (by_peer) cause = (rws__cause){-ENOMEM, conn->close_code, RWS_CLOSED_BY_PEER, {NULL, 0}};
+    rws__cause cause = rws__conn_cut_cause(conn, -ENOMEM, RWS_CLOSED_BY_US);
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
 
@@ -184,16 +183,14 @@ void rws__conns_drain(rws__conns *conns)
 
 void rws__conns_cut(rws__conns *conns)
 {
-    rws__cause cause = rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, NULL);
     rws_conn *conn;
     for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
         if (conn->stream.phase < RWS__STREAM_CLOSING) {
             rws__count(&conns->streams.loop->counters.cut_off, 1);
             conns->cut_off_some = true;
         }
-        if (conn->state == RWS__CONN_CLOSE_RECEIVED) cause.code = conn->close_code;
+        rws__cause cause = rws__conn_cut_cause(conn, RWS_E_TIMEOUT, RWS_CLOSED_BY_US);
         rws__conn_end(conn, &cause, RWS__FINISH_CUT);
         rws__stream_finish(&conn->stream, RWS__FINISH_CUT);
-        cause.code = RWS_CLOSE_ABNORMAL;
     }
 }

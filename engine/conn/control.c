@@ -38,7 +38,8 @@ static void on_close_frame(rws_conn *conn, const uint8_t *data, size_t len)
         if (res >= 0 || conn->state != RWS__CONN_CLOSE_RECEIVED) return;
     }
     /* The answer is what came: the code, and its reason. */
-    rws__conn_queue_frame(conn, RWS_CLOSE, true, data, len, RWS__SHARE_ONCE);
+    if (rws__conn_queue_frame(conn, RWS_CLOSE, true, data, len, RWS__SHARE_ONCE) != 0)
+        cause.status = -ENOMEM;
     rws__conn_end(conn, &cause, after_close(conn));
 }
 

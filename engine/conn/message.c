@@ -1,5 +1,7 @@
 #include "engine/conn/message.h"
 
+#include "engine/base/assert.h"
+
 #include "codec/frame.h"
 
 #include <errno.h>
@@ -182,6 +184,7 @@ rws__lender *rws__message_lend(const rws_message *message, const rws__pool *pool
         retain_created(lender);
         return lender;
     }
+    RWS_ASSERT(message->form != RWS__MESSAGE_RECEIVED);
     if (message->form != RWS__MESSAGE_PAYLOAD) return (rws__lender *)&constant_lender;
     rws__payload *payload = payload_of(message);
     return payload->pool == pool ? rws__payload_lend(payload)

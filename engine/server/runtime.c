@@ -403,7 +403,8 @@ int rws__runtime_run(rws_runtime *runtime, rws_error *error)
     if (failure != 0) return failure;
     if (result == RWS_E_TIMEOUT)
         return rws__fail(error, result,
-                         "some connections did not close within drain_timeout_ms and were cut off");
+                         "some connections were cut off, or lost what was queued for them, "
+                         "while the runtime stopped");
     if (result != 0) return rws__fail(error, result, "a shard stopped: %s", rws_strerror(result));
     return 0;
 }

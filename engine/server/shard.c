@@ -93,11 +93,12 @@ static uint64_t discarded(const rws__shard *shard)
 static void on_stop(rws__loop *loop)
 {
     rws__shard *shard = shard_of(loop);
-    shard->discarded_before = discarded(shard);
     uint32_t timeout_ms = shard->config->drain_timeout_ms;
     if (timeout_ms != RWS_NEVER)
         rws__loop_set(loop, RWS__DEADLINE_SHARD, &shard->drain_timer, timeout_ms);
     rws__conns_drain(&shard->conns);
+    /* Behind that: the request of a dial that was given up is no loss. */
+    shard->discarded_before = discarded(shard);
 }
 
 static void on_deadline(rws__timer *timer, void *context)

@@ -114,11 +114,9 @@ static void make_room(rws__registered *r)
 
 static rws__registered_entry *find_empty(rws__registered *r)
 {
-    rws__registered_entry *entry = r->entries;
-    while (entry->state != RWS__REGISTERED_EMPTY)
-        entry++;
-    RWS_ASSERT(entry < r->entries + RWS__REGISTERED_MAX);
-    return entry;
+    for (uint32_t i = 0; i < RWS__REGISTERED_MAX; i++)
+        if (r->entries[i].state == RWS__REGISTERED_EMPTY) return &r->entries[i];
+    RWS_UNREACHABLE("an entry is free");
 }
 
 /* Register a region, or NULL: it may not be, or can't be. */

@@ -118,7 +118,8 @@ void rws__stream_on_connected(rws__stream *stream, int32_t res)
         return;
     }
     rws__stream_cold *cold = rws__stream_cold_part(stream);
-    if (stream->family != AF_UNIX) memcpy(&cold->peer, cold->dial, sizeof cold->peer);
+    size_t len = cold->dial_len < sizeof cold->peer ? cold->dial_len : sizeof cold->peer;
+    if (stream->family != AF_UNIX) memcpy(&cold->peer, cold->dial, len);
     cold->dial = NULL;
     come_up(stream);
 }

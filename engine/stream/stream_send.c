@@ -114,7 +114,9 @@ void rws__stream_pump_send(rws__stream *stream)
     RWS_ASSERT(len > 0);
     rws__send_mode mode = choose_mode(stream, len);
     if (mode == RWS__SEND_COUNTED && !end_borrowing(stream)) {
-        rws__stream_broken(stream, -ENOMEM);
+        rws__cause cause =
+            rws__cause_abnormal(-ENOMEM, RWS_CLOSED_BY_US, "no memory for what is to be sent");
+        rws__stream_end(stream, &cause);
         return;
     }
     if (submit(stream, mode, data, &len) != 0) {

@@ -303,8 +303,9 @@ RWS_API int rws_server_listen(rws_server *server, const rws_listener_options *op
  * until rws_server_stop(), then drain and return.
  *
  * `error` may be NULL. Thread: any, once per server, and not after rws_server_start().
- * Returns 0 after a drain in which every connection closed in time, or
- *   RWS_E_TIMEOUT   some connections had to be cut off;
+ * Returns 0 after a drain in which every connection closed in time and got what was queued, or
+ *   RWS_E_TIMEOUT   some were cut off, by drain_timeout_ms, by another deadline or by
+ *                   rws_conn_abort() with something queued;
  *   RWS_E_STATE     it was started before;
  *   -ENOMEM         a ring or its buffers: raise the limit of locked memory;
  *   another -errno  of the call that a shard could not start or go on without.
