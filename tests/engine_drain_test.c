@@ -6,12 +6,12 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "support/scripted_shard.h"
+#include "support/test_allocator.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
@@ -399,26 +399,11 @@ Test(engine_drain, tells_everybody_once_when_the_loop_ends_with_an_error)
     }
 }
 
-static size_t bytes_out;
-
-static void *counting_alloc(size_t size, void *user)
-{
-    (void)user;
-    bytes_out += size;
-    return malloc(size);
-}
-
-static void counting_release(void *memory, size_t size, void *user)
-{
-    (void)user;
-    bytes_out -= size;
-    free(memory);
-}
-
 /* What the kernel was lent comes back with the ring: nothing keeps the memory. */
 Test(engine_drain, gives_loans_back_when_the_loop_ends_with_an_error)
 {
-    static const rws_allocator counting = {counting_alloc, counting_release, NULL};
+    static test_allocator memory;
+    static const rws_allocator counting = TEST_ALLOCATOR(&memory);
     static const char large[200000];
     for (int result_was_posted = 0; result_was_posted < 2; result_was_posted++) {
         test_options options = world_server_options();
@@ -434,13 +419,13 @@ Test(engine_drain, gives_loans_back_when_the_loop_ends_with_an_error)
         world_turns(&w, 2);
         script_op *op = script_find(w.ring, SCRIPT_SEND_ZERO_COPY, file);
         cr_assert_not_null(op);
-        cr_assert_gt(bytes_out, sizeof large);
+        cr_assert_gt(memory.bytes, sizeof large);
         if (result_was_posted) {
             script_complete(w.ring, op, (int32_t)op->len, RWS__CQE_MORE);
             world_turns(&w, 2);
         }
         end_early(NULL);
-        cr_assert_eq(bytes_out, 0, "%zu bytes are still lent", bytes_out);
+        cr_assert_eq(memory.bytes, 0, "%zu bytes are still lent", memory.bytes);
         forget();
     }
 }

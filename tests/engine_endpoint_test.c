@@ -10,7 +10,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -19,6 +18,7 @@
 #include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
+#include "support/test_allocator.h"
 
 TestSuite(engine_endpoint, .timeout = 60);
 
@@ -951,28 +951,6 @@ Test(engine_endpoint, what_waits_in_an_inherited_socket_is_the_next_servers)
 
 /* ---- memory that runs out ---- */
 
-typedef struct scarce {
-    _Atomic uint64_t live, calls;
-    uint64_t fail_at;
-} scarce;
-
-static void *scarce_alloc(size_t size, void *user)
-{
-    scarce *own = user;
-    if (atomic_fetch_add(&own->calls, 1) + 1 == own->fail_at) return NULL;
-    void *memory = malloc(size);
-    if (memory != NULL) atomic_fetch_add(&own->live, 1);
-    return memory;
-}
-
-static void scarce_release(void *memory, size_t size, void *user)
-{
-    scarce *own = user;
-    (void)size;
-    atomic_fetch_sub(&own->live, 1);
-    free(memory);
-}
-
 /* A whole life up to the start, stopped where a call fails. */
 static int live(const rws_allocator *allocator, rws_error *error)
 {
@@ -1018,16 +996,14 @@ Test(engine_endpoint, no_allocation_that_fails_leaves_something_behind)
 {
     size_t files = test_open_files();
     int res = -1;
-    for (uint64_t fail_at = 1; res != 0; fail_at++) {
-        scarce memory = {.fail_at = fail_at};
-        rws_allocator allocator = {scarce_alloc, scarce_release, &memory};
+    for (size_t fail_at = 1; res != 0; fail_at++) {
+        test_allocator memory = {.fail_at = fail_at};
+        rws_allocator allocator = TEST_ALLOCATOR(&memory);
         rws_error error = {0};
         res = live(&allocator, &error);
-        cr_expect(res == 0 || res == -ENOMEM, "allocation %llu: %d %s", (unsigned long long)fail_at,
-                  res, error.text);
-        cr_expect_eq(memory.live, 0, "allocation %llu: %llu blocks are left",
-                     (unsigned long long)fail_at, (unsigned long long)memory.live);
-        cr_assert_eq(test_open_files(), files, "allocation %llu", (unsigned long long)fail_at);
+        cr_expect(res == 0 || res == -ENOMEM, "allocation %zu: %d %s", fail_at, res, error.text);
+        cr_expect_eq(memory.live, 0, "allocation %zu: %zu blocks are left", fail_at, memory.live);
+        cr_assert_eq(test_open_files(), files, "allocation %zu", fail_at);
         cr_assert_lt(fail_at, 200);
     }
 }

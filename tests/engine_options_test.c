@@ -6,7 +6,6 @@
 #include <criterion/criterion.h>
 
 #include <errno.h>
-#include <stdalign.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 
 #include "engine/base/features.h"
 #include "engine/server/options.h"
+#include "support/test_allocator.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define DAY_MS       86400000u
@@ -521,17 +521,10 @@ Test(engine_options, knows_features_by_their_names)
     }
 }
 
-static void *no_memory(size_t size, void *user)
-{
-    (void)size;
-    (void)user;
-    return NULL;
-}
-
 Test(engine_options, wants_an_allocator_that_is_whole)
 {
     passed options = start();
-    rws_allocator half = {.alloc = no_memory};
+    rws_allocator half = {.alloc = test_allocator_alloc};
     options.runtime.allocator = &half;
     expect_failure(RUNTIME, &options, "allocator");
     half = (rws_allocator){0};
@@ -663,38 +656,6 @@ Test(engine_options, takes_a_shorter_handler)
 
 /* ---- strings and lists ---- */
 
-typedef struct counted {
-    size_t live_bytes;
-    uint32_t live, calls, fail_at; /* 0: none */
-} counted;
-
-typedef union head {
-    size_t size;
-    max_align_t align;
-} head;
-
-static void *count_alloc(size_t size, void *user)
-{
-    counted *own = user;
-    if (++own->calls == own->fail_at) return NULL;
-    head *block = malloc(sizeof *block + size);
-    if (block == NULL) return NULL;
-    block->size = size;
-    own->live++;
-    own->live_bytes += size;
-    return block + 1;
-}
-
-static void count_release(void *memory, size_t size, void *user)
-{
-    counted *own = user;
-    head *block = (head *)memory - 1;
-    cr_expect_eq(block->size, size, "%zu bytes are released as %zu", block->size, size);
-    own->live--;
-    own->live_bytes -= size;
-    free(block);
-}
-
 /* All strings in memory of their own, to be changed. */
 typedef struct strings {
     char path[8], one[24], two[8], chat[8], superchat[16], address[8];
@@ -770,10 +731,10 @@ Test(engine_options, leaves_nothing_behind_whichever_copy_fails)
     static const kind kinds[] = {ENDPOINT, LISTENER};
     for (size_t i = 0; i < COUNT(kinds); i++) {
         int res = -1;
-        uint32_t fail_at = 0;
+        size_t fail_at = 0;
         while (res != 0) {
-            counted memory = {.fail_at = ++fail_at};
-            rws_allocator allocator = {count_alloc, count_release, &memory};
+            test_allocator memory = {.fail_at = ++fail_at};
+            rws_allocator allocator = TEST_ALLOCATOR(&memory);
             passed options = start();
             made out;
             rws_error error;
@@ -782,13 +743,14 @@ Test(engine_options, leaves_nothing_behind_whichever_copy_fails)
             options.runtime.allocator = &allocator;
             res = make(&out, kinds[i], &options, &error);
             if (res != 0) {
-                cr_expect_eq(res, -ENOMEM, "allocation %u: %d", fail_at, res);
+                cr_expect_eq(res, -ENOMEM, "allocation %zu: %d", fail_at, res);
                 cr_expect_eq(error.status, -ENOMEM);
                 cr_expect_not_null(strstr(error.text, "no memory"), "%s", error.text);
                 cr_expect_null(out.endpoint);
             }
             drop(&out);
-            cr_expect_eq(memory.live, 0, "allocation %u: %u blocks are left", fail_at, memory.live);
+            cr_expect_eq(memory.live, 0, "allocation %zu: %zu blocks are left", fail_at,
+                         memory.live);
             cr_assert_lt(fail_at, 100);
         }
         /* The endpoint, its path, two lists, four strings; the listener's address. */

@@ -11,6 +11,7 @@
 
 #include "support/scripted_shard.h"
 #include "support/seed.h"
+#include "support/test_allocator.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define LARGE        100000u
@@ -42,25 +43,8 @@ static void start(void)
     start_with(&options);
 }
 
-static size_t bytes_out; /* of created messages */
-
-static void *counting_alloc(size_t size, void *user)
-{
-    (void)user;
-    bytes_out += size;
-    return malloc(size);
-}
-
-/* What was given back is overwritten, so that a send that still reads it is found. */
-static void counting_release(void *memory, size_t size, void *user)
-{
-    (void)user;
-    bytes_out -= size;
-    memset(memory, 0xee, size);
-    free(memory);
-}
-
-static const rws_allocator counting = {counting_alloc, counting_release, NULL};
+static test_allocator memory; /* of created messages */
+static const rws_allocator counting = TEST_ALLOCATOR(&memory);
 
 static uint8_t *numbers(size_t len)
 {
@@ -135,7 +119,7 @@ static uint32_t open_and_lend(void)
     send_created(file, LARGE);
     world_turn(&w);
     complete_all(file);
-    cr_assert_gt(bytes_out, 0, "the kernel has it");
+    cr_assert_gt(memory.bytes, 0, "the kernel has it");
     cr_assert_eq(rws_conn_buffered(world_conn(&w, file)), 0);
     return file;
 }
@@ -143,7 +127,7 @@ static uint32_t open_and_lend(void)
 static void end(void)
 {
     world_end(&w);
-    cr_expect_eq(bytes_out, 0);
+    cr_expect_eq(memory.bytes, 0);
 }
 
 /* ---- what is sent without a copy ---- */
@@ -293,9 +277,9 @@ Test(engine_zero_copy, keeps_the_memory_until_the_notification)
     start();
     uint32_t file = open_and_lend();
     world_turns(&w, 5);
-    cr_assert_gt(bytes_out, 0);
+    cr_assert_gt(memory.bytes, 0);
     notify(file, false);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     cr_assert_eq(stats().zero_copy_given_up, 0);
     end();
 }
@@ -338,7 +322,7 @@ Test(engine_zero_copy, sends_plainly_behind_a_notification_that_is_awaited)
                                            "text:and binary:100005 text:and ");
     cr_assert_eq(zero_copies(), 1);
     notify(file, false);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     send_created(file, LARGE);
     world_turn(&w);
     cr_assert_eq(zero_copies(), 2, "and then again without a copy");
@@ -388,7 +372,7 @@ Test(engine_zero_copy, takes_the_notification_early)
             if (order == 2) script_notify(w.ring, op, false);
         }
         world_turn(&w);
-        cr_expect_eq(bytes_out, 0, "order %d", order);
+        cr_expect_eq(memory.bytes, 0, "order %d", order);
         cr_expect_eq(conn->stream.ops, 1, "order %d: its receive", order);
         send_created(file, LARGE);
         world_turn(&w);
@@ -406,14 +390,14 @@ Test(engine_zero_copy, is_given_up_for_good_with_the_first_report_of_a_copy)
     start();
     uint32_t file = open_and_lend(), other = world_open(&w);
     notify(file, true);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     cr_assert_eq(stats().zero_copy_given_up, 1);
     for (int n = 0; n < 5; n++) {
         send_created(file, LARGE);
         world_turns(&w, 2);
     }
     cr_assert_eq(zero_copies(), 1);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     send_created(other, LARGE); /* it is on its own */
     world_turn(&w);
     cr_assert_eq(zero_copies(), 2);
@@ -487,7 +471,7 @@ Test(engine_zero_copy, loses_nothing_when_it_fails)
         world_turns(&w, 5);
         cr_expect_str_eq(world_sent(&w, file), "binary:100000 text:and more ", "%s, %zu", row->name,
                          i % 3);
-        cr_expect_eq(bytes_out, 0, "%s", row->name);
+        cr_expect_eq(memory.bytes, 0, "%s", row->name);
         cr_expect_eq(stats().zero_copy_given_up, row->given_up ? 1 : 0, "%s", row->name);
         uint64_t before = zero_copies();
         send_created(file, LARGE);
@@ -514,7 +498,7 @@ Test(engine_zero_copy, sends_the_rest_after_a_short_count)
         } else {
             world_turns(&w, 3);
             cr_expect_str_eq(world_sent(&w, file), "binary:100000 ", "plainly");
-            cr_expect_gt(bytes_out, 0, "the kernel has the first part");
+            cr_expect_gt(memory.bytes, 0, "the kernel has the first part");
             notify(file, false);
         }
         w.ring->manual = 0;
@@ -523,7 +507,7 @@ Test(engine_zero_copy, sends_the_rest_after_a_short_count)
         uint8_t *bytes = numbers(LARGE);
         cr_expect_arr_eq(w.ring->wire[file].data + 10, bytes, LARGE);
         free(bytes);
-        cr_expect_eq(bytes_out, 0);
+        cr_expect_eq(memory.bytes, 0);
         end();
     }
 }
@@ -537,7 +521,7 @@ Test(engine_zero_copy, is_tried_again_when_the_ring_takes_no_more)
     world_turns(&w, 6);
     cr_assert_str_eq(world_sent(&w, file), "binary:100000 ");
     cr_assert_eq(stats().sends_zero_copy, 1);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     end();
 }
 
@@ -559,7 +543,7 @@ Test(engine_zero_copy, is_cut_off_with_a_notification_that_is_awaited)
         cr_expect_eq(w.ring->calls_of[SCRIPT_DISCONNECT] - disconnects, 1);
         cr_expect(w.ring->closed[file]);
         world_turns(&w, 2);
-        cr_expect_eq(bytes_out, 0);
+        cr_expect_eq(memory.bytes, 0);
         cr_expect_eq(w.shard->conns.streams.slots_used, 0);
         end();
     }
@@ -579,13 +563,13 @@ Test(engine_zero_copy, has_its_slot_until_the_notification)
     world_turns(&w, 5);
     cr_expect(w.ring->closed[file]);
     cr_expect_eq(w.shard->conns.streams.slots_used, 1);
-    cr_expect_gt(bytes_out, 0);
+    cr_expect_gt(memory.bytes, 0);
     cr_expect_eq(user_data, in_flight(file)->user_data);
     in_flight(file)->notifies = true;
     notify(file, false);
     world_turn(&w);
     cr_expect_eq(w.shard->conns.streams.slots_used, 0);
-    cr_expect_eq(bytes_out, 0);
+    cr_expect_eq(memory.bytes, 0);
     end();
 }
 
@@ -611,7 +595,7 @@ Test(engine_zero_copy, is_cut_off_in_the_middle_of_a_send)
         if (more && in_flight(file) != NULL) notify(file, true);
         world_turns(&w, 2);
         cr_expect_eq(w.shard->conns.streams.slots_used, 0, "%d", results[i / 2]);
-        cr_expect_eq(bytes_out, 0);
+        cr_expect_eq(memory.bytes, 0);
         world_log_is(&w, "open0 close0:1006::us ", "cut off");
         end();
     }
@@ -680,7 +664,7 @@ Test(engine_zero_copy, is_waited_for_when_the_peer_ends_without_a_close_frame)
     world_turns(&w, 3);
     cr_assert_eq(w.ring->calls_of[SCRIPT_DISCONNECT], 0);
     cr_assert(w.ring->closed[file]);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     end();
 }
 
@@ -698,7 +682,7 @@ Test(engine_zero_copy, is_cut_off_at_the_deadline_of_sending)
     cr_assert_eq(w.ring->calls_of[SCRIPT_DISCONNECT], 1);
     world_turn(&w);
     cr_assert_eq(w.shard->conns.streams.slots_used, 0);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     end();
 }
 
@@ -840,7 +824,7 @@ static void random_run(void)
         cr_assert(wire->len == 0 || memcmp(wire->data, expected[n].data, wire->len) == 0);
         feed_bytes_free(&expected[n]);
     }
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     end();
 }
 
