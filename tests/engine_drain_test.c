@@ -17,13 +17,6 @@
 
 static world w;
 
-static rws_stats stats(void)
-{
-    rws_stats out = {.size = sizeof out};
-    rws__runtime_stats(&w.runtime, &out);
-    return out;
-}
-
 static void stop(void)
 {
     rws__loop_stop(&w.shard->loop);
@@ -60,7 +53,7 @@ Test(engine_drain, gives_a_second_to_those_who_come_in_while_it_begins)
     cr_assert(w.ring->closed[late]);
     cr_assert(w.ended);
     cr_assert_eq(w.result, 0);
-    cr_assert_eq(stats().cut_off, 0);
+    cr_assert_eq(world_stats(&w).cut_off, 0);
     world_end(&w);
 }
 
@@ -134,7 +127,7 @@ static void linger(bool kernel_tells, bool acknowledged)
         cr_assert_not(w.ended, "the other one may still get it");
         world_pass(&w, 200);
         cr_assert(w.ended);
-        cr_assert_eq(stats().cut_off, 1);
+        cr_assert_eq(world_stats(&w).cut_off, 1);
     }
     cr_assert_eq(w.result, acknowledged ? 0 : RWS_E_TIMEOUT);
     world_end(&w);
@@ -224,9 +217,9 @@ Test(engine_drain, says_that_it_discarded_bytes)
     world_pass(&w, 2000);
     cr_assert(w.ended);
     cr_assert_eq(w.result, RWS_E_TIMEOUT);
-    cr_assert_eq(stats().cut_off, 0);
-    cr_assert_eq(stats().timeouts, 1);
-    cr_assert_eq(stats().bytes_discarded, 1000 + 4 + 4);
+    cr_assert_eq(world_stats(&w).cut_off, 0);
+    cr_assert_eq(world_stats(&w).timeouts, 1);
+    cr_assert_eq(world_stats(&w).bytes_discarded, 1000 + 4 + 4);
     world_end(&w);
 }
 

@@ -28,9 +28,7 @@ static void start(void)
 
 static uint64_t dropped(void)
 {
-    rws_stats stats = {.size = sizeof stats};
-    rws__runtime_stats(&w.runtime, &stats);
-    return stats.posts_dropped;
+    return world_stats(&w).posts_dropped;
 }
 
 /* The peer is gone without a word, and its slot is free. */

@@ -76,13 +76,6 @@ static uint64_t zero_copies(void)
     return w.ring->calls_of[SCRIPT_SEND_ZERO_COPY];
 }
 
-static rws_stats stats(void)
-{
-    rws_stats stats = {.size = sizeof stats};
-    rws__runtime_stats(&w.runtime, &stats);
-    return stats;
-}
-
 static script_op *in_flight(uint32_t file)
 {
     return script_find(w.ring, SCRIPT_SEND_ZERO_COPY, file);
@@ -198,8 +191,8 @@ Test(engine_zero_copy, is_for_64_kib_that_are_lent_for_long)
         snprintf(sent, sizeof sent, "binary:%zu ", rows[i].len);
         cr_expect_str_eq(world_sent(&w, file), sent, "%s", rows[i].name);
         cr_expect_eq(zero_copies(), rows[i].count, "%s, %zu bytes", rows[i].name, rows[i].len);
-        cr_expect_eq(stats().sends_zero_copy, rows[i].count);
-        cr_expect_eq(stats().zero_copy_given_up, 0);
+        cr_expect_eq(world_stats(&w).sends_zero_copy, rows[i].count);
+        cr_expect_eq(world_stats(&w).zero_copy_given_up, 0);
         end();
     }
 }
@@ -280,7 +273,7 @@ Test(engine_zero_copy, keeps_the_memory_until_the_notification)
     cr_assert_gt(memory.bytes, 0);
     notify(file, false);
     cr_assert_eq(memory.bytes, 0);
-    cr_assert_eq(stats().zero_copy_given_up, 0);
+    cr_assert_eq(world_stats(&w).zero_copy_given_up, 0);
     end();
 }
 
@@ -391,7 +384,7 @@ Test(engine_zero_copy, is_given_up_for_good_with_the_first_report_of_a_copy)
     uint32_t file = open_and_lend(), other = world_open(&w);
     notify(file, true);
     cr_assert_eq(memory.bytes, 0);
-    cr_assert_eq(stats().zero_copy_given_up, 1);
+    cr_assert_eq(world_stats(&w).zero_copy_given_up, 1);
     for (int n = 0; n < 5; n++) {
         send_created(file, LARGE);
         world_turns(&w, 2);
@@ -408,7 +401,7 @@ Test(engine_zero_copy, is_given_up_for_good_with_the_first_report_of_a_copy)
     cr_assert_eq(zero_copies(), 3);
     complete_all(other);
     notify(other, true);
-    cr_assert_eq(stats().zero_copy_given_up, 2);
+    cr_assert_eq(world_stats(&w).zero_copy_given_up, 2);
     end();
 }
 
@@ -423,7 +416,7 @@ Test(engine_zero_copy, is_tried_again_by_the_next_connection_of_a_slot)
         send_created(file, LARGE);
         world_turns(&w, 3);
         cr_assert_eq(zero_copies(), n);
-        cr_assert_eq(stats().zero_copy_given_up, n);
+        cr_assert_eq(world_stats(&w).zero_copy_given_up, n);
         rws_conn_abort(world_conn(&w, file));
         world_turns(&w, 3);
     }
@@ -472,7 +465,7 @@ Test(engine_zero_copy, loses_nothing_when_it_fails)
         cr_expect_str_eq(world_sent(&w, file), "binary:100000 text:and more ", "%s, %zu", row->name,
                          i % 3);
         cr_expect_eq(memory.bytes, 0, "%s", row->name);
-        cr_expect_eq(stats().zero_copy_given_up, row->given_up ? 1 : 0, "%s", row->name);
+        cr_expect_eq(world_stats(&w).zero_copy_given_up, row->given_up ? 1 : 0, "%s", row->name);
         uint64_t before = zero_copies();
         send_created(file, LARGE);
         world_turns(&w, 3);
@@ -520,7 +513,7 @@ Test(engine_zero_copy, is_tried_again_when_the_ring_takes_no_more)
     send_created(file, LARGE);
     world_turns(&w, 6);
     cr_assert_str_eq(world_sent(&w, file), "binary:100000 ");
-    cr_assert_eq(stats().sends_zero_copy, 1);
+    cr_assert_eq(world_stats(&w).sends_zero_copy, 1);
     cr_assert_eq(memory.bytes, 0);
     end();
 }
@@ -615,7 +608,7 @@ Test(engine_zero_copy, ends_the_connection_when_the_transport_broke)
         world_turns(&w, 4);
         world_log_is(&w, "open0 close0:1006::peer ", strerror(-fatal[i / 2]));
         cr_expect_eq(w.shard->conns.streams.slots_used, 0);
-        cr_expect_eq(stats().zero_copy_given_up, 0);
+        cr_expect_eq(world_stats(&w).zero_copy_given_up, 0);
         end();
     }
 }
@@ -702,7 +695,7 @@ Test(engine_zero_copy, does_not_keep_a_server_that_stops)
     world_turns(&w, 3);
     cr_assert(w.ended);
     cr_assert_eq(w.result, RWS_E_TIMEOUT);
-    cr_assert_eq(stats().cut_off, 1);
+    cr_assert_eq(world_stats(&w).cut_off, 1);
     end();
 }
 
