@@ -83,9 +83,7 @@ Test(engine_conn_recv, goes_on_after_a_receive_that_ended_for_a_passing_reason)
         }
         world_feed_pieces(&w, file, &rest, rest.len);
         message_came(mode, strerror(-res));
-        rws_stats stats = {.size = sizeof stats};
-        rws__runtime_stats(&w.runtime, &stats);
-        cr_expect_eq(stats.no_buffers, res == -ENOBUFS ? 3 : 0);
+        cr_expect_eq(world_stats(&w).no_buffers, res == -ENOBUFS ? 3 : 0);
         feed_bytes_free(&rest);
         world_end(&w);
     }

@@ -27,8 +27,7 @@ static void send_text(uint32_t file, const char *text)
 
 static void check_counters(const char *name, uint64_t bytes)
 {
-    rws_stats stats = {.size = sizeof stats};
-    rws__runtime_stats(&w.runtime, &stats);
+    rws_stats stats = world_stats(&w);
     cr_expect_eq(stats.bytes_sent, bytes, "%s: %llu bytes counted", name,
                  (unsigned long long)stats.bytes_sent);
 }
@@ -73,8 +72,7 @@ static void check_send(const struct send_case *row)
 {
     start();
     uint32_t file = world_open(&w);
-    rws_stats before = {.size = sizeof before};
-    rws__runtime_stats(&w.runtime, &before);
+    rws_stats before = world_stats(&w);
     w.ring->manual = SCRIPT_BIT(SCRIPT_SEND);
     send_text(file, "hello there");
     world_pump(&w);

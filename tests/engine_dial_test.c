@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 #include "support/engine_checks.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
+#include "support/test_allocator.h"
 
 TestSuite(engine_dial, .timeout = 60);
 
@@ -622,28 +622,6 @@ Test(engine_dial, cancels_nothing_that_is_open_and_nobody_elses)
 
 /* ---- memory that runs out ---- */
 
-typedef struct scarce {
-    _Atomic uint64_t live, calls;
-    uint64_t fail_at;
-} scarce;
-
-static void *scarce_alloc(size_t size, void *user)
-{
-    scarce *own = user;
-    if (atomic_fetch_add(&own->calls, 1) + 1 == own->fail_at) return NULL;
-    void *memory = malloc(size);
-    if (memory != NULL) atomic_fetch_add(&own->live, 1);
-    return memory;
-}
-
-static void scarce_release(void *memory, size_t size, void *user)
-{
-    scarce *own = user;
-    (void)size;
-    atomic_fetch_sub(&own->live, 1);
-    free(memory);
-}
-
 /* A client that dials, gives up and ends without ever running; stopped where a call fails. */
 static int live(const rws_allocator *allocator, outcome *end)
 {
@@ -677,17 +655,15 @@ Test(engine_dial, no_allocation_that_fails_leaves_something_behind)
 {
     size_t files = test_open_files();
     int res = -1;
-    for (uint64_t fail_at = 1; res != 0; fail_at++) {
-        scarce memory = {.fail_at = fail_at};
-        rws_allocator allocator = {scarce_alloc, scarce_release, &memory};
+    for (size_t fail_at = 1; res != 0; fail_at++) {
+        test_allocator memory = {.fail_at = fail_at};
+        rws_allocator allocator = TEST_ALLOCATOR(&memory);
         outcome end = {0};
         res = live(&allocator, &end);
-        cr_expect(res == 0 || res == -ENOMEM, "allocation %llu: %d", (unsigned long long)fail_at,
-                  res);
-        cr_expect_eq(memory.live, 0, "allocation %llu: %llu blocks are left",
-                     (unsigned long long)fail_at, (unsigned long long)memory.live);
+        cr_expect(res == 0 || res == -ENOMEM, "allocation %zu: %d", fail_at, res);
+        cr_expect_eq(memory.live, 0, "allocation %zu: %zu blocks are left", fail_at, memory.live);
         cr_expect_eq(end.failed, end.taken, "each dial that was taken is reported once");
-        cr_assert_eq(test_open_files(), files, "allocation %llu", (unsigned long long)fail_at);
+        cr_assert_eq(test_open_files(), files, "allocation %zu", fail_at);
         cr_assert_lt(fail_at, 100);
     }
 }

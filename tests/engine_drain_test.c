@@ -6,23 +6,16 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "support/scripted_shard.h"
+#include "support/test_allocator.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 static world w;
-
-static rws_stats stats(void)
-{
-    rws_stats out = {.size = sizeof out};
-    rws__runtime_stats(&w.runtime, &out);
-    return out;
-}
 
 static void stop(void)
 {
@@ -60,7 +53,7 @@ Test(engine_drain, gives_a_second_to_those_who_come_in_while_it_begins)
     cr_assert(w.ring->closed[late]);
     cr_assert(w.ended);
     cr_assert_eq(w.result, 0);
-    cr_assert_eq(stats().cut_off, 0);
+    cr_assert_eq(world_stats(&w).cut_off, 0);
     world_end(&w);
 }
 
@@ -134,7 +127,7 @@ static void linger(bool kernel_tells, bool acknowledged)
         cr_assert_not(w.ended, "the other one may still get it");
         world_pass(&w, 200);
         cr_assert(w.ended);
-        cr_assert_eq(stats().cut_off, 1);
+        cr_assert_eq(world_stats(&w).cut_off, 1);
     }
     cr_assert_eq(w.result, acknowledged ? 0 : RWS_E_TIMEOUT);
     world_end(&w);
@@ -245,9 +238,9 @@ Test(engine_drain, says_that_it_discarded_bytes)
     world_pass(&w, 2000);
     cr_assert(w.ended);
     cr_assert_eq(w.result, RWS_E_TIMEOUT);
-    cr_assert_eq(stats().cut_off, 0);
-    cr_assert_eq(stats().timeouts, 1);
-    cr_assert_eq(stats().bytes_discarded, 1000 + 4 + 4);
+    cr_assert_eq(world_stats(&w).cut_off, 0);
+    cr_assert_eq(world_stats(&w).timeouts, 1);
+    cr_assert_eq(world_stats(&w).bytes_discarded, 1000 + 4 + 4);
     world_end(&w);
 }
 
@@ -420,26 +413,11 @@ Test(engine_drain, tells_everybody_once_when_the_loop_ends_with_an_error)
     }
 }
 
-static size_t bytes_out;
-
-static void *counting_alloc(size_t size, void *user)
-{
-    (void)user;
-    bytes_out += size;
-    return malloc(size);
-}
-
-static void counting_release(void *memory, size_t size, void *user)
-{
-    (void)user;
-    bytes_out -= size;
-    free(memory);
-}
-
 /* What the kernel was lent comes back with the ring: nothing keeps the memory. */
 Test(engine_drain, gives_loans_back_when_the_loop_ends_with_an_error)
 {
-    static const rws_allocator counting = {counting_alloc, counting_release, NULL};
+    static test_allocator memory;
+    static const rws_allocator counting = TEST_ALLOCATOR(&memory);
     static const char large[200000];
     for (int result_was_posted = 0; result_was_posted < 2; result_was_posted++) {
         test_options options = world_server_options();
@@ -455,13 +433,13 @@ Test(engine_drain, gives_loans_back_when_the_loop_ends_with_an_error)
         world_turns(&w, 2);
         script_op *op = script_find(w.ring, SCRIPT_SEND_ZERO_COPY, file);
         cr_assert_not_null(op);
-        cr_assert_gt(bytes_out, sizeof large);
+        cr_assert_gt(memory.bytes, sizeof large);
         if (result_was_posted) {
             script_complete(w.ring, op, (int32_t)op->len, RWS__CQE_MORE);
             world_turns(&w, 2);
         }
         end_early(NULL);
-        cr_assert_eq(bytes_out, 0, "%zu bytes are still lent", bytes_out);
+        cr_assert_eq(memory.bytes, 0, "%zu bytes are still lent", memory.bytes);
         forget();
     }
 }

@@ -43,13 +43,6 @@ static script_op *find_accept(void)
     return op;
 }
 
-static rws_stats stats(void)
-{
-    rws_stats out = {.size = sizeof out};
-    rws__runtime_stats(&w.runtime, &out);
-    return out;
-}
-
 static const uint32_t ways[] = {0, RWS__FEATURE_MULTISHOT_ACCEPT, RWS__FEATURE_SOCKET_COMMANDS};
 
 Test(engine_listener, accepts_one_after_the_other)
@@ -59,9 +52,9 @@ Test(engine_listener, accepts_one_after_the_other)
         cr_assert_eq(accepts_in_flight(), ways[i] == 0 ? 1 : RWS__ACCEPTS);
         for (uint32_t n = 0; n < 8; n++)
             cr_assert_eq(world_open(&w), n);
-        cr_assert_eq(stats().connections, 8);
-        cr_assert_eq(stats().accepted, 8);
-        cr_assert_eq(stats().upgraded, 8);
+        cr_assert_eq(world_stats(&w).connections, 8);
+        cr_assert_eq(world_stats(&w).accepted, 8);
+        cr_assert_eq(world_stats(&w).upgraded, 8);
         world_end(&w);
     }
 }
@@ -142,15 +135,15 @@ Test(engine_listener, never_accepts_more_than_it_has_slots_for)
                 cr_assert_leq(accepts_in_flight(), room, "%u accepted", n + 1);
         }
         cr_assert_eq(accepts_in_flight(), 0);
-        cr_assert_eq(stats().accept_pauses, 1);
-        cr_assert_eq(stats().connections, all);
+        cr_assert_eq(world_stats(&w).accept_pauses, 1);
+        cr_assert_eq(world_stats(&w).connections, all);
         world_eof(&w, 3);
         world_turns(&w, 3);
         cr_assert_eq(accepts_in_flight(), 1, "a slot is free again");
         w.next_file = 3;
         world_accept(&w);
         cr_assert_eq(accepts_in_flight(), 0);
-        cr_assert_eq(stats().accept_pauses, 2);
+        cr_assert_eq(world_stats(&w).accept_pauses, 2);
         world_end(&w);
     }
 }
@@ -189,7 +182,7 @@ Test(engine_listener, several_never_accept_more_than_there_are_slots_for)
                 cr_assert_leq(accepts_in_flight(), room, "%u accepted", n + 1);
         }
         cr_assert_eq(accepts_in_flight(), 0);
-        cr_assert_eq(stats().connections, all);
+        cr_assert_eq(world_stats(&w).connections, all);
         world_eof(&w, 3);
         world_turns(&w, 3);
         cr_assert_eq(accepts_in_flight(), 1, "a slot is free again");
@@ -209,7 +202,7 @@ Test(engine_listener, answers_503_beyond_connections_max)
     feed_bytes_append(&w.ring->wire[file], "", 1);
     cr_assert_not_null(strstr((char *)w.ring->wire[file].data, "HTTP/1.1 503 "));
     world_log_is(&w, "", "no callback");
-    cr_assert_eq(stats().refused, 1);
+    cr_assert_eq(world_stats(&w).refused, 1);
     rws_conn_abort(world_conn(&w, 0));
     world_eof(&w, file);
     world_turns(&w, 3);

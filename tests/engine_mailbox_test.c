@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine/loop/mailbox.h"
+#include "support/test_allocator.h"
 
 static rws__env env; /* the allocator is malloc */
 static rws__mailbox mailbox;
@@ -177,26 +178,13 @@ Test(engine_mailbox, keeps_every_post_of_every_thread_in_its_order)
 
 /* ---- no memory ---- */
 
-static void *no_memory(size_t size, void *user)
-{
-    (void)size;
-    (void)user;
-    return NULL;
-}
-
-static void no_release(void *memory, size_t size, void *user)
-{
-    (void)memory;
-    (void)size;
-    (void)user;
-}
-
 Test(engine_mailbox, reports_that_there_is_no_memory_and_keeps_what_it_has)
 {
     start();
     post_numbers(1, 16);
     rws_allocator kept = env.allocator;
-    env.allocator = (rws_allocator){no_memory, no_release, NULL};
+    test_allocator none = {.fail_from = 1};
+    env.allocator = (rws_allocator)TEST_ALLOCATOR(&none);
     cr_assert_eq(rws__mailbox_post(&mailbox, in_order, NULL), -ENOMEM);
     env.allocator = kept;
     rws__mailbox_run(&mailbox);

@@ -5,70 +5,22 @@
 #include <criterion/criterion.h>
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "support/engine_filter.h"
 #include "support/options.h"
 #include "support/raw_client.h"
+#include "support/test_allocator.h"
 
-typedef struct counted_heap {
-    pthread_mutex_t lock;
-    unsigned allocations;
-    unsigned fail_at; /* this one gets NULL; 0: none */
-    long bytes;       /* taken and not given back */
-    unsigned broken;
-} counted_heap;
+static test_allocator memory;
+static const rws_allocator allocator = TEST_ALLOCATOR(&memory);
 
-/* The size stands before each block, so that the size of a release can be checked. */
-#define HEADER 64
-
-static void *count_alloc(size_t size, void *user)
+/* A block that is released with another size does not get here. */
+static void nothing_is_left(size_t fail_at)
 {
-    counted_heap *counted = user;
-    pthread_mutex_lock(&counted->lock);
-    bool fail = ++counted->allocations == counted->fail_at;
-    if (!fail) counted->bytes += (long)size;
-    pthread_mutex_unlock(&counted->lock);
-    char *block = fail ? NULL : malloc(HEADER + size);
-    if (block == NULL) return NULL;
-    memcpy(block, &size, sizeof size);
-    memset(block + HEADER, 0xdd, size);
-    return block + HEADER;
-}
-
-static void count_release(void *memory, size_t size, void *user)
-{
-    counted_heap *counted = user;
-    char *block = (char *)memory - HEADER;
-    size_t had;
-    memcpy(&had, block, sizeof had);
-    pthread_mutex_lock(&counted->lock);
-    counted->bytes -= (long)size;
-    if (had != size) counted->broken++;
-    pthread_mutex_unlock(&counted->lock);
-    free(block);
-}
-
-static counted_heap counted_memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
-static const rws_allocator allocator = {count_alloc, count_release, &counted_memory};
-
-static unsigned allocations(void)
-{
-    pthread_mutex_lock(&counted_memory.lock);
-    unsigned count = counted_memory.allocations;
-    pthread_mutex_unlock(&counted_memory.lock);
-    return count;
-}
-
-static void nothing_is_left(unsigned fail_at)
-{
-    cr_assert_eq(counted_memory.bytes, 0, "%ld bytes are left after failure %u",
-                 counted_memory.bytes, fail_at);
-    cr_assert_eq(counted_memory.broken, 0, "a block was released with another size");
+    cr_assert_eq(memory.bytes, 0, "%zu bytes are left after failure %zu", memory.bytes, fail_at);
 }
 
 /* ---- every allocation fails ---- */
@@ -122,17 +74,17 @@ static int make_client(const char *dial)
 
 static void fail_every_allocation(int (*make)(const char *), const char *argument)
 {
-    for (unsigned fail_at = 1;; fail_at++) {
-        counted_memory.allocations = 0;
-        counted_memory.fail_at = fail_at;
+    for (size_t fail_at = 1;; fail_at++) {
+        memory.calls = 0;
+        memory.fail_at = fail_at;
         int res = make(argument);
         nothing_is_left(fail_at);
-        if (counted_memory.allocations < fail_at) {
+        if (memory.calls < fail_at) {
             cr_assert_eq(res, 0, "no allocation failed: %d", res);
             cr_assert_gt(fail_at, 3);
             return;
         }
-        cr_assert_eq(res, -ENOMEM, "allocation %u failed: %d", fail_at, res);
+        cr_assert_eq(res, -ENOMEM, "allocation %zu failed: %d", fail_at, res);
     }
 }
 
@@ -203,14 +155,14 @@ Test(engine_memory, is_not_taken_while_connections_live)
     cr_assert_eq(test_server_create(&server, &options, &handler, &error), 0, "%s", error.text);
     engine_filter_server(server);
     cr_assert_eq(rws_server_start(server, &error), 0, "%s", error.text);
-    unsigned before = allocations();
+    size_t before = memory.calls;
     raw_client clients[8];
     for (int i = 0; i < 8; i++)
         cr_assert(raw_open(&clients[i], rws_server_port(server, 0)));
     for (size_t round = 0; round < 20; round++)
         for (int i = 0; i < 8; i++)
             exchange(&clients[i], round * 3000);
-    cr_assert_eq(allocations(), before, "%u allocations", allocations() - before);
+    cr_assert_eq(memory.calls, before, "%zu allocations", memory.calls - before);
     for (int i = 0; i < 8; i++)
         raw_close(&clients[i]);
     rws_server_destroy(server);

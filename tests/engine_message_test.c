@@ -12,32 +12,14 @@
 #include "codec/frame.h"
 #include "engine/conn/message.h"
 #include "support/scripted_shard.h"
+#include "support/test_allocator.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 static world w;
 
-/* ---- an allocator that counts ---- */
-
-static size_t bytes_out;
-static int allocations_left;
-
-static void *counting_alloc(size_t size, void *user)
-{
-    (void)user;
-    if (allocations_left-- <= 0) return NULL;
-    bytes_out += size;
-    return malloc(size);
-}
-
-static void counting_release(void *memory, size_t size, void *user)
-{
-    (void)user;
-    bytes_out -= size;
-    free(memory);
-}
-
-static const rws_allocator counting = {counting_alloc, counting_release, NULL};
+static test_allocator memory = {.fail_from = 1}; /* create() allows one call */
+static const rws_allocator counting = TEST_ALLOCATOR(&memory);
 
 /* ---- constants ---- */
 
@@ -109,7 +91,7 @@ static rws_message *create(rws_opcode opcode, size_t len)
     for (size_t i = 0; i < len; i++)
         bytes[i] = (char)('a' + i % 26);
     rws_message *message;
-    allocations_left = 1;
+    memory.fail_from = memory.calls + 2;
     cr_assert_eq(rws_message_create(&message, &counting, opcode, bytes, len), 0);
     memset(bytes, 0, len);
     free(bytes); /* it was copied */
@@ -202,15 +184,15 @@ Test(engine_message, created_ones_are_framed)
     size_t i = 0;
     for (constant at; (at = constant_at(i)).message != NULL; i++) {
         rws_message *message;
-        allocations_left = 1;
+        memory.fail_from = memory.calls + 2;
         cr_assert_eq(rws_message_create(&message, &counting, at.opcode, at.bytes, at.len), 0);
         is_framed(message, at.opcode, at.bytes, at.len);
         cr_assert_eq(rws_message_retain(message), message);
         rws_message_release(message);
-        cr_assert_gt(bytes_out, 0, "it is held twice");
+        cr_assert_gt(memory.bytes, 0, "it is held twice");
         is_framed(message, at.opcode, at.bytes, at.len);
         rws_message_release(message);
-        cr_assert_eq(bytes_out, 0);
+        cr_assert_eq(memory.bytes, 0);
     }
 }
 
@@ -300,12 +282,12 @@ Test(engine_message, is_sent_to_many_connections)
             for (int twice = 0; twice < 2; twice++)
                 cr_assert_eq(rws_conn_send_message(world_conn(&w, files[n]), message), 0);
         rws_message_release(message);
-        cr_assert_eq(bytes_out > 0, sizes[i] >= 252, "%zu: who has it queued is a holder",
+        cr_assert_eq(memory.bytes > 0, sizes[i] >= 252, "%zu: who has it queued is a holder",
                      sizes[i]);
         world_turns(&w, 4);
         for (size_t n = 0; n < COUNT(files); n++)
             is_sent(files[n], opcode, sizes[i], 2);
-        cr_assert_eq(bytes_out, 0);
+        cr_assert_eq(memory.bytes, 0);
         world_end(&w);
     }
 }
@@ -323,7 +305,7 @@ Test(engine_message, keeps_its_place_among_other_messages)
     rws_message_release(message);
     world_turns(&w, 5);
     cr_assert_str_eq(world_sent(&w, file), "text:first text:300 text:last ");
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     world_end(&w);
 }
 
@@ -356,12 +338,12 @@ Test(engine_message, lives_until_the_last_completion)
     world_turns(&w, 2);
     rws_conn_abort(world_conn(&w, file));
     world_turns(&w, 2);
-    cr_assert_gt(bytes_out, 0, "the send in flight still owns it");
+    cr_assert_gt(memory.bytes, 0, "the send in flight still owns it");
     w.ring->manual = 0;
     script_complete(w.ring, script_find(w.ring, SCRIPT_CLOSE, file), 0, 0);
     script_cancel_closed(w.ring);
     world_turns(&w, 3);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
     world_end(&w);
 }
 
@@ -374,9 +356,9 @@ Test(engine_message, is_given_back_when_the_loop_ended_with_an_error)
     cr_assert_eq(rws_conn_send_message(world_conn(&w, file), message), 0);
     rws_message_release(message);
     world_turns(&w, 2);
-    cr_assert_gt(bytes_out, 0);
+    cr_assert_gt(memory.bytes, 0);
     rws__shard_close(w.shard);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
 }
 
 Test(engine_message, refuses_what_a_send_refuses)
@@ -388,9 +370,9 @@ Test(engine_message, refuses_what_a_send_refuses)
     cr_expect_eq(rws_message_create(&message, NULL, RWS_TEXT, NULL, 1), RWS_E_ARGUMENT);
     cr_expect_eq(rws_message_create(&message, NULL, RWS_TEXT, byte, (size_t)1 << 31),
                  RWS_E_ARGUMENT);
-    const rws_allocator half = {counting_alloc, NULL, NULL};
+    const rws_allocator half = {test_allocator_alloc, NULL, &memory};
     cr_expect_eq(rws_message_create(&message, &half, RWS_TEXT, byte, 1), RWS_E_ARGUMENT);
-    allocations_left = 0;
+    memory.fail_from = 1;
     cr_expect_eq(rws_message_create(&message, &counting, RWS_TEXT, byte, 1), -ENOMEM);
     cr_expect_null(message);
     cr_assert_eq(rws_message_create(&message, NULL, RWS_TEXT, NULL, 0), 0);
@@ -420,7 +402,7 @@ Test(engine_message, is_refused_in_the_wrong_state_and_over_the_bound)
     rws_message_release(message);
     world_turns(&w, 3);
     world_end(&w);
-    cr_expect_eq(bytes_out, 0);
+    cr_expect_eq(memory.bytes, 0);
 }
 
 Test(engine_message, is_given_back_when_the_pool_is_used_up)
@@ -433,7 +415,7 @@ Test(engine_message, is_given_back_when_the_pool_is_used_up)
     rws_message *message = create(RWS_TEXT, 300);
     cr_expect_eq(rws_conn_send_message(world_conn(&w, file), message), -ENOMEM);
     rws_message_release(message);
-    cr_expect_eq(bytes_out, 0);
+    cr_expect_eq(memory.bytes, 0);
     world_give_back(&w.shard->conns.streams.send_slab);
     world_end(&w);
 }

@@ -12,6 +12,7 @@
 
 #include "ringws/ringws.h"
 #include "support/scripted_shard.h"
+#include "support/test_allocator.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
@@ -27,9 +28,7 @@ static void start(void)
 
 static uint64_t dropped(void)
 {
-    rws_stats stats = {.size = sizeof stats};
-    rws__runtime_stats(&w.runtime, &stats);
-    return stats.posts_dropped;
+    return world_stats(&w).posts_dropped;
 }
 
 /* The peer is gone without a word, and its slot is free. */
@@ -539,31 +538,10 @@ Test(engine_post, the_end_of_a_shard_cancels_what_waits)
     world_end(&w);
 }
 
-typedef struct counted {
-    size_t live;
-    uint64_t calls, fail_at;
-} counted;
-
-static void *count_alloc(size_t size, void *user)
-{
-    counted *own = user;
-    if (++own->calls == own->fail_at) return NULL;
-    own->live++;
-    return malloc(size);
-}
-
-static void count_release(void *memory, size_t size, void *user)
-{
-    counted *own = user;
-    (void)size;
-    own->live--;
-    free(memory);
-}
-
 Test(engine_post, nothing_is_posted_without_memory)
 {
-    counted memory = {0};
-    rws_allocator allocator = {count_alloc, count_release, &memory};
+    test_allocator memory = {0};
+    rws_allocator allocator = TEST_ALLOCATOR(&memory);
     test_options options = world_server_options();
     options.allocator = &allocator;
     world_start(&w, &options);

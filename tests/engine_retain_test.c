@@ -11,6 +11,7 @@
 #include "codec/frame.h"
 #include "engine/conn/message.h"
 #include "support/scripted_shard.h"
+#include "support/test_allocator.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 /* The head of a payload. */
@@ -18,27 +19,8 @@
 
 static world w;
 
-/* ---- an allocator that counts ---- */
-
-static size_t bytes_out;
-static bool allocator_fails;
-
-static void *counting_alloc(size_t size, void *user)
-{
-    (void)user;
-    if (allocator_fails) return NULL;
-    bytes_out += size;
-    return malloc(size);
-}
-
-static void counting_release(void *memory, size_t size, void *user)
-{
-    (void)user;
-    bytes_out -= size;
-    free(memory);
-}
-
-static const rws_allocator counting = {counting_alloc, counting_release, NULL};
+static test_allocator memory;
+static const rws_allocator counting = TEST_ALLOCATOR(&memory);
 
 /* ---- programs ---- */
 
@@ -256,7 +238,7 @@ Test(engine_retain, a_message_outlives_its_shard)
         rws_message_release(again);
         feed_bytes_free(&w.log);
     }
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
 }
 
 Test(engine_retain, a_message_that_is_released_at_once_is_given_back_after_the_callback)
@@ -353,7 +335,7 @@ Test(engine_retain, a_small_message_is_lent_once_it_is_held)
 
 /* ---- other shards ---- */
 
-static const rws__env environment = {.allocator = {counting_alloc, counting_release, NULL}};
+static const rws__env environment = {.allocator = TEST_ALLOCATOR(&memory)};
 
 /* As a shard makes it: in a provided buffer, and held. */
 static rws_message *hold_in(rws__pool *pool, size_t len)
@@ -529,7 +511,7 @@ Test(engine_retain, what_is_over_the_budget_is_copied_with_the_allocator)
         rws_message *first = hold_in(pool, rows[i].len);
         is_message(first, rows[i].len);
         cr_assert_eq(first->form == RWS__MESSAGE_PAYLOAD, rows[i].in_pool);
-        cr_assert_eq(bytes_out > 0, !rows[i].in_pool, "row %zu", i);
+        cr_assert_eq(memory.bytes > 0, !rows[i].in_pool, "row %zu", i);
         rws_message *second = hold_in(pool, rows[i].len);
         is_message(second, rows[i].len);
         cr_assert_eq(second->form, RWS__MESSAGE_CREATED);
@@ -542,7 +524,7 @@ Test(engine_retain, what_is_over_the_budget_is_copied_with_the_allocator)
         rws__pool_collect(pool);
         cr_assert_eq(pool->retained_bytes, 0);
         cr_assert_eq(pool->slab.used_bytes, 0);
-        cr_assert_eq(bytes_out, 0);
+        cr_assert_eq(memory.bytes, 0);
         rws__pool_close(pool);
     }
 }
@@ -552,18 +534,18 @@ Test(engine_retain, a_message_in_its_own_memory_is_copied_beyond_the_budget)
     for (size_t over = 0; over < 2; over++) {
         start((1u << 19) - over);
         uint32_t file = world_open(&w);
-        size_t before = bytes_out;
+        size_t before = memory.bytes;
         feed_message(file, 300000, 20000);
         world_turns(&w, 3);
         cr_assert_eq(same, over == 0);
-        cr_assert_eq(bytes_out > before, over == 1);
+        cr_assert_eq(memory.bytes > before, over == 1);
         cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes > 0, over == 0);
         is_message(held, 300000);
         cr_assert_eq(rws_conn_send_message(world_conn(&w, file), held), 0);
         release_and_collect();
         world_turns(&w, 3);
         is_sent(file, 300000, 1);
-        cr_assert_eq(bytes_out, before);
+        cr_assert_eq(memory.bytes, before);
         world_end(&w);
     }
 }
@@ -584,29 +566,29 @@ Test(engine_retain, a_pool_that_is_used_up_has_the_allocator)
     rws_message *message = hold_in(pool, 1000);
     is_message(message, 1000);
     cr_assert_eq(message->form, RWS__MESSAGE_CREATED);
-    cr_assert_gt(bytes_out, 1000);
+    cr_assert_gt(memory.bytes, 1000);
     world_give_back(&pool->slab);
     rws__pool_close(pool);
     is_message(message, 1000);
     rws_message_release(message);
-    cr_assert_eq(bytes_out, 0);
+    cr_assert_eq(memory.bytes, 0);
 }
 
 Test(engine_retain, without_memory_nothing_is_held)
 {
     rws__pool *pool = make_pool(255);
-    allocator_fails = true;
+    memory.fail_from = 1;
     cr_assert_null(hold_in(pool, 10));
     cr_assert_eq(pool->retained_bytes, 0);
     cr_assert_eq(pool->slab.used_bytes, 0);
-    allocator_fails = false;
+    memory.fail_from = 0;
     rws__pool_close(pool);
 
     start(1);
     uint32_t file = world_open(&w);
-    allocator_fails = true;
+    memory.fail_from = 1;
     feed_message(file, 300000, 20000);
-    allocator_fails = false;
+    memory.fail_from = 0;
     cr_assert_null(held);
     world_turns(&w, 2);
     nothing_is_held();

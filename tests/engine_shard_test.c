@@ -17,13 +17,6 @@
 
 static world w;
 
-static rws_stats stats(void)
-{
-    rws_stats out = {.size = sizeof out};
-    rws__runtime_stats(&w.runtime, &out);
-    return out;
-}
-
 /* ---- the submission queue is full ---- */
 
 static void count_post(void *arg, bool cancelled)
@@ -207,7 +200,7 @@ Test(engine_shard, drains_with_a_closing_handshake)
     world_turns(&w, 4);
     cr_assert(w.ended);
     cr_assert_eq(w.result, 0);
-    cr_assert_eq(stats().cut_off, 0);
+    cr_assert_eq(world_stats(&w).cut_off, 0);
     world_end(&w);
     cr_assert_eq(w.closes, 3);
 }
@@ -228,7 +221,7 @@ Test(engine_shard, cuts_off_what_does_not_close_in_time)
     world_turns(&w, 4);
     cr_assert(w.ended);
     cr_assert_eq(w.result, RWS_E_TIMEOUT);
-    cr_assert_geq(stats().cut_off, 2);
+    cr_assert_geq(world_stats(&w).cut_off, 2);
     cr_assert(w.ring->closed[upgrading]);
     world_log_is(&w, "open0 open1 close0:1006::us close1:1006::us ", "cut off");
     world_end(&w);

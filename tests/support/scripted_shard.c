@@ -375,6 +375,13 @@ uint32_t world_open_client(world *w)
     return WORLD_DIALLED;
 }
 
+rws_stats world_stats(const world *w)
+{
+    rws_stats stats = {.size = sizeof stats};
+    rws__runtime_stats(&w->runtime, &stats);
+    return stats;
+}
+
 rws_conn *world_conn(world *w, uint32_t file)
 {
     for (uint32_t i = 0; i < w->shard->conns.streams.slots_touched; i++) {

@@ -72,6 +72,8 @@ uint32_t world_open(world *w);
 rws_conn *world_conn(world *w, uint32_t file);
 /* What a test in mid-callback knows a connection by. */
 uint32_t world_file(const rws_conn *conn);
+/* The counters so far. */
+rws_stats world_stats(const world *w);
 
 /* The file that the first dialled socket gets in the table. */
 #define WORLD_DIALLED 100u
