@@ -171,6 +171,27 @@ static const budget_step steps[] = {
     {"a whole close", true, 0x88, "\x03\xe8", 100, "close0:1000:"},
 };
 
+/* The peer's code stays, but nobody may believe that it had the answer. */
+Test(engine_budget, a_close_frame_that_can_not_be_answered_is_no_closing_handshake)
+{
+    for (int scarce = 0; scarce < 2; scarce++) {
+        test_options options = world_server_options();
+        options.send_pool_bytes_max = 1u << 20;
+        world_start(&w, &options);
+        uint32_t file = world_open(&w);
+        w.log.len = 0;
+        w.close_status = 1;
+        if (scarce) world_use_up(&w.shard->conns.streams.send_slab);
+        world_frame(&w, file, RWS_CLOSE, "\x0f\xa0");
+        world_turns(&w, 3);
+        cr_assert_not_null(strstr(world_log(&w), "close0:4000:"), "%s", world_log(&w));
+        cr_assert_eq(w.close_status, scarce ? -ENOMEM : 0);
+        cr_assert_str_eq(world_sent(&w, file), scarce ? "" : "close:4000: ");
+        if (scarce) world_give_back(&w.shard->conns.streams.send_slab);
+        world_end(&w);
+    }
+}
+
 /* Not RWS_E_INTERNAL: the program's callbacks have not failed. */
 Test(engine_budget, a_pong_without_memory_is_told_from_a_callback_that_fails)
 {
@@ -183,10 +204,9 @@ Test(engine_budget, a_pong_without_memory_is_told_from_a_callback_that_fails)
     world_frame(&w, file, RWS_PING, "hello");
     world_turns(&w, 3);
     cr_assert_not_null(strstr(world_log(&w), "close0:1006::us"), "%s", world_log(&w));
-    rws_stats stats = {.size = sizeof stats};
-    rws__runtime_stats(&w.runtime, &stats);
-    cr_assert_eq(stats.out_of_memory, 1);
-    cr_assert_eq(stats.protocol_errors, 0);
+    cr_assert_eq(world_stats(&w).out_of_memory, 1);
+    cr_assert_eq(world_stats(&w).protocol_errors, 0);
+    cr_assert_eq(w.close_status, -ENOMEM);
     world_give_back(&w.shard->conns.streams.send_slab);
     world_end(&w);
 }

@@ -216,7 +216,7 @@ Test(engine_drain, waits_without_an_end_where_it_may)
     world_turns(&w, 3);
     cr_assert(w.ended);
     cr_assert_eq(w.result, 0);
-    cr_assert_eq(stats().timeouts, 0);
+    cr_assert_eq(world_stats(&w).timeouts, 0);
     world_end(&w);
 }
 

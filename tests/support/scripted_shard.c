@@ -109,6 +109,7 @@ static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
 {
     world *w = user;
     uint32_t file = told(w, conn, "close");
+    w->close_status = info->status;
     note(w, "close%u:%u:%.*s:%s ", file, info->code, (int)info->reason.len, info->reason.data,
          info->who == RWS_CLOSED_BY_PEER ? "peer" : "us");
     hook(w, conn, "close");
