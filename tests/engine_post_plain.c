@@ -326,6 +326,8 @@ static void test_client(void)
         uint64_t id = atomic_load(&own.id);
         check(id != before);
         if (before != 0) check(rws_post_close(runtime, before, 4001, NULL) == 0); /* dropped */
+        /* The server's connection has the same shard and slot, but not the same id. */
+        check(rws_post_close(rws_server_runtime(server.server), id, 4002, NULL) == 0);
         for (int i = 0; i < 100; i++)
             check(rws_post_send(runtime, id, RWS_MESSAGE_TEXT("echo")) == 0);
         check(engine_server_await(&own.answers, round * 100));
@@ -334,6 +336,7 @@ static void test_client(void)
     }
     rws_client_stop(client);
     check(rws_client_wait(client) == 0);
+    check(engine_server_stats(&server).posts_dropped == 3);
     rws_stats stats = {.size = sizeof stats};
     rws_client_stats(client, &stats);
     check(stats.posts_dropped == 2);

@@ -1,4 +1,5 @@
 #include "engine/base/pages.h"
+#include "engine/ring/random.h"
 #include "engine/stream/internal.h"
 
 #include <errno.h>
@@ -11,6 +12,9 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
 {
     streams->loop = loop;
     streams->options = *options;
+    /* Another runtime's ids are found here only with a chance of 2^-32. */
+    rws__random(&streams->generation_first, sizeof streams->generation_first);
+    if (streams->generation_first == 0) streams->generation_first = 1;
     streams->linger.link_offset = offsetof(rws__stream_cold, linger);
     size_t slots = options->slots_max;
     RWS_ASSERT(slots > 0 && slots <= RWS__SLOTS_MAX);
@@ -116,7 +120,7 @@ rws__stream *rws__streams_take(rws__streams *streams, const rws__stream_events *
     stream->events = events;
     stream->slot = slot;
     /* 0 is no generation, so that no id is 0. */
-    stream->generation = generation != 0 ? generation : 1;
+    stream->generation = generation != 0 ? generation : streams->generation_first;
     stream->file = -1;
     return stream;
 }

@@ -46,6 +46,7 @@ struct rws__streams {
     uint8_t *cold;
     uint32_t slots_touched; /* slots that were ever used */
     uint32_t slots_used;
+    uint32_t generation_first; /* of each slot */
     uint32_t *free_slots; /* first in, first out */
     uint32_t free_first, free_count;
     /* Streams, by slot + 1 (0: none): to be looked at, at the end of the turn, and before those,

@@ -365,13 +365,14 @@ RWS_API int rws_server_dial(rws_server *server, const rws_endpoint *endpoint, co
  *
  * Returns of all of them, with nothing posted unless it is 0:
  *   0                posted;
- *   RWS_E_ARGUMENT   no such shard, no function, a code or reason that can't be sent, an id of
- *                    another runtime;
+ *   RWS_E_ARGUMENT   no such shard, no function, a code or reason that can't be sent;
  *   RWS_E_BACKLOG    the shard's mailbox is full: 65536 posts;
  *   RWS_E_STATE      the shard has ended;
  *   -ENOMEM          for the post, or a copy of the message.
  */
+/** The runtime of a server, for rws_post_…(). Borrowed until rws_server_destroy(). Thread: any. */
 RWS_API rws_runtime *rws_server_runtime(rws_server *server);
+/** The same of a client. Borrowed until rws_client_destroy(). Thread: any. */
 RWS_API rws_runtime *rws_client_runtime(rws_client *client);
 
 /** Send `message` on the connection `id`. The post is one more holder of it (in on_message a small
@@ -567,9 +568,9 @@ RWS_API void *rws_conn_user(const rws_conn *conn);
  * earliest. Thread: loop. */
 RWS_API void rws_conn_set_user(rws_conn *conn, void *conn_user);
 
-/** The id of the connection, never 0, for rws_post_…() on any thread: it is no other connection's
- * while this one, or any that was before or comes after it in its slot for 2^32 times, may be
- * meant. Thread: loop. */
+/** The id of the connection, never 0, for rws_post_…() on any thread. No other connection of this
+ * runtime has it until its slot was used 2^32 times more; where an id of one runtime is used with
+ * another, it names a connection there with a chance of 2^-32. Thread: loop. */
 RWS_API uint64_t rws_conn_id(const rws_conn *conn);
 
 /** The index of the shard that runs the connection. Thread: loop. */
