@@ -13,7 +13,7 @@ static const struct {
      "receive buffers are filled bit by bit (Linux 6.12)"},
     {RWS__FEATURE_MULTISHOT_ACCEPT, "multishot_accept", "one submission accepts many connections"},
     {RWS__FEATURE_SOCKET_COMMANDS, "socket_commands",
-     "the peer's address is asked for on the ring (Linux 6.7)"},
+     "the peer's address and what it has acknowledged are asked for on the ring (Linux 6.7)"},
     {RWS__FEATURE_SKIP_SUCCESS, "skip_success", "a send that succeeds posts no completion"},
     {RWS__FEATURE_DIRECT_LARGE, "direct_large",
      "large messages are received straight into their own memory"},

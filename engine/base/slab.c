@@ -248,7 +248,8 @@ static size_t block_begin(const rws__slab *slab, size_t offset)
     return 0;
 }
 
-/* What gives pages back of the block at `offset`, between `begin` and `end`. */
+/* Give back the pages of the free block at `offset` that lie between `begin` and `end`; its first
+ * page holds the list. */
 static void give_back_part(rws__slab *slab, size_t offset, unsigned order, size_t begin, size_t end)
 {
     size_t from = offset + slab->page_bytes, to = offset + ((size_t)1 << order);

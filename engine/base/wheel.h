@@ -1,9 +1,9 @@
 /*
- * The timer wheel of a shard: 512 buckets of 16 ms. A timer sits in the bucket of its deadline; a
- * deadline more than one turn of the wheel (8.2 s) away stays in its bucket until its turn. Setting
- * and clearing are O(1) and take no memory. `next_tick` is never later than the earliest timer; it
- * is exact after timers fired, and may be early when one was cleared, so that a loop that sleeps
- * until then wakes up at most once for nothing.
+ * A timer wheel, of which a shard has one for each kind of deadline: 512 buckets of 16 ms. A timer
+ * sits in the bucket of its deadline; a deadline more than one turn of the wheel (8.2 s) away stays
+ * in its bucket until its turn. Setting and clearing are O(1) and take no memory. `next_tick` is
+ * never later than the earliest timer; it is exact after timers fired, and may be early when one
+ * was cleared, so that a loop that sleeps until then wakes up at most once for nothing.
  *
  * A timer fires once, never early, and at most one tick plus one loop turn late (three ticks where
  * the lower half of the tick count, which timers keep, is a value that is reserved).

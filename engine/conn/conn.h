@@ -3,7 +3,8 @@
  *
  * Invariants:
  * - `state` changes only through rws__conn_enter(), by the table of legal moves in conn.c.
- * - Every end goes through rws__conn_end() with one cause. on_close is called exactly once for
+ * - Every end has one cause, given to rws__conn_end(), or to rws__conn_end_later() from within a
+ *   call of the program, which is told at the end of the turn. on_close is called exactly once for
  *   every on_open, from the loop, never inside a call that the program made.
  * - The one timer is the handshake's before OPEN, that of a message that has begun in OPEN, the
  *   close's after it.

@@ -154,7 +154,7 @@ void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id)
 
 static void stop_dial(rws_conn *conn)
 {
-    rws__cause cause = rws__cause_abnormal(RWS_E_STATE, RWS_CLOSED_BY_US, "the client is stopping");
+    rws__cause cause = rws__cause_abnormal(RWS_E_STATE, RWS_CLOSED_BY_US, "the runtime is stopping");
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
 

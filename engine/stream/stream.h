@@ -102,8 +102,8 @@ typedef struct rws__stream_events {
      * rws__stream_mark(). */
     void (*on_asked)(rws__stream *stream, bool moved);
     /* The transport or a filter ended it: an error, the peer, or a deadline of the transport. It is
-     * closing already, or sends what a filter has
-     * queued. Not once rws__stream_finish() was called. */
+     * closing already, or sends what a filter has queued. Not once rws__stream_finish() was called.
+     */
     void (*on_ended)(rws__stream *stream, const rws__cause *cause);
     /* There is no memory for input that waits for the end of a pause: finish it. */
     void (*on_input_overflow)(rws__stream *stream);

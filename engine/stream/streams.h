@@ -47,7 +47,7 @@ struct rws__streams {
     uint32_t slots_touched; /* slots that were ever used */
     uint32_t slots_used;
     uint32_t generation_first; /* of each slot */
-    uint32_t *free_slots; /* first in, first out */
+    uint32_t *free_slots;      /* first in, first out */
     uint32_t free_first, free_count;
     /* Streams, by slot + 1 (0: none): to be looked at, at the end of the turn, and before those,
      * first come, first served. */
@@ -76,7 +76,8 @@ void rws__streams_deinit(rws__streams *streams);
  * ring's help; what the kernel was lent comes back with it. Loop thread. */
 void rws__streams_abandon(rws__streams *streams);
 
-/* On the loop's thread, when it has its ring. `loops` is the number of loops of this process. */
+/* On the loop's thread, when it has its ring. `loops` is the number of loops that
+ * share RLIMIT_MEMLOCK: those of one runtime. */
 void rws__streams_open(rws__streams *streams, uint32_t loops);
 
 /* Take a free slot, or NULL. */

@@ -119,15 +119,15 @@ typedef struct rws_runtime_options {
     size_t recv_buffer_bytes;  /* (0) chosen by the engine */
     uint32_t recv_buffers;     /* (0) chosen by the engine; a power of two */
     size_t partial_bytes_max;  /* (0) 64 MiB per shard: for messages that have not come whole; what
-                                  was  under way may go over it by a third, or 1 MiB; 16 times as
-                                  many  addresses are reserved */
+                                  was under way may go over it by a third, or 1 MiB; 16 times as
+                                  many addresses are reserved */
     size_t retained_bytes_max; /* (0) 16 MiB per shard, or a quarter of those addresses: messages
                                   that rws_message_retain() keeps where they are; more is copied
                                   with `allocator` */
     size_t send_pool_bytes_max; /* (0) 1 GiB per shard: addresses reserved for queued sends; above
                                    half of it nobody holds more than a fair share */
     uint32_t send_timeout_ms;   /* (0) 30000: a connection whose peer takes less than 1 KiB a second
-                                   of   what is queued for so long is ended */
+                                   of what is queued for so long is ended */
     uint32_t linger_timeout_ms; /* (0) 5000: for the peer to end its half after ours, counted from
                                    when it had everything */
     uint32_t drain_timeout_ms;  /* (0) 5000, for all connections after a stop; RWS_NEVER: they are
@@ -165,11 +165,11 @@ typedef struct rws_endpoint_options {
     size_t high_watermark_bytes; /* (0) 256 KiB: above it a server stops reading from that
                                     connection; a client only gets on_drain */
     size_t low_watermark_bytes;  /* (0) 64 KiB, or the high one if that is lower: at it, it reads
-                                    again  and on_drain is called */
+                                    again and on_drain is called */
     uint32_t message_timeout_ms; /* (0) 60000, for a message that has begun; it starts again while
                                     at least 128 bytes of the message come in a second */
     uint32_t close_timeout_ms;   /* (0) 5000, for the peer's half of the close, counted from when it
-                                    had   everything that was sent before */
+                                    had everything that was sent before */
     const char *const *origins;  /* allowed origins; NULL: all. Servers only */
     uint32_t origins_count;
     /* Subprotocols: a server takes the first one that the client offers too, unless on_upgrade
@@ -273,7 +273,7 @@ RWS_API int rws_server_create(rws_server **out, const rws_runtime_options *optio
  * `options` is *copied*. `out` (may be NULL) receives the endpoint, which lives as long as the
  * server. `error` may be NULL. Thread: any, one at a time.
  * Returns 0, or
- *   RWS_E_OPTION   a field is out of its range, or the path has an endpoint already;
+ *   RWS_E_OPTION   a field is out of its range;
  *   RWS_E_STATE    the server was started;
  *   -ENOMEM        for the copies.
  */
@@ -307,6 +307,7 @@ RWS_API int rws_server_listen(rws_server *server, const rws_listener_options *op
  *   RWS_E_TIMEOUT   some were cut off, by drain_timeout_ms, by another deadline or by
  *                   rws_conn_abort() with something queued;
  *   RWS_E_STATE     it was started before;
+ *   RWS_E_OPTION    a listener has no endpoint, or two of its endpoints have one path;
  *   -ENOMEM         a ring or its buffers: raise the limit of locked memory;
  *   another -errno  of the call that a shard could not start or go on without.
  */
