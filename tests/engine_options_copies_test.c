@@ -30,10 +30,12 @@ static const struct {
     {DIAL, offsetof(passed, dial), sizeof(rws_dial_options), "RWS_DIAL_OPTIONS_DEFAULT"},
 };
 
-Test(engine_options_copies, refuses_structs_that_are_longer_or_have_no_size)
+Test(engine_options_copies, refuses_structs_that_are_longer_or_end_within_a_field)
 {
     for (size_t i = 0; i < COUNT(structs); i++) {
-        const size_t bad[] = {0, 1, 7, structs[i].size + 1, structs[i].size + 8, SIZE_MAX};
+        const size_t bad[] = {
+            0,       1, 7, 9, 12, 20, structs[i].size - 1, structs[i].size + 1, structs[i].size + 8,
+            SIZE_MAX};
         for (size_t n = 0; n < COUNT(bad); n++) {
             passed options = start();
             memcpy((char *)&options + structs[i].offset, &bad[n], sizeof bad[n]);
@@ -59,15 +61,15 @@ Test(engine_options_copies, gives_defaults_to_what_older_structs_lack)
     made out;
     rws_error error;
     options.runtime.shards = 9;
-    options.runtime.connections_max = 77;
-    void *shorter = shorten(&options.runtime, offsetof(rws_runtime_options, connections_max));
+    options.runtime.recv_buffers = 16;
+    void *shorter = shorten(&options.runtime, offsetof(rws_runtime_options, recv_buffer_bytes));
     cr_assert_eq(rws__runtime_config_make(&out.config, shorter, 1, &error), 0, "%s", error.text);
     cr_expect_eq(out.config.shards, 9);
-    cr_expect_eq(out.config.connections_max, CONNECTIONS);
+    cr_expect_eq(out.config.recv_buffers, 8);
     free(shorter);
     options.endpoint.user = &options;
     options.endpoint.validate_utf8 = false;
-    shorter = shorten(&options.endpoint, offsetof(rws_endpoint_options, validate_utf8));
+    shorter = shorten(&options.endpoint, offsetof(rws_endpoint_options, subprotocols_count));
     cr_assert_eq(rws__endpoint_make(&out.endpoint, &out.config, shorter, &error), 0);
     cr_expect_eq(out.endpoint->user, &options);
     cr_expect(out.endpoint->rules.validate_utf8, "a default that is not 0");
@@ -127,7 +129,7 @@ Test(engine_options_copies, takes_a_shorter_handler)
     cr_expect_eq(out.endpoint->handler.on_open, on_open);
     cr_expect_null(out.endpoint->handler.on_pong);
     drop(&out);
-    const size_t bad[] = {0, 7, sizeof mine + 1, SIZE_MAX};
+    const size_t bad[] = {0, 7, 19, sizeof mine - 1, sizeof mine + 1, SIZE_MAX};
     options.endpoint.handler = &mine;
     for (size_t i = 0; i < COUNT(bad); i++) {
         mine.size = bad[i];

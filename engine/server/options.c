@@ -80,9 +80,9 @@ int rws__options_overlay(void *out, size_t out_size, const void *caller, const c
     if (caller == NULL) return 0;
     /* `size` is the first field of each of them. A shorter struct is an older header's: what it
      * lacks keeps its default. A longer one has fields that this library would ignore in silence.
-     */
+     * No struct has a size that would end within a field. */
     memcpy(&size, caller, sizeof size);
-    if (size < sizeof size || size > out_size)
+    if (size < sizeof size || size > out_size || size % _Alignof(void *) != 0)
         return rws__fail(error, RWS_E_OPTION,
                          "the struct's size is %zu: start from %s, and link the library that the "
                          "header belongs to",
