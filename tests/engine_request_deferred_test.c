@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "engine/conn/request.h"
@@ -161,6 +162,39 @@ Test(engine_request_deferred, refuses_a_turn_later)
     world_log_is(&w, "", "no callback");
     world_end(&w);
     cr_assert_eq(later.released, 1);
+}
+
+static char logged[256];
+
+static void keep_log(rws_log_level level, const char *line, void *user)
+{
+    (void)user;
+    if (level == RWS_LOG_ERROR) strncpy(logged, line, sizeof logged - 1);
+}
+
+/* By the public header no value of on_upgrade means "later": nothing is left undecided. */
+Test(engine_request_deferred, positive_values_are_no_decision)
+{
+    static const int values[] = {1, 2, 101, INT_MAX};
+    for (size_t i = 0; i < COUNT(values); i++) {
+        test_options options = world_server_options();
+        options.log = keep_log;
+        memset(&later, 0, sizeof later);
+        memset(logged, 0, sizeof logged);
+        world_start(&w, &options);
+        w.release_user = release_user;
+        w.hook_data = &user_data;
+        w.upgrade_result = values[i];
+        uint32_t file = world_accept(&w);
+        world_feed(&w, file, world_request, strlen(world_request));
+        world_turns(&w, 3);
+        cr_assert(was_sent(file, "HTTP/1.1 500 "));
+        cr_assert(strstr(logged, "on_upgrade returned") != NULL, "%s", logged);
+        cr_assert_eq(later.released, 1);
+        world_eof(&w, file);
+        world_log_is(&w, "", "no callback");
+        world_end(&w);
+    }
 }
 
 /* ---- the client does not wait ---- */

@@ -12,11 +12,14 @@
 
 #include "engine/conn/conn.h"
 
+#include <limits.h>
+
 #define RWS__EXTRA_MAX 4096u /* bytes of headers that a program may add */
 #define RWS__BODY_MAX  4096u /* of a refusal */
 
-/* What on_upgrade returns when the program decides later. */
-#define RWS__REQUEST_DEFERRED 1
+/* What on_upgrade returns when the program decides later: no status, and nothing that a program
+ * returns by the public header. */
+#define RWS__REQUEST_DEFERRED INT_MIN
 
 struct rws_request {
     rws_conn *conn; /* NULL: it ended before the answer */

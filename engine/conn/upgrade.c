@@ -185,6 +185,19 @@ static void answer(rws_request *request, int decision)
     if (accepted) open_conn(conn);
 }
 
+/* on_upgrade returned what no decision is. */
+static void refuse_reserved(rws_request *request, int res)
+{
+    rws_conn *conn = request->conn;
+    rws__log(rws__conn_loop(conn)->env, RWS_LOG_ERROR,
+             "on_upgrade returned %d, and positive values are reserved: the request is refused",
+             res);
+    rws__conn_cold_part(conn)->request = NULL;
+    release_user(request);
+    free_request(request);
+    refuse_text(conn, 500, "The server made a mistake.");
+}
+
 void rws__request_answer(rws_request *request, int decision)
 {
     RWS_ASSERT(!request->in_callback && !request->decided);
@@ -255,7 +268,10 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
         request->refuse_status = 503;
         res = -ENOMEM;
     }
-    answer(request, res);
+    if (res > 0)
+        refuse_reserved(request, res);
+    else
+        answer(request, res);
 }
 
 static void on_request(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)

@@ -75,7 +75,8 @@ typedef struct rws_handler {
 
     /* Before the answer to an upgrade request; the rws_request_…() functions read it and shape the
      * answer. Return 0 to accept it or a negative status to refuse it (with 403, or as
-     * rws_request_reject() said). */
+     * rws_request_reject() said). Positive values are reserved: one is refused with 500, and the
+     * log says so. */
     int (*on_upgrade)(rws_request *request, void *user);
 
     void (*on_open)(rws_conn *conn, void *user);
