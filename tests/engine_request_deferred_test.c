@@ -16,7 +16,7 @@ static world w;
 
 /* What on_upgrade left for later. */
 static struct {
-    rws_request *request;
+    uint64_t id;
     uint32_t asked, released;
     bool adds_header;
 } later;
@@ -33,7 +33,9 @@ static int on_upgrade_later(rws_request *request, void *user)
 {
     (void)user;
     later.asked++;
-    later.request = request;
+    later.id = rws__request_id(request);
+    cr_assert_eq(rws__conns_find_request(&w.shard->conns, later.id), request);
+    cr_assert_eq(rws__request_answer(request, 0), RWS_E_STATE, "the return value is the answer");
     rws_request_set_user(request, &user_data, release_user);
     if (w.subprotocol != NULL)
         cr_assert_eq(rws_request_choose_subprotocol(request, w.subprotocol), 0);
@@ -51,12 +53,17 @@ static void start(void)
     w.endpoint->handler.on_upgrade = on_upgrade_later;
 }
 
+static rws_request *found(void)
+{
+    return rws__conns_find_request(&w.shard->conns, later.id);
+}
+
 static uint32_t ask(void)
 {
     uint32_t file = world_accept(&w);
     world_feed(&w, file, world_request, strlen(world_request));
     world_turns(&w, 2);
-    cr_assert_not_null(later.request);
+    cr_assert_not_null(found());
     cr_assert_eq(w.ring->wire[file].len, 0, "nothing is answered yet");
     world_log_is(&w, "", "no callback");
     return file;
@@ -73,9 +80,10 @@ static bool was_sent(uint32_t file, const char *text)
 
 static void decide(int decision)
 {
-    rws_request *request = later.request;
-    later.request = NULL;
-    rws__request_answer(request, decision);
+    rws_request *request = found();
+    cr_assert_not_null(request);
+    cr_assert_eq(rws__request_answer(request, decision), 0);
+    cr_assert_eq(rws__request_answer(request, decision), RWS_E_STATE, "it is answered once");
 }
 
 static void append_frame(feed_bytes *bytes, const char *text)
@@ -93,6 +101,7 @@ Test(engine_request_deferred, accepts_a_turn_later)
     uint32_t file = ask();
     world_turns(&w, 5);
     cr_assert_eq(w.ring->wire[file].len, 0);
+    cr_assert_eq(rws__request_answer(found(), 1), RWS_E_ARGUMENT);
     decide(0);
     world_log_is(&w, "", "no callback from within the call");
     cr_assert_eq(w.ring->wire[file].len, 0);
@@ -102,6 +111,8 @@ Test(engine_request_deferred, accepts_a_turn_later)
     cr_assert(was_sent(file, "Sec-WebSocket-Protocol: superchat\r\n"));
     cr_assert(was_sent(file, "X-Room: 7\r\n"));
     world_log_is(&w, "open0 ", "accepted");
+    cr_assert_null(found());
+    cr_assert_eq(rws__conns_find(&w.shard->conns, later.id), world_conn(&w, file), "the same id");
     rws_span subprotocol = rws_conn_subprotocol(world_conn(&w, file));
     cr_assert_eq(subprotocol.len, 9);
     cr_assert_eq(memcmp(subprotocol.data, "superchat", 9), 0);
@@ -125,17 +136,17 @@ Test(engine_request_deferred, keeps_the_head)
         feed_bytes_free(&head);
         world_turns(&w, 3);
         cr_assert_eq(later.asked, 1);
-        rws_span path = rws_request_path(later.request);
-        rws_span room = rws_request_query(later.request, "room");
-        rws_span host = rws_request_header(later.request, "host");
+        rws_span path = rws_request_path(found());
+        rws_span room = rws_request_query(found(), "room");
+        rws_span host = rws_request_header(found(), "host");
         cr_assert_eq(path.len, 5);
         cr_assert_eq(memcmp(path.data, "/chat", 5), 0);
         cr_assert_eq(room.len, 1);
         cr_assert_eq(room.data[0], '7');
         cr_assert_eq(host.len, 9);
         cr_assert_eq(memcmp(host.data, "localhost", 9), 0);
-        cr_assert_eq(rws_request_header_count(later.request), 6);
-        cr_assert_eq(rws_request_choose_subprotocol(later.request, "chat"), 0, "also now");
+        cr_assert_eq(rws_request_header_count(found()), 6);
+        cr_assert_eq(rws_request_choose_subprotocol(found(), "chat"), 0, "also now");
         decide(0);
         world_turns(&w, 2);
         cr_assert(was_sent(file, "Sec-WebSocket-Protocol: chat\r\n"));
@@ -148,7 +159,7 @@ Test(engine_request_deferred, refuses_a_turn_later)
     start();
     later.adds_header = true;
     uint32_t file = ask();
-    cr_assert_eq(rws_request_reject(later.request, 401, "who are you?"), 0);
+    cr_assert_eq(rws_request_reject(found(), 401, "who are you?"), 0);
     decide(-1);
     cr_assert_eq(later.released, 0, "not from within the call");
     world_turns(&w, 3);
@@ -258,44 +269,37 @@ Test(engine_request_deferred, answers_a_client_that_ended_its_half)
     }
 }
 
-/* The request is still the program's, who can't know yet. */
-Test(engine_request_deferred, outlives_a_client_that_is_gone)
+/* Who knows the id finds nobody from then on. */
+Test(engine_request_deferred, ends_with_its_client)
 {
-    for (int decision = -1; decision <= 0; decision++) {
+    for (int decided = 0; decided < 2; decided++) {
         start();
         uint32_t file = world_accept(&w);
         world_pump(&w);
         script_recv(w.ring, file, world_request, strlen(world_request), false);
-        script_complete(w.ring, script_find_recv(w.ring, file), -ECONNRESET, 0);
+        world_turn(&w);
+        if (decided) decide(0);
+        rws__cause cause = {-ECONNRESET, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {NULL, 0}};
+        rws__stream_end(&world_conn(&w, file)->stream, &cause);
+        cr_assert_null(found());
+        cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0, "nothing is left of it");
         world_turns(&w, 4);
         cr_assert(w.ring->closed[file]);
         cr_assert_eq(w.shard->conns.streams.slots_used, 0);
         cr_assert_eq(later.released, 1);
-        uint32_t other = world_accept(&w);
-        cr_assert_eq(rws_request_path(later.request).len, 5);
-        decide(decision);
-        world_turns(&w, 3);
         world_log_is(&w, "", "no callback");
-        cr_assert_eq(w.ring->wire[other].len, 0, "it is nobody else's answer");
+        uint64_t id = later.id;
+        ask();
+        cr_assert_neq(later.id, id);
+        cr_assert_null(rws__conns_find_request(&w.shard->conns, id), "not who has its slot");
+        cr_assert_null(rws__conns_find_request(&w.shard->conns, later.id ^ 1ull << 56));
+        cr_assert_null(rws__conns_find_request(&w.shard->conns, later.id | 0xffull << 32));
+        decide(0);
+        world_turns(&w, 2);
+        world_log_is(&w, "open1 ", "another one");
         cr_assert_eq(later.released, 1);
         world_end(&w);
     }
-}
-
-/* It is decided, and the client is gone before the end of that turn. */
-Test(engine_request_deferred, is_dropped_if_the_client_leaves_in_the_turn_of_the_answer)
-{
-    start();
-    uint32_t file = ask();
-    rws_conn *conn = world_conn(&w, file);
-    decide(0);
-    rws__cause cause = {-ECONNRESET, RWS_CLOSE_ABNORMAL, RWS_CLOSED_BY_PEER, {NULL, 0}};
-    rws__stream_end(&conn->stream, &cause);
-    world_turns(&w, 4);
-    world_log_is(&w, "", "no on_open");
-    cr_assert_eq(later.released, 1);
-    cr_assert(w.ring->closed[file]);
-    world_end(&w);
 }
 
 /* ---- deadlines ---- */
@@ -313,8 +317,7 @@ Test(engine_request_deferred, ends_with_the_handshakes_deadline)
     world_pass(&w, 4 * RWS__TICK_MS);
     cr_assert(w.ring->closed[file]);
     cr_assert_eq(later.released, 1);
-    decide(0);
-    world_turns(&w, 2);
+    cr_assert_null(found());
     world_log_is(&w, "", "no callback");
     world_end(&w);
 }
@@ -366,7 +369,6 @@ Test(engine_request_deferred, does_not_hold_a_drain)
     cr_assert(w.ended);
     cr_assert_eq(w.result, 0);
     cr_assert_eq(later.released, 1);
-    decide(0);
     world_end(&w);
 }
 
@@ -380,12 +382,12 @@ Test(engine_request_deferred, finds_the_room_gone)
     world_start(&w, &options);
     w.endpoint->handler.on_upgrade = on_upgrade_later;
     uint32_t first = ask();
-    rws_request *one = later.request;
+    uint64_t one = later.id;
     uint32_t second = ask();
     decide(0);
     world_turns(&w, 2);
     cr_assert(was_sent(second, "HTTP/1.1 101 "));
-    later.request = one;
+    later.id = one;
     decide(0);
     world_turns(&w, 2);
     cr_assert(was_sent(first, "HTTP/1.1 503 "));
@@ -405,7 +407,7 @@ Test(engine_request_deferred, is_refused_without_memory_to_keep_it)
         world_give_some_back(slab, blocks);
         world_feed(&w, file, world_request, strlen(world_request));
         world_turns(&w, 3);
-        if (later.request != NULL && w.ring->wire[file].len == 0) decide(0);
+        if (found() != NULL) decide(0);
         world_turns(&w, 3);
         cr_assert(was_sent(file, "HTTP/1.1 503 ") || was_sent(file, "HTTP/1.1 101 "));
         if (later.asked > 0) cr_assert_eq(later.released, was_sent(file, "HTTP/1.1 503 "));
@@ -416,7 +418,7 @@ Test(engine_request_deferred, is_refused_without_memory_to_keep_it)
     }
 }
 
-/* The loop ends with an error: what was left for later is released, and can still be answered. */
+/* The loop ends with an error: what was left for later is released. */
 Test(engine_request_deferred, is_released_when_the_loop_ends_early)
 {
     start();
@@ -424,7 +426,7 @@ Test(engine_request_deferred, is_released_when_the_loop_ends_early)
     rws__shard_close(w.shard);
     cr_assert_eq(later.released, 1);
     world_log_is(&w, "", "no callback");
-    decide(0);
+    cr_assert_null(found());
     cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
     rws__runtime_deinit(&w.runtime);
     feed_bytes_free(&w.log);

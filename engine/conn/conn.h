@@ -150,6 +150,8 @@ void rws__conns_on_message_deadline(rws__timer *timer, void *loop);
 uint64_t rws__conn_id(const rws_conn *conn);
 /* The open connection of an id, or NULL. */
 rws_conn *rws__conns_find(rws__conns *conns, uint64_t id);
+/* The request of an id (rws__request_id()) until it is answered, or NULL. */
+rws_request *rws__conns_find_request(rws__conns *conns, uint64_t id);
 
 /* conn.c: states and ends */
 extern const rws__stream_events rws__conn_events;
@@ -194,7 +196,7 @@ void rws__conn_on_sent(rws__stream *stream);
 /* upgrade.c: the opening handshake */
 size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len);
 void rws__conn_start_handshake(rws_conn *conn);
-/* The connection ended before its request was answered, if it has one. */
+/* The connection ended before its request was answered, if it has one: no on_open follows. */
 void rws__conn_drop_request(rws_conn *conn);
 /* At the end of the turn: give the answer that the program decided on. */
 void rws__conn_answer_request(rws_conn *conn);

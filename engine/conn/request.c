@@ -97,6 +97,11 @@ int rws_request_reject(rws_request *request, int status, const char *body)
     return 0;
 }
 
+uint64_t rws__request_id(const rws_request *request)
+{
+    return rws__conn_id(request->conn);
+}
+
 void rws_request_set_user(rws_request *request, void *conn_user, void (*release)(void *conn_user))
 {
     request->user = conn_user;

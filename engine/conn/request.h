@@ -3,9 +3,9 @@
  * the head), deciding (on_upgrade, and as long as the program takes for it) and answering. It is in
  * the pool for partial messages while it is decided.
  *
- * A request that is decided later is the program's until it calls rws__request_answer(), which it
- * does exactly once and on the loop's thread, also when the connection is gone by then: its end
- * (the client, the deadline, a drain) only calls what rws_request_set_user() left.
+ * A request is its connection's, and freed when it is answered or the connection ends (the client,
+ * the deadline, a drain), which calls what rws_request_set_user() left. A program that decides
+ * later keeps its id, on any thread, and looks it up on the loop's: rws__conns_find_request().
  */
 #ifndef RINGWS_CONN_REQUEST_H
 #define RINGWS_CONN_REQUEST_H
@@ -22,8 +22,7 @@
 #define RWS__REQUEST_DEFERRED INT_MIN
 
 struct rws_request {
-    rws_conn *conn; /* NULL: it ended before the answer */
-    rws__pool *pool;
+    rws_conn *conn;
     rws__http_head head;
     rws__payload *bytes;              /* what the head's spans point into, if it is kept; or NULL */
     rws__http_header *headers;        /* likewise, from the pool; or NULL */
@@ -41,8 +40,12 @@ struct rws_request {
     char body[RWS__BODY_MAX];
 };
 
-/* The program has decided: 0 accepts, a negative status refuses. The request (*taken*) is answered
- * at the end of the turn: no callback comes from within this call. */
-void rws__request_answer(rws_request *request, int decision);
+/* The id that rws_conn_id() will give, if it is accepted. */
+uint64_t rws__request_id(const rws_request *request);
+
+/* The program has decided what it left for later: 0 accepts, a negative status refuses. It is
+ * answered at the end of the turn: no callback comes from within this call. Returns 0, RWS_E_STATE
+ * (within on_upgrade, or a second time) or RWS_E_ARGUMENT (a positive value). */
+int rws__request_answer(rws_request *request, int decision);
 
 #endif

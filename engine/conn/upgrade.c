@@ -141,73 +141,51 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
 
 /* ---- the request, while the program decides ---- */
 
-static void free_request(rws_request *request)
+static rws_request *request_of(rws_conn *conn)
 {
-    rws__pool *pool = request->pool;
+    return conn->stream.has_cold ? rws__conn_cold_part(conn)->request : NULL;
+}
+
+static void free_request(rws_conn *conn)
+{
+    rws_request *request = rws__conn_cold_part(conn)->request;
+    rws__pool *pool = conn->stream.streams->partial;
+    rws__conn_cold_part(conn)->request = NULL;
     if (request->headers != NULL) rws__pool_give(pool, request->headers);
     rws__payload_release(request->bytes);
     rws__pool_give(pool, request);
 }
 
-/* No on_open follows. Once. */
-static void release_user(rws_request *request)
-{
-    void (*release)(void *user) = request->release_user;
-    request->release_user = NULL;
-    if (release != NULL) release(request->user);
-}
-
 void rws__conn_drop_request(rws_conn *conn)
 {
-    rws_request *request = conn->stream.has_cold ? rws__conn_cold_part(conn)->request : NULL;
+    const rws_request *request = request_of(conn);
     if (request == NULL) return;
-    rws__conn_cold_part(conn)->request = NULL;
-    request->conn = NULL;
-    bool answered = request->decided;
-    release_user(request);
-    /* Else it is still the program's. */
-    if (answered) free_request(request);
+    void (*release)(void *user) = request->release_user;
+    void *user = request->user;
+    free_request(conn);
+    if (release != NULL) release(user);
 }
 
-/* What the program decided. The request is gone after it. */
-static void answer(rws_request *request, int decision)
+/* What the program decided. The request is gone after it: a refusal ends the connection. */
+static void answer(rws_conn *conn, rws_request *request, int decision)
 {
-    rws_conn *conn = request->conn;
-    rws__conn_cold_part(conn)->request = NULL; /* a refusal ends the connection */
-    bool accepted = decision >= 0 && accept_request(conn, &request->head, request);
-    if (accepted) {
+    if (decision < 0) {
+        refuse_request(conn, request);
+    } else if (accept_request(conn, &request->head, request)) {
         conn->user = request->user;
-    } else {
-        release_user(request);
-        if (decision < 0) refuse_request(conn, request);
+        free_request(conn);
+        open_conn(conn);
     }
-    free_request(request);
-    if (accepted) open_conn(conn);
 }
 
-/* on_upgrade returned what no decision is. */
-static void refuse_reserved(rws_request *request, int res)
+int rws__request_answer(rws_request *request, int decision)
 {
-    rws_conn *conn = request->conn;
-    rws__log(rws__conn_loop(conn)->env, RWS_LOG_ERROR,
-             "on_upgrade returned %d, and positive values are reserved: the request is refused",
-             res);
-    rws__conn_cold_part(conn)->request = NULL;
-    release_user(request);
-    free_request(request);
-    refuse_text(conn, 500, "The server made a mistake.");
-}
-
-void rws__request_answer(rws_request *request, int decision)
-{
-    RWS_ASSERT(!request->in_callback && !request->decided);
-    if (request->conn == NULL) {
-        free_request(request);
-        return;
-    }
+    if (decision > 0) return RWS_E_ARGUMENT;
+    if (request->in_callback || request->decided) return RWS_E_STATE;
     request->decided = true;
     request->decision = decision;
     rws__stream_want_turn(&request->conn->stream);
+    return 0;
 }
 
 void rws__conn_answer_request(rws_conn *conn)
@@ -215,16 +193,25 @@ void rws__conn_answer_request(rws_conn *conn)
     rws_request *request = rws__conn_cold_part(conn)->request;
     RWS_ASSERT(request->decided);
     rws__conn_clear_pause(conn, RWS__PAUSE_REQUEST);
-    answer(request, request->decision);
+    answer(conn, request, request->decision);
     /* The client ended its half while it waited, and there is nothing more of it. */
     bool is_open = conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT;
     if (conn->stream.eof_told && is_open) rws__conn_on_eof(conn);
 }
 
+/* on_upgrade returned what no decision is. */
+static void refuse_reserved(rws_conn *conn, int res)
+{
+    rws__log(rws__conn_loop(conn)->env, RWS_LOG_ERROR,
+             "on_upgrade returned %d, and positive values are reserved: the request is refused",
+             res);
+    refuse_text(conn, 500, "The server made a mistake.");
+}
+
 /* The head moves to memory of the request's own. Returns 0 or -ENOMEM. */
 static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 {
-    rws__pool *pool = request->pool;
+    rws__pool *pool = request->conn->stream.streams->partial;
     const rws__http_head *old = &request->head;
     size_t headers = (old->headers_capacity + 1) * sizeof(rws__http_header);
     request->headers = rws__pool_take(pool, headers);
@@ -252,7 +239,6 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
     }
     memset(request, 0, offsetof(rws_request, extra));
     request->conn = conn;
-    request->pool = conn->stream.streams->partial;
     request->head = *head;
     request->refuse_status = 403;
     request->in_callback = true;
@@ -269,9 +255,9 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
         res = -ENOMEM;
     }
     if (res > 0)
-        refuse_reserved(request, res);
+        refuse_reserved(conn, res);
     else
-        answer(request, res);
+        answer(conn, request, res);
 }
 
 static void on_request(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)
