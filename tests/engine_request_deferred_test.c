@@ -35,6 +35,7 @@ static int on_upgrade_later(rws_request *request, void *user)
     later.asked++;
     later.id = rws__request_id(request);
     cr_assert_eq(rws__conns_find_request(&w.shard->conns, later.id), request);
+    cr_assert_eq(request->step, RWS__REQUEST_READING);
     cr_assert_eq(rws__request_answer(request, 0), RWS_E_STATE, "the return value is the answer");
     rws_request_set_user(request, &user_data, release_user);
     if (w.subprotocol != NULL)
@@ -82,7 +83,9 @@ static void decide(int decision)
 {
     rws_request *request = found();
     cr_assert_not_null(request);
+    cr_assert_eq(request->step, RWS__REQUEST_DECIDING);
     cr_assert_eq(rws__request_answer(request, decision), 0);
+    cr_assert_eq(request->step, RWS__REQUEST_ANSWERING);
     cr_assert_eq(rws__request_answer(request, decision), RWS_E_STATE, "it is answered once");
 }
 

@@ -1,7 +1,7 @@
 /*
  * The invariants of a connection, as they are after every flush (see stream_check.c).
  */
-#include "engine/conn/conn.h"
+#include "engine/conn/request.h"
 
 #ifdef RINGWS_CHECK_INVARIANTS
 
@@ -28,12 +28,20 @@ static bool has_deadline(const rws_conn *conn)
     return conn->state < RWS__CONN_ENDING;
 }
 
+/* Between turns one is left for later, or answered in the next flush. */
+static void check_request(const rws_conn *conn, const rws_request *request)
+{
+    RWS_ASSERT(conn->state == RWS__CONN_UPGRADING && request->conn == conn);
+    RWS_ASSERT(request->bytes != NULL && request->step != RWS__REQUEST_READING);
+    RWS_ASSERT((request->step == RWS__REQUEST_ANSWERING) == conn->stream.want_turn);
+}
+
 static void check_cold(const rws_conn *conn)
 {
     const rws__conn_cold *cold = (const rws__conn_cold *)rws__stream_cold_of(&conn->stream);
     bool waits = conn->pauses & RWS__PAUSE_REQUEST;
     RWS_ASSERT((cold->request != NULL) == waits);
-    if (waits) RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
+    if (waits) check_request(conn, cold->request);
     if (cold->dial != NULL)
         RWS_ASSERT(conn->state <= RWS__CONN_UPGRADING || conn->state == RWS__CONN_ENDED);
 }

@@ -2,6 +2,20 @@
 
 #include <string.h>
 
+#define TO(step) (1u << (step))
+
+/* The only legal moves. */
+static const uint8_t request_moves[RWS__REQUEST_STEPS] = {
+    [RWS__REQUEST_READING] = TO(RWS__REQUEST_DECIDING) | TO(RWS__REQUEST_ANSWERING),
+    [RWS__REQUEST_DECIDING] = TO(RWS__REQUEST_ANSWERING),
+};
+
+void rws__request_enter(rws_request *request, rws__request_step step)
+{
+    RWS_ASSERT(request_moves[request->step] & TO(step));
+    request->step = (uint8_t)step;
+}
+
 rws_span rws_request_method(const rws_request *request)
 {
     return request->head.method;
@@ -100,6 +114,16 @@ int rws_request_reject(rws_request *request, int status, const char *body)
 uint64_t rws__request_id(const rws_request *request)
 {
     return rws__conn_id(request->conn);
+}
+
+int rws__request_answer(rws_request *request, int decision)
+{
+    if (decision > 0) return RWS_E_ARGUMENT;
+    if (request->step != RWS__REQUEST_DECIDING) return RWS_E_STATE;
+    rws__request_enter(request, RWS__REQUEST_ANSWERING);
+    request->decision = decision;
+    rws__stream_want_turn(&request->conn->stream);
+    return 0;
 }
 
 void rws_request_set_user(rws_request *request, void *conn_user, void (*release)(void *conn_user))

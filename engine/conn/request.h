@@ -1,7 +1,6 @@
 /*
- * An upgrade request, from its head to the answer: the steps are reading (the connection collects
- * the head), deciding (on_upgrade, and as long as the program takes for it) and answering. It is in
- * the pool for partial messages while it is decided.
+ * An upgrade request that a program is asked about, from on_upgrade to the answer. It is in the
+ * pool for partial messages.
  *
  * A request is its connection's, and freed when it is answered or the connection ends (the client,
  * the deadline, a drain), which calls what rws_request_set_user() left. A program that decides
@@ -21,17 +20,23 @@
  * returns by the public header. */
 #define RWS__REQUEST_DEFERRED INT_MIN
 
+typedef enum rws__request_step {
+    RWS__REQUEST_READING = 0, /* on_upgrade reads the head where it was received */
+    RWS__REQUEST_DECIDING,    /* it was left for later, and has a copy of its head */
+    RWS__REQUEST_ANSWERING, /* it was decided, and is answered at once or at the end of the turn */
+    RWS__REQUEST_STEPS
+} rws__request_step;
+
 struct rws_request {
     rws_conn *conn;
+    uint8_t step; /* a rws__request_step, changed by rws__request_enter() alone */
     rws__http_head head;
     rws__payload *bytes;              /* what the head's spans point into, if it is kept; or NULL */
     rws__http_header *headers;        /* likewise, from the pool; or NULL */
     void *user;                       /* of the connection to be */
     void (*release_user)(void *user); /* if no on_open follows; or NULL */
-    bool in_callback;
-    bool decided;
-    int decision;
-    rws_span subprotocol; /* borrowed from the request */
+    int decision;                     /* ANSWERING */
+    rws_span subprotocol;             /* borrowed from the request */
     int refuse_status;
     size_t extra_len;
     size_t body_len;
@@ -39,6 +44,8 @@ struct rws_request {
     uint8_t extra[RWS__EXTRA_MAX];
     char body[RWS__BODY_MAX];
 };
+
+void rws__request_enter(rws_request *request, rws__request_step step);
 
 /* The id that rws_conn_id() will give, if it is accepted. */
 uint64_t rws__request_id(const rws_request *request);

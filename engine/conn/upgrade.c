@@ -4,8 +4,8 @@
  * collected in the assembly up to the listener's bound. What follows the head in the same bytes is
  * the first frames, and goes on to the decoder.
  *
- * A request has the steps reading, deciding and answering. While the program decides, the
- * connection is paused: what the client sends meanwhile waits.
+ * While the program decides on a request (request.h), the connection is paused: what the client
+ * sends meanwhile waits.
  */
 #include "engine/conn/request.h"
 
@@ -167,9 +167,10 @@ void rws__conn_drop_request(rws_conn *conn)
 }
 
 /* What the program decided. The request is gone after it: a refusal ends the connection. */
-static void answer(rws_conn *conn, rws_request *request, int decision)
+static void answer(rws_conn *conn, const rws_request *request)
 {
-    if (decision < 0) {
+    RWS_ASSERT(request->step == RWS__REQUEST_ANSWERING);
+    if (request->decision < 0) {
         refuse_request(conn, request);
     } else if (accept_request(conn, &request->head, request)) {
         conn->user = request->user;
@@ -178,22 +179,10 @@ static void answer(rws_conn *conn, rws_request *request, int decision)
     }
 }
 
-int rws__request_answer(rws_request *request, int decision)
-{
-    if (decision > 0) return RWS_E_ARGUMENT;
-    if (request->in_callback || request->decided) return RWS_E_STATE;
-    request->decided = true;
-    request->decision = decision;
-    rws__stream_want_turn(&request->conn->stream);
-    return 0;
-}
-
 void rws__conn_answer_request(rws_conn *conn)
 {
-    rws_request *request = rws__conn_cold_part(conn)->request;
-    RWS_ASSERT(request->decided);
     rws__conn_clear_pause(conn, RWS__PAUSE_REQUEST);
-    answer(conn, request, request->decision);
+    answer(conn, rws__conn_cold_part(conn)->request);
     /* The client ended its half while it waited, and there is nothing more of it. */
     bool is_open = conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT;
     if (conn->stream.eof_told && is_open) rws__conn_on_eof(conn);
@@ -241,23 +230,25 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
     request->conn = conn;
     request->head = *head;
     request->refuse_status = 403;
-    request->in_callback = true;
     rws__conn_cold_part(conn)->request = request;
     int res = endpoint->handler.on_upgrade(request, endpoint->user);
     RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
-    request->in_callback = false;
     if (res == RWS__REQUEST_DEFERRED) {
         if (keep_head(request, data, len) == 0) {
+            rws__request_enter(request, RWS__REQUEST_DECIDING);
             rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
             return;
         }
         request->refuse_status = 503;
         res = -ENOMEM;
     }
-    if (res > 0)
+    if (res > 0) {
         refuse_reserved(conn, res);
-    else
-        answer(conn, request, res);
+        return;
+    }
+    rws__request_enter(request, RWS__REQUEST_ANSWERING);
+    request->decision = res;
+    answer(conn, request);
 }
 
 static void on_request(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)
