@@ -73,6 +73,42 @@ Test(engine_request, gives_the_parts_of_the_request)
     cr_expect_eq(rws_request_peer(&request, &address, &len), RWS_E_STATE);
 }
 
+static int pointers[3];
+static char released[64];
+
+static void release_one(void *pointer)
+{
+    size_t len = strlen(released);
+    snprintf(released + len, sizeof released - len, "%td", (int *)pointer - pointers);
+    cr_expect_neq(request.user, pointer, "it may be freed: nobody has it any more");
+}
+
+static void release_other(void *pointer)
+{
+    strcat(released, "other ");
+    release_one(pointer);
+}
+
+/* What is set again releases what it takes the place of, as that one's own release says. */
+Test(engine_request, releases_a_user_that_another_one_replaces)
+{
+    start("/", "");
+    released[0] = '\0';
+    rws_request_set_user(&request, &pointers[0], release_one);
+    rws_request_set_user(&request, &pointers[1], release_other);
+    cr_expect_str_eq(released, "0");
+    rws_request_set_user(&request, &pointers[1], release_one);
+    rws_request_set_user(&request, &pointers[1], release_one);
+    cr_expect_str_eq(released, "0", "the same pointer is kept");
+    rws_request_set_user(&request, &pointers[2], NULL);
+    cr_expect_str_eq(released, "01");
+    rws_request_set_user(&request, &pointers[0], release_other);
+    cr_expect_str_eq(released, "01", "nothing is to be done for the third");
+    rws_request_set_user(&request, NULL, NULL);
+    cr_expect_str_eq(released, "01other 0");
+    cr_expect_null(request.release_user);
+}
+
 Test(engine_request, has_no_origin_if_there_is_none)
 {
     start("/", "");

@@ -128,6 +128,9 @@ int rws__request_answer(rws_request *request, int decision)
 
 void rws_request_set_user(rws_request *request, void *conn_user, void (*release)(void *conn_user))
 {
+    void (*former_release)(void *user) = request->release_user;
+    void *former = request->user;
     request->user = conn_user;
     request->release_user = release;
+    if (former_release != NULL && former != conn_user) former_release(former);
 }

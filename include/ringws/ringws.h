@@ -478,7 +478,8 @@ RWS_API int rws_request_reject(rws_request *request, int status, const char *bod
 /**
  * Set what rws_conn_user() will return. `conn_user` is *borrowed*: once on_open was called, the
  * program frees it, in on_close at the earliest; if no on_open follows (a refusal, a client that
- * went away, a full server), `release` (NULL: nothing is to be done) is called with it, once.
+ * went away, a full server), `release` (NULL: nothing is to be done) is called with it, once. When
+ * another pointer takes its place, its own `release` is called with it at once.
  */
 RWS_API void rws_request_set_user(rws_request *request, void *conn_user,
                                   void (*release)(void *conn_user));
