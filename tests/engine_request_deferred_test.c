@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/conn/request.h"
@@ -155,6 +156,72 @@ Test(engine_request_deferred, keeps_the_head)
         cr_assert(was_sent(file, "Sec-WebSocket-Protocol: chat\r\n"));
         world_end(&w);
     }
+}
+
+/* All that a request says, as one text. */
+static void describe(const rws_request *request, feed_bytes *out)
+{
+    rws_span spans[] = {rws_request_method(request), rws_request_target(request),
+                        rws_request_path(request), rws_request_origin(request),
+                        rws_request_query(request, "room")};
+    rws_span name, value;
+    out->len = 0;
+    for (size_t i = 0; i < COUNT(spans); i++) {
+        feed_bytes_append(out, spans[i].data, spans[i].len);
+        feed_bytes_append(out, "|", 1);
+    }
+    for (size_t i = 0; rws_request_header_at(request, i, &name, &value); i++) {
+        feed_bytes_append(out, name.data, name.len);
+        feed_bytes_append(out, ":", 1);
+        feed_bytes_append(out, value.data, value.len);
+    }
+}
+
+static feed_bytes in_callback;
+
+static int on_upgrade_described(rws_request *request, void *user)
+{
+    describe(request, &in_callback);
+    return on_upgrade_later(request, user);
+}
+
+/* The copy says what the head said, also of those that the parser changes or that are not stored.
+ */
+Test(engine_request_deferred, says_the_same_in_and_after_the_callback)
+{
+    static const char *const targets[] = {"/", "/chat?room=7", "http://LocalHost/chat?room=1&room",
+                                          "wss://localhost/?room"};
+    for (size_t i = 0; i < COUNT(targets); i++) {
+        for (size_t more = 0; more <= 100; more += 20) {
+            start();
+            w.endpoint->handler.on_upgrade = on_upgrade_described;
+            feed_bytes head = {0};
+            char line[256];
+            snprintf(line, sizeof line, "GET %s HTTP/1.1\r\nHOST: localhost\r\n", targets[i]);
+            feed_bytes_append(&head, line, strlen(line));
+            for (size_t j = 0; j < more; j++) {
+                snprintf(line, sizeof line, "X-Many-%zu:  %zu Times \r\n", j, j);
+                feed_bytes_append(&head, line, strlen(line));
+            }
+            const char *rest = strstr(world_request, "Upgrade:");
+            feed_bytes_append(&head, rest, strlen(rest));
+            uint32_t file = world_accept(&w);
+            world_feed(&w, file, head.data, head.len);
+            feed_bytes_free(&head);
+            world_turns(&w, 2);
+            cr_assert_not_null(found(), "%s", targets[i]);
+            feed_bytes after = {0};
+            describe(found(), &after);
+            cr_assert_eq(after.len, in_callback.len);
+            cr_assert_eq(memcmp(after.data, in_callback.data, after.len), 0);
+            feed_bytes_free(&after);
+            decide(0);
+            world_turns(&w, 2);
+            cr_assert(was_sent(file, "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+            world_end(&w);
+        }
+    }
+    feed_bytes_free(&in_callback);
 }
 
 Test(engine_request_deferred, refuses_a_turn_later)

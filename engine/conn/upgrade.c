@@ -208,7 +208,8 @@ static int keep_head(rws_request *request, const uint8_t *data, size_t len)
     if (rws__payload_append(&request->bytes, pool, data, len, len) != 0) return -ENOMEM;
     rws__http_head head = {.headers = request->headers, .headers_capacity = old->headers_capacity};
     /* Names are lower-cased already: it parses as before. */
-    if (rws__http_parse_request(&head, request->bytes->data, len) != 0) return -ENOMEM;
+    int res = rws__http_parse_request(&head, request->bytes->data, len);
+    RWS_ASSERT(res == 0);
     if (request->subprotocol.len > 0) {
         ptrdiff_t at = request->subprotocol.data - (const char *)data;
         request->subprotocol.data = (const char *)request->bytes->data + at;
