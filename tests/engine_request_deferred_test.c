@@ -229,7 +229,7 @@ Test(engine_request_deferred, refuses_a_turn_later)
     start();
     later.adds_header = true;
     uint32_t file = ask();
-    cr_assert_eq(rws_request_reject(found(), 401, "who are you?"), 0);
+    cr_assert_eq(rws_request_respond(found(), 401, "who are you?", 12), 0);
     decide(-1);
     cr_assert_eq(later.released, 0, "not from within the call");
     world_turns(&w, 3);

@@ -35,7 +35,6 @@ static void start(const char *target, const char *lines)
     request.head.headers = headers;
     request.head.headers_capacity = COUNT(headers);
     cr_assert_eq(rws__http_parse_request(&request.head, bytes, (size_t)len), 0);
-    request.refuse_status = 403;
 }
 
 static void span_is(rws_span span, const char *text, const char *context)
@@ -242,23 +241,34 @@ Test(engine_request, bounds_the_headers_that_are_added)
     cr_assert_eq(request.extra_len, RWS__EXTRA_MAX);
 }
 
-Test(engine_request, takes_a_refusal_within_bounds)
+static void body_is(const char *text)
 {
-    static char body[RWS__BODY_MAX + 2];
-    memset(body, 'b', sizeof body - 1);
+    cr_expect_eq(request.body_len, strlen(text));
+    cr_expect_eq(memcmp(request.body, text, request.body_len), 0);
+}
+
+Test(engine_request, takes_an_answer_within_bounds)
+{
+    static char body[RWS__BODY_MAX + 1];
+    memset(body, 'b', sizeof body);
     start("/", "");
-    cr_expect_eq(rws_request_reject(&request, 299, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, 600, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, 101, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, -1, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, 400, body), RWS_E_ARGUMENT, "a byte too much");
-    cr_expect_eq(request.refuse_status, 403, "nothing was changed");
-    cr_expect_eq(rws_request_reject(&request, 300, NULL), 0);
-    cr_expect_not(request.has_body);
-    cr_expect_eq(rws_request_reject(&request, 599, body + 1), 0);
-    cr_expect_eq(request.refuse_status, 599);
+    cr_expect_eq(rws_request_respond(&request, 199, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 600, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 101, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, -1, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 400, NULL, 1), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 400, body, sizeof body), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 400, body, SIZE_MAX), RWS_E_ARGUMENT);
+    cr_expect_eq(request.status, 0, "nothing was changed");
+    cr_expect_eq(rws_request_respond(&request, 200, NULL, 0), 0);
+    cr_expect_eq(request.status, 200);
+    body_is("");
+    cr_expect_eq(rws_request_respond(&request, 599, body, RWS__BODY_MAX), 0);
+    cr_expect_eq(request.status, 599);
     cr_expect_eq(request.body_len, RWS__BODY_MAX);
-    cr_expect_eq(rws_request_reject(&request, 404, ""), 0);
-    cr_expect(request.has_body);
-    cr_expect_eq(request.body_len, 0);
+    cr_expect_eq(rws_request_respond(&request, 404, "a\0b\xff", 4), 0, "any bytes");
+    cr_expect_eq(memcmp(request.body, "a\0b\xff", 4), 0);
+    cr_expect_eq(request.body_len, 4);
+    cr_expect_eq(rws_request_respond(&request, 299, "", 0), 0);
+    body_is("");
 }

@@ -59,8 +59,8 @@ static int on_upgrade(rws_request *request, void *user)
     rws_request_set_user(request, one, release);
     switch (path.data[1]) {
     case 'r': return -1;
-    case 's': (void)rws_request_reject(request, 404, "nothing here\n"); return -1;
-    case 'a': (void)rws_request_reject(request, 404, NULL); return 0; /* accepted after all */
+    case 's': (void)rws_request_respond(request, 404, "nothing here\n", 13); return -1;
+    case 'a': (void)rws_request_respond(request, 404, NULL, 0); return 0; /* accepted after all */
     default: return 0;
     }
 }

@@ -99,15 +99,13 @@ int rws_request_add_header(rws_request *request, const char *name, const char *v
                                         name_span, value_span);
 }
 
-int rws_request_reject(rws_request *request, int status, const char *body)
+int rws_request_respond(rws_request *request, int status, const void *body, size_t len)
 {
-    if (status < 300 || status > 599) return RWS_E_ARGUMENT;
-    size_t len = body != NULL ? strlen(body) : 0;
-    if (len > sizeof request->body) return RWS_E_ARGUMENT;
+    if (status < 200 || status > 599) return RWS_E_ARGUMENT;
+    if (len > sizeof request->body || (body == NULL && len > 0)) return RWS_E_ARGUMENT;
     if (len > 0) memcpy(request->body, body, len);
-    request->refuse_status = status;
+    request->status = status;
     request->body_len = len;
-    request->has_body = body != NULL;
     return 0;
 }
 

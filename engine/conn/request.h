@@ -14,7 +14,7 @@
 #include <limits.h>
 
 #define RWS__EXTRA_MAX 4096u /* bytes of headers that a program may add */
-#define RWS__BODY_MAX  4096u /* of a refusal */
+#define RWS__BODY_MAX  4096u /* of an answer that is not the 101 */
 
 /* What on_upgrade returns when the program decides later: no status, and nothing that a program
  * returns by the public header. */
@@ -37,10 +37,9 @@ struct rws_request {
     void (*release_user)(void *user); /* if no on_open follows; or NULL */
     int decision;                     /* ANSWERING */
     rws_span subprotocol;             /* borrowed from the request */
-    int refuse_status;
+    int status; /* of an answer that is not the 101; 0: the program did not say */
     size_t extra_len;
     size_t body_len;
-    bool has_body;
     uint8_t extra[RWS__EXTRA_MAX];
     char body[RWS__BODY_MAX];
 };

@@ -36,7 +36,7 @@ const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path
 
 /* ---- refusing ---- */
 
-/* Answer with `status` and end. */
+/* Answer with `status`, which is not 101, and end. */
 static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extra_len,
                    rws_span body)
 {
@@ -58,9 +58,10 @@ static void refuse_text(rws_conn *conn, int status, const char *text)
 
 static void refuse_request(rws_conn *conn, const rws_request *request)
 {
+    bool said = request->status != 0;
     rws_span body = {"Refused.\n", 9};
-    if (request->has_body) body = (rws_span){request->body, request->body_len};
-    refuse(conn, request->refuse_status, request->extra, request->extra_len, body);
+    if (said) body = (rws_span){request->body, request->body_len};
+    refuse(conn, said ? request->status : 403, request->extra, request->extra_len, body);
 }
 
 /* ---- accepting ---- */
@@ -230,7 +231,6 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
     memset(request, 0, offsetof(rws_request, extra));
     request->conn = conn;
     request->head = *head;
-    request->refuse_status = 403;
     rws__conn_cold_part(conn)->request = request;
     int res = endpoint->handler.on_upgrade(request, endpoint->user);
     RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
@@ -240,8 +240,8 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
             rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
             return;
         }
-        request->refuse_status = 503;
-        res = -ENOMEM;
+        refuse_text(conn, 503, no_memory);
+        return;
     }
     if (res > 0) {
         refuse_reserved(conn, res);

@@ -75,7 +75,7 @@ typedef struct rws_handler {
 
     /* Before the answer to an upgrade request; the rws_request_…() functions read it and shape the
      * answer. Return 0 to accept it or a negative status to refuse it (with 403, or as
-     * rws_request_reject() said). Positive values are reserved: one is refused with 500, and the
+     * rws_request_respond() said). Positive values are reserved: one is refused with 500, and the
      * log says so. */
     int (*on_upgrade)(rws_request *request, void *user);
 
@@ -470,10 +470,14 @@ RWS_API int rws_request_choose_subprotocol(rws_request *request, const char *nam
 RWS_API int rws_request_add_header(rws_request *request, const char *name, const char *value);
 
 /**
- * Shape the refusal; on_upgrade then returns a negative status. `status` is 300 … 599; `body` (at
- * most 4096 bytes; NULL: a short text) is *copied*. Returns 0 or RWS_E_ARGUMENT.
+ * Shape an answer other than the 101: a refusal, a redirect, or a plain HTTP answer. on_upgrade
+ * then returns a negative status, and the connection ends behind it.
+ *
+ * `status` is 200 … 599; `body` (`len` bytes, at most 4096; NULL only if 0) is *copied*, and is
+ * text/plain unless a Content-Type was added. The last call counts. Returns 0, or RWS_E_ARGUMENT
+ * with nothing changed.
  */
-RWS_API int rws_request_reject(rws_request *request, int status, const char *body);
+RWS_API int rws_request_respond(rws_request *request, int status, const void *body, size_t len);
 
 /**
  * Set what rws_conn_user() will return. `conn_user` is *borrowed*: once on_open was called, the
