@@ -466,6 +466,66 @@ Test(engine_request_deferred, finds_the_room_gone)
     world_end(&w);
 }
 
+/* They have a share of the pool for partial messages and can't fill it, however many ask. */
+Test(engine_request_deferred, leave_room_for_messages)
+{
+    static const size_t budgets[] = {4096, 65536, 262144};
+    for (size_t i = 0; i < COUNT(budgets); i++) {
+        test_options options = world_server_options();
+        options.connections_max = 150;
+        options.partial_bytes_max = budgets[i];
+        options.message_bytes_max = 1024;
+        memset(&later, 0, sizeof later);
+        world_start(&w, &options);
+        w.endpoint->handler.on_upgrade = on_upgrade_later;
+        const rws__pool *pool = w.shard->conns.streams.partial;
+        uint64_t ids[150];
+        uint32_t asked = 0, file = 0;
+        while (asked < COUNT(ids)) {
+            file = world_accept(&w);
+            world_feed(&w, file, world_request, strlen(world_request));
+            world_turns(&w, 2);
+            if (found() == NULL) break;
+            ids[asked++] = later.id;
+            cr_assert_eq(pool->charged_bytes, w.shard->conns.request_bytes);
+            cr_assert(asked == 1 || pool->charged_bytes <= budgets[i] / 4, "%zu of %zu",
+                      pool->charged_bytes, budgets[i]);
+        }
+        cr_assert(asked >= 1 && asked >= budgets[i] / 4 / 2560, "%u of %zu", asked, budgets[i]);
+        cr_assert_lt(asked, COUNT(ids));
+        cr_assert(was_sent(file, "HTTP/1.1 503 "));
+        cr_assert_eq(later.released, 1);
+        world_eof(&w, file);
+        later.id = ids[0];
+        decide(0);
+        world_turns(&w, 2);
+        file = world_accept(&w);
+        world_feed(&w, file, world_request, strlen(world_request));
+        world_turns(&w, 2);
+        cr_assert_not_null(found(), "there is room again");
+        world_end(&w);
+    }
+}
+
+/* What is said about it while it is decided counts too. */
+Test(engine_request_deferred, counts_what_the_answer_is_to_say)
+{
+    static char body[4096];
+    start();
+    ask();
+    size_t before = w.shard->conns.request_bytes;
+    cr_assert_leq(before, 2560);
+    cr_assert_eq(rws_request_respond(found(), 404, body, sizeof body), 0);
+    cr_assert_geq(w.shard->conns.request_bytes, before + sizeof body);
+    cr_assert_eq(rws_request_add_header(found(), "X", "Y"), 0);
+    cr_assert_gt(w.shard->conns.request_bytes, before + sizeof body);
+    cr_assert_eq(w.shard->conns.request_bytes, w.shard->conns.streams.partial->charged_bytes);
+    decide(0);
+    world_turns(&w, 2);
+    cr_assert_eq(w.shard->conns.request_bytes, 0);
+    world_end(&w);
+}
+
 Test(engine_request_deferred, is_refused_without_memory_to_keep_it)
 {
     for (uint32_t blocks = 0; blocks < 6; blocks++) {

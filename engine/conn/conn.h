@@ -9,7 +9,8 @@
  *   close's after it.
  * - `endpoint` is set from OPEN on, and while a request is decided; a dialled one has it always.
  * - `open_count` counts the connections that are OPEN or closing: connections_max is for those, the
- *   reserve for the others.
+ *   reserve for the others. One whose request is being decided has a slot and does not count: there
+ *   may be no room for it any more when it is accepted.
  */
 #ifndef RINGWS_CONN_CONN_H
 #define RINGWS_CONN_CONN_H
@@ -93,6 +94,7 @@ struct rws__conns {
     uint32_t index;           /* the shard's */
     uint32_t connections_max; /* more are answered with 503 */
     uint32_t open_count;
+    size_t request_bytes; /* of the pool, that requests which are decided later have */
     bool draining;
     bool cut_off_some;         /* the drain's deadline ended connections */
     rws__http_header *headers; /* scratch of the request that is being read */

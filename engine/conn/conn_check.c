@@ -32,7 +32,9 @@ static bool has_deadline(const rws_conn *conn)
 static void check_request(const rws_conn *conn, const rws_request *request)
 {
     RWS_ASSERT(conn->state == RWS__CONN_UPGRADING && request->conn == conn);
-    RWS_ASSERT(request->bytes != NULL && request->step != RWS__REQUEST_READING);
+    RWS_ASSERT(request->bytes != NULL && request->counted_bytes > 0);
+    RWS_ASSERT(request->counted_bytes <= rws__conn_table(conn)->request_bytes);
+    RWS_ASSERT(request->step != RWS__REQUEST_READING);
     RWS_ASSERT((request->step == RWS__REQUEST_ANSWERING) == conn->stream.want_turn);
 }
 

@@ -1,5 +1,6 @@
 #include "engine/conn/request.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define TO(step) (1u << (step))
@@ -14,6 +15,33 @@ void rws__request_enter(rws_request *request, rws__request_step step)
 {
     RWS_ASSERT(request_moves[request->step] & TO(step));
     request->step = (uint8_t)step;
+}
+
+static rws__pool *pool_of(const rws_request *request)
+{
+    return request->conn->stream.streams->partial;
+}
+
+static size_t charged_bytes(const rws__payload *payload)
+{
+    return payload != NULL ? payload->charged : 0;
+}
+
+void rws__request_count(rws_request *request)
+{
+    const rws__slab *slab = &pool_of(request)->slab;
+    rws__conns *conns = rws__conn_table(request->conn);
+    size_t bytes = rws__slab_block_bytes(slab, request) +
+                   rws__slab_block_bytes(slab, request->headers) + charged_bytes(request->bytes) +
+                   charged_bytes(request->extra) + charged_bytes(request->body);
+    conns->request_bytes += bytes - request->counted_bytes;
+    request->counted_bytes = bytes;
+}
+
+/* What it has of the pool changed. */
+static void recount(rws_request *request)
+{
+    if (request->step != RWS__REQUEST_READING) rws__request_count(request);
 }
 
 rws_span rws_request_method(const rws_request *request)
@@ -95,17 +123,28 @@ int rws_request_choose_subprotocol(rws_request *request, const char *name)
 int rws_request_add_header(rws_request *request, const char *name, const char *value)
 {
     rws_span name_span = {name, strlen(name)}, value_span = {value, strlen(value)};
-    return rws__handshake_append_header(request->extra, sizeof request->extra, &request->extra_len,
-                                        name_span, value_span);
+    uint8_t line[RWS__EXTRA_MAX];
+    size_t room = sizeof line - rws__payload_span(request->extra).len, len = 0;
+    int res = rws__handshake_append_header(line, room, &len, name_span, value_span);
+    if (res != 0) return res;
+    res = rws__payload_append(&request->extra, pool_of(request), line, len, 0);
+    recount(request);
+    return res;
 }
 
 int rws_request_respond(rws_request *request, int status, const void *body, size_t len)
 {
     if (status < 200 || status > 599) return RWS_E_ARGUMENT;
-    if (len > sizeof request->body || (body == NULL && len > 0)) return RWS_E_ARGUMENT;
-    if (len > 0) memcpy(request->body, body, len);
+    if (len > RWS__BODY_MAX || (body == NULL && len > 0)) return RWS_E_ARGUMENT;
+    rws__payload *copy = NULL;
+    if (len > 0 && rws__payload_append(&copy, pool_of(request), body, len, 0) != 0) {
+        rws__payload_release(copy);
+        return -ENOMEM;
+    }
+    rws__payload_release(request->body);
+    request->body = copy;
     request->status = status;
-    request->body_len = len;
+    recount(request);
     return 0;
 }
 

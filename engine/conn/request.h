@@ -1,6 +1,8 @@
 /*
  * An upgrade request that a program is asked about, from on_upgrade to the answer. It is in the
- * pool for partial messages.
+ * pool for partial messages, as are its copy of the head and what the answer is to say, each taken
+ * when there is something of it. What requests that are decided later have of the pool is bounded,
+ * so that clients can't fill it with them: beyond the bound the next one is refused with 503.
  *
  * A request is its connection's, and freed when it is answered or the connection ends (the client,
  * the deadline, a drain), which calls what rws_request_set_user() left. A program that decides
@@ -12,6 +14,9 @@
 #include "engine/conn/conn.h"
 
 #include <limits.h>
+
+/* Requests that are decided later may have one in so many bytes of the pool's budget. */
+#define RWS__REQUESTS_SHARE 4u
 
 #define RWS__EXTRA_MAX 4096u /* bytes of headers that a program may add */
 #define RWS__BODY_MAX  4096u /* of an answer that is not the 101 */
@@ -37,14 +42,24 @@ struct rws_request {
     void (*release_user)(void *user); /* if no on_open follows; or NULL */
     int decision;                     /* ANSWERING */
     rws_span subprotocol;             /* borrowed from the request */
-    int status; /* of an answer that is not the 101; 0: the program did not say */
-    size_t extra_len;
-    size_t body_len;
-    uint8_t extra[RWS__EXTRA_MAX];
-    char body[RWS__BODY_MAX];
+    int status;           /* of an answer that is not the 101; 0: the program did not say */
+    rws__payload *extra;  /* complete header lines of the answer; or NULL */
+    rws__payload *body;   /* of an answer that is not the 101; or NULL */
+    size_t counted_bytes; /* how much of the shard's `request_bytes` it is */
 };
 
+static_assert(sizeof(rws_request) <= 512, "a block of the pool");
+
 void rws__request_enter(rws_request *request, rws__request_step step);
+
+/* Count what it has of the pool, from when it is left for later. */
+void rws__request_count(rws_request *request);
+
+static inline rws_span rws__payload_span(const rws__payload *payload)
+{
+    rws_span none = {NULL, 0};
+    return payload != NULL ? (rws_span){(const char *)payload->data, payload->len} : none;
+}
 
 /* The id that rws_conn_id() will give, if it is accepted. */
 uint64_t rws__request_id(const rws_request *request);

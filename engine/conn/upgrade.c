@@ -37,14 +37,14 @@ const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path
 /* ---- refusing ---- */
 
 /* Answer with `status`, which is not 101, and end. */
-static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extra_len,
-                   rws_span body)
+static void refuse(rws_conn *conn, int status, rws_span extra, rws_span body)
 {
     rws__cause cause = rws__cause_abnormal(RWS_E_UPGRADE, RWS_CLOSED_BY_US, NULL);
-    size_t room = extra_len + body.len + RWS__WRITE_REFUSAL_BYTES;
+    size_t room = extra.len + body.len + RWS__WRITE_REFUSAL_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
-    int len =
-        out != NULL ? rws__handshake_write_refusal(out, room, status, extra, extra_len, body) : 0;
+    const uint8_t *lines = (const uint8_t *)extra.data;
+    int len = 0;
+    if (out != NULL) len = rws__handshake_write_refusal(out, room, status, lines, extra.len, body);
     if (len > 0) rws__stream_commit(&conn->stream, (size_t)len);
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
@@ -53,15 +53,15 @@ static void refuse_text(rws_conn *conn, int status, const char *text)
 {
     char body[256];
     int len = snprintf(body, sizeof body, "%s\n", text);
-    refuse(conn, status, NULL, 0, (rws_span){body, (size_t)len});
+    refuse(conn, status, (rws_span){NULL, 0}, (rws_span){body, (size_t)len});
 }
 
 static void refuse_request(rws_conn *conn, const rws_request *request)
 {
     bool said = request->status != 0;
     rws_span body = {"Refused.\n", 9};
-    if (said) body = (rws_span){request->body, request->body_len};
-    refuse(conn, said ? request->status : 403, request->extra, request->extra_len, body);
+    if (said) body = rws__payload_span(request->body);
+    refuse(conn, said ? request->status : 403, rws__payload_span(request->extra), body);
 }
 
 /* ---- accepting ---- */
@@ -110,13 +110,10 @@ static rws_span choose_subprotocol(const rws__endpoint *endpoint, const rws__htt
 /* `request` is NULL where no program had anything to say. False: it was refused. */
 static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws_request *request)
 {
-    rws_span subprotocol = {NULL, 0};
-    const uint8_t *extra = NULL;
-    size_t extra_len = 0;
+    rws_span subprotocol = {NULL, 0}, extra = {NULL, 0};
     if (request != NULL) {
         subprotocol = request->subprotocol;
-        extra = request->extra;
-        extra_len = request->extra_len;
+        extra = rws__payload_span(request->extra);
     }
     if (subprotocol.len == 0) subprotocol = choose_subprotocol(conn->endpoint, head);
     /* A program that took its time may find the room gone. */
@@ -124,14 +121,14 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
         refuse_text(conn, 503, why_full(rws__conn_table(conn)));
         return false;
     }
-    size_t room = extra_len + subprotocol.len + RWS__WRITE_ACCEPT_BYTES;
+    size_t room = extra.len + subprotocol.len + RWS__WRITE_ACCEPT_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     if (out == NULL || keep_subprotocol(conn, subprotocol) != 0) {
         refuse_text(conn, 503, no_memory);
         return false;
     }
-    int len = rws__handshake_write_accept(out, room, head->known.ws_key.data, subprotocol, extra,
-                                          extra_len);
+    int len = rws__handshake_write_accept(out, room, head->known.ws_key.data, subprotocol,
+                                          (const uint8_t *)extra.data, extra.len);
     if (len < 0) {
         refuse_text(conn, 500, "The answer could not be written.");
         return false;
@@ -152,8 +149,11 @@ static void free_request(rws_conn *conn)
     rws_request *request = rws__conn_cold_part(conn)->request;
     rws__pool *pool = conn->stream.streams->partial;
     rws__conn_cold_part(conn)->request = NULL;
+    rws__conn_table(conn)->request_bytes -= request->counted_bytes;
     if (request->headers != NULL) rws__pool_give(pool, request->headers);
     rws__payload_release(request->bytes);
+    rws__payload_release(request->extra);
+    rws__payload_release(request->body);
     rws__pool_give(pool, request);
 }
 
@@ -203,11 +203,11 @@ static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 {
     rws__pool *pool = request->conn->stream.streams->partial;
     const rws__http_head *old = &request->head;
-    size_t headers = (old->headers_capacity + 1) * sizeof(rws__http_header);
-    request->headers = rws__pool_take(pool, headers);
+    uint32_t count = old->headers_count;
+    request->headers = rws__pool_take(pool, count * sizeof(rws__http_header));
     if (request->headers == NULL) return -ENOMEM;
     if (rws__payload_append(&request->bytes, pool, data, len, len) != 0) return -ENOMEM;
-    rws__http_head head = {.headers = request->headers, .headers_capacity = old->headers_capacity};
+    rws__http_head head = {.headers = request->headers, .headers_capacity = count};
     /* Names are lower-cased already: it parses as before. */
     int res = rws__http_parse_request(&head, request->bytes->data, len);
     RWS_ASSERT(res == 0);
@@ -219,6 +219,25 @@ static int keep_head(rws_request *request, const uint8_t *data, size_t len)
     return 0;
 }
 
+/* on_upgrade has not decided. */
+static void leave_for_later(rws_conn *conn, rws_request *request, const uint8_t *data, size_t len)
+{
+    const rws__conns *conns = rws__conn_table(conn);
+    if (keep_head(request, data, len) != 0) {
+        refuse_text(conn, 503, no_memory);
+        return;
+    }
+    rws__request_count(request);
+    bool is_alone = conns->request_bytes == request->counted_bytes;
+    if (!is_alone &&
+        conns->request_bytes > conns->streams.partial->budget_bytes / RWS__REQUESTS_SHARE) {
+        refuse_text(conn, 503, "The server has too many requests to decide on. Try again later.");
+        return;
+    }
+    rws__request_enter(request, RWS__REQUEST_DECIDING);
+    rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
+}
+
 /* Ask the program. `data` is the head. */
 static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)
 {
@@ -228,19 +247,14 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
         refuse_text(conn, 503, no_memory);
         return;
     }
-    memset(request, 0, offsetof(rws_request, extra));
+    memset(request, 0, sizeof *request);
     request->conn = conn;
     request->head = *head;
     rws__conn_cold_part(conn)->request = request;
     int res = endpoint->handler.on_upgrade(request, endpoint->user);
     RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
     if (res == RWS__REQUEST_DEFERRED) {
-        if (keep_head(request, data, len) == 0) {
-            rws__request_enter(request, RWS__REQUEST_DECIDING);
-            rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
-            return;
-        }
-        refuse_text(conn, 503, no_memory);
+        leave_for_later(conn, request, data, len);
         return;
     }
     if (res > 0) {

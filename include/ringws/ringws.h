@@ -465,7 +465,8 @@ RWS_API int rws_request_choose_subprotocol(rws_request *request, const char *nam
 /**
  * Add a header to the answer, the 101 or the refusal. Both strings are *copied*.
  * Returns 0, RWS_E_ARGUMENT (not a valid name or value — CR, LF and NUL are refused — or a header
- * that the handshake writes itself) or RWS_E_HTTP_TOO_BIG (over 4096 bytes of headers).
+ * that the handshake writes itself), RWS_E_HTTP_TOO_BIG (over 4096 bytes of headers) or -ENOMEM
+ * (partial_bytes_max is in use).
  */
 RWS_API int rws_request_add_header(rws_request *request, const char *name, const char *value);
 
@@ -474,8 +475,8 @@ RWS_API int rws_request_add_header(rws_request *request, const char *name, const
  * then returns a negative status, and the connection ends behind it.
  *
  * `status` is 200 … 599; `body` (`len` bytes, at most 4096; NULL only if 0) is *copied*, and is
- * text/plain unless a Content-Type was added. The last call counts. Returns 0, or RWS_E_ARGUMENT
- * with nothing changed.
+ * text/plain unless a Content-Type was added. The last call counts. Returns 0, or RWS_E_ARGUMENT or
+ * -ENOMEM (partial_bytes_max is in use) with nothing changed.
  */
 RWS_API int rws_request_respond(rws_request *request, int status, const void *body, size_t len);
 
