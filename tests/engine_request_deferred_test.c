@@ -374,8 +374,8 @@ Test(engine_request_deferred, ends_with_its_client)
 
 /* ---- deadlines ---- */
 
-/* The handshake's: from accept, whoever is late. */
-Test(engine_request_deferred, ends_with_the_handshakes_deadline)
+/* The handshake's: from accept, whoever is late. The client is told, because it did its part. */
+Test(engine_request_deferred, is_refused_at_the_handshakes_deadline)
 {
     start();
     uint32_t file = world_accept(&w);
@@ -383,13 +383,35 @@ Test(engine_request_deferred, ends_with_the_handshakes_deadline)
     world_feed(&w, file, world_request, strlen(world_request));
     world_turns(&w, 2);
     world_pass(&w, 1000 - 2 * RWS__TICK_MS);
-    cr_assert_not(w.ring->closed[file]);
+    cr_assert_eq(w.ring->wire[file].len, 0);
     world_pass(&w, 4 * RWS__TICK_MS);
-    cr_assert(w.ring->closed[file]);
+    cr_assert(was_sent(file, "HTTP/1.1 503 "));
+    cr_assert(was_sent(file, "did not decide in time"));
     cr_assert_eq(later.released, 1);
     cr_assert_null(found());
+    cr_assert_eq(atomic_load(&w.shard->loop.counters.timeouts), 1);
+    world_eof(&w, file);
+    world_turns(&w, 2);
+    cr_assert(w.ring->closed[file]);
     world_log_is(&w, "", "no callback");
     world_end(&w);
+}
+
+/* The deadline is for the program to decide: what it said in time is what the client gets. */
+Test(engine_request_deferred, is_answered_as_decided_when_the_deadline_passes_in_that_turn)
+{
+    for (int accepts = 0; accepts < 2; accepts++) {
+        start();
+        uint32_t file = ask();
+        rws_conn *conn = world_conn(&w, file);
+        decide(accepts ? 0 : -1);
+        cr_assert_not(rws__timer_is_set(&conn->timer));
+        world_advance(&w, 10000);
+        cr_assert(was_sent(file, accepts ? "HTTP/1.1 101 " : "HTTP/1.1 403 "));
+        cr_assert_eq(atomic_load(&w.shard->loop.counters.timeouts), 0);
+        if (!accepts) world_eof(&w, file);
+        world_end(&w);
+    }
 }
 
 Test(engine_request_deferred, has_no_handshake_deadline_once_it_is_open)
@@ -404,16 +426,36 @@ Test(engine_request_deferred, has_no_handshake_deadline_once_it_is_open)
 
 /* ---- draining ---- */
 
-/* An answer that comes while the server drains opens nothing any more. */
-Test(engine_request_deferred, is_refused_in_a_drain)
+/* What is not decided by then gets its answer at once: nothing is accepted any more. */
+Test(engine_request_deferred, is_refused_when_a_drain_begins)
+{
+    start();
+    uint32_t file = ask();
+    rws__loop_stop(&w.shard->loop);
+    world_turns(&w, 3);
+    cr_assert(was_sent(file, "HTTP/1.1 503 "));
+    cr_assert(was_sent(file, "going away"));
+    cr_assert_eq(later.released, 1);
+    cr_assert_null(found());
+    world_eof(&w, file);
+    world_turns(&w, 3);
+    cr_assert(w.ended);
+    cr_assert_eq(w.result, 0);
+    world_log_is(&w, "", "no callback");
+    world_end(&w);
+}
+
+/* A refusal that was decided in the turn in which the drain begins is given as it is; an acceptance
+ * opens nothing any more. */
+Test(engine_request_deferred, is_answered_when_a_drain_begins_in_that_turn)
 {
     for (int accepts = 0; accepts < 2; accepts++) {
         start();
         uint32_t file = ask();
-        rws__loop_stop(&w.shard->loop);
-        world_turns(&w, 3);
-        cr_assert_not(w.ended);
         decide(accepts ? 0 : -1);
+        rws__conns_drain(&w.shard->conns);
+        cr_assert_eq(later.released, 0, "not yet");
+        rws__loop_stop(&w.shard->loop);
         world_turns(&w, 3);
         cr_assert(was_sent(file, accepts ? "HTTP/1.1 503 " : "HTTP/1.1 403 "));
         cr_assert_eq(later.released, 1);
@@ -421,25 +463,8 @@ Test(engine_request_deferred, is_refused_in_a_drain)
         world_turns(&w, 3);
         cr_assert(w.ended);
         cr_assert_eq(w.result, 0);
-        world_log_is(&w, "", "no callback");
         world_end(&w);
     }
-}
-
-/* One that is not answered has the second that a drain gives to requests. */
-Test(engine_request_deferred, does_not_hold_a_drain)
-{
-    start();
-    ask();
-    rws__loop_stop(&w.shard->loop);
-    world_turns(&w, 3);
-    world_pass(&w, 900);
-    cr_assert_not(w.ended);
-    world_pass(&w, 200);
-    cr_assert(w.ended);
-    cr_assert_eq(w.result, 0);
-    cr_assert_eq(later.released, 1);
-    world_end(&w);
 }
 
 /* ---- room and memory ---- */

@@ -258,6 +258,8 @@ static void on_handshake_timeout(rws_conn *conn)
     rws__cause cause =
         rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, "the handshake did not end in time");
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
+    if (rws__conn_give_up_request(conn, "The server did not decide in time. Try again later."))
+        return;
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
 

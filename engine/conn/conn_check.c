@@ -22,10 +22,17 @@ static const uint16_t phases[RWS__CONN_STATE_COUNT] = {
     [RWS__CONN_ENDED] = ENDS,
 };
 
+static bool is_decided(const rws_conn *conn)
+{
+    if (!conn->stream.has_cold) return false;
+    const rws__conn_cold *cold = (const rws__conn_cold *)rws__stream_cold_of(&conn->stream);
+    return cold->request != NULL && cold->request->step == RWS__REQUEST_ANSWERING;
+}
+
 static bool has_deadline(const rws_conn *conn)
 {
     if (conn->state == RWS__CONN_OPEN) return !rws__decoder_is_idle(&conn->decoder);
-    return conn->state < RWS__CONN_ENDING;
+    return conn->state < RWS__CONN_ENDING && !is_decided(conn);
 }
 
 /* Between turns one is left for later, or answered in the next flush. */

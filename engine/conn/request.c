@@ -159,6 +159,7 @@ int rws__request_answer(rws_request *request, int decision)
     if (request->step != RWS__REQUEST_DECIDING) return RWS_E_STATE;
     rws__request_enter(request, RWS__REQUEST_ANSWERING);
     request->decision = decision;
+    rws__conn_clear_deadline(request->conn); /* nobody else is waited for */
     rws__stream_want_turn(&request->conn->stream);
     return 0;
 }

@@ -5,8 +5,9 @@
  * so that clients can't fill it with them: beyond the bound the next one is refused with 503.
  *
  * A request is its connection's, and freed when it is answered or the connection ends (the client,
- * the deadline, a drain), which calls what rws_request_set_user() left. A program that decides
- * later keeps its id, on any thread, and looks it up on the loop's: rws__conns_find_request().
+ * the handshake's deadline or a drain, both with 503), which calls what rws_request_set_user()
+ * left. A program that decides later keeps its id, on any thread, and looks it up on the loop's:
+ * rws__conns_find_request().
  */
 #ifndef RINGWS_CONN_REQUEST_H
 #define RINGWS_CONN_REQUEST_H

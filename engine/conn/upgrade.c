@@ -167,6 +167,15 @@ void rws__conn_drop_request(rws_conn *conn)
     if (release != NULL) release(user);
 }
 
+bool rws__conn_give_up_request(rws_conn *conn, const char *text)
+{
+    const rws_request *request = request_of(conn);
+    if (request == NULL) return false;
+    /* What is decided is answered at the end of the turn. */
+    if (request->step == RWS__REQUEST_DECIDING) refuse_text(conn, 503, text);
+    return true;
+}
+
 /* What the program decided. The request is gone after it: a refusal ends the connection. */
 static void answer(rws_conn *conn, const rws_request *request)
 {
