@@ -280,62 +280,167 @@ Test(engine_request_deferred, positive_values_are_no_decision)
 
 /* ---- the client does not wait ---- */
 
+/* Before and behind the end of the buffer with the request, and in pieces. */
 Test(engine_request_deferred, keeps_the_frames_that_come_meanwhile)
 {
-    for (int together = 0; together < 2; together++) {
-        start();
-        uint32_t file = world_accept(&w);
-        feed_bytes bytes = {0};
-        feed_bytes_append(&bytes, world_request, strlen(world_request));
-        if (together) append_frame(&bytes, "one");
-        world_feed(&w, file, bytes.data, bytes.len);
-        bytes.len = 0;
-        append_frame(&bytes, "two");
-        /* The receive is being taken back. */
-        if (script_find_recv(w.ring, file) != NULL) world_feed(&w, file, bytes.data, bytes.len);
-        feed_bytes_free(&bytes);
-        world_turns(&w, 3);
-        cr_assert_null(script_find_recv(w.ring, file), "it is not read while it waits");
-        world_log_is(&w, "", "not delivered yet");
-        decide(0);
-        world_turns(&w, 3);
-        const char *got = world_log(&w);
-        cr_assert_eq(strncmp(got, "open0 ", 6), 0, "%s", got);
-        cr_assert_eq(strstr(got, "text0:one ") != NULL, together == 1, "%s", got);
-        cr_assert_not_null(script_find_recv(w.ring, file), "it reads again");
-        world_end(&w);
-    }
-}
-
-/* Messages and the end of the client's half in the same turn: both are handled behind the answer.
- */
-Test(engine_request_deferred, answers_a_client_that_ended_its_half)
-{
-    for (int frames = 0; frames < 2; frames++) {
-        for (int accepts = 0; accepts < 2; accepts++) {
+    static const size_t steps[] = {1, 7, 1000};
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        for (int together = 0; together < 2; together++) {
             start();
             uint32_t file = world_accept(&w);
             feed_bytes bytes = {0};
             feed_bytes_append(&bytes, world_request, strlen(world_request));
-            if (frames) append_frame(&bytes, "one");
-            script_recv(w.ring, file, bytes.data, bytes.len, false);
-            script_complete(w.ring, script_find_recv(w.ring, file), 0, 0);
+            if (together) append_frame(&bytes, "one");
+            world_feed(&w, file, bytes.data, bytes.len);
+            bytes.len = 0;
+            append_frame(&bytes, "two");
+            append_frame(&bytes, "three");
+            world_feed_pieces(&w, file, &bytes, steps[i]);
             feed_bytes_free(&bytes);
-            world_turns(&w, 4);
-            cr_assert_not(w.ring->closed[file]);
-            world_log_is(&w, "", "it waits");
-            decide(accepts ? 0 : -1);
-            world_turns(&w, 5);
-            cr_assert(was_sent(file, accepts ? "HTTP/1.1 101 " : "HTTP/1.1 403 "));
+            world_turns(&w, 3);
+            world_log_is(&w, "", "not delivered yet");
+            decide(0);
+            world_turns(&w, 3);
             world_log_is(&w,
-                         !accepts ? ""
-                         : frames ? "open0 text0:one close0:1006::peer "
-                                  : "open0 close0:1006::peer ",
-                         "answered");
-            cr_assert(w.ring->closed[file]);
-            cr_assert_eq(later.released, accepts ? 0 : 1);
+                         together ? "open0 text0:one text0:two text0:three "
+                                  : "open0 text0:two text0:three ",
+                         "all of them");
+            world_frame(&w, file, RWS_TEXT, "four");
+            world_log_is(&w, "text0:four ", "it reads");
             world_end(&w);
         }
+    }
+}
+
+static void pause_in_message(world *self, rws_conn *conn, const char *what)
+{
+    (void)self;
+    if (strcmp(what, "message") == 0) rws_conn_pause(conn);
+}
+
+/* A program that pauses with the first of them gets the others when it goes on. */
+Test(engine_request_deferred, gives_early_frames_as_the_program_takes_them)
+{
+    start();
+    w.hook = pause_in_message;
+    uint32_t file = ask();
+    world_frame(&w, file, RWS_TEXT, "one");
+    world_frame(&w, file, RWS_TEXT, "two");
+    decide(0);
+    world_turns(&w, 3);
+    world_log_is(&w, "open0 text0:one ", "paused");
+    rws_conn_resume(world_conn(&w, file));
+    world_turns(&w, 3);
+    world_log_is(&w, "text0:two ", "resumed");
+    world_end(&w);
+}
+
+/* The bound, and a byte more: then the receive is taken back, and what came is all kept. */
+Test(engine_request_deferred, receives_only_so_much_meanwhile)
+{
+    for (size_t more = 0; more < 2; more++) {
+        for (int accepts = 0; accepts < 2; accepts++) {
+            start();
+            uint32_t file = ask();
+            feed_bytes bytes = world_long_frame(RWS__EARLY_MAX - 8 + more);
+            cr_assert_eq(bytes.len, RWS__EARLY_MAX + more);
+            size_t taken = 0;
+            while (taken < bytes.len) {
+                size_t piece = bytes.len - taken < 1000 ? bytes.len - taken : 1000;
+                world_feed(&w, file, bytes.data + taken, piece);
+                taken += piece;
+            }
+            feed_bytes_free(&bytes);
+            world_turns(&w, 3);
+            cr_assert_eq(script_find_recv(w.ring, file) != NULL, more == 0);
+            cr_assert_leq(w.shard->conns.request_bytes, 16384);
+            decide(accepts ? 0 : -1);
+            world_turns(&w, 4);
+            cr_assert(was_sent(file, accepts ? "HTTP/1.1 101 " : "HTTP/1.1 403 "));
+            cr_assert_eq(strncmp(world_log(&w), "open0 binary0:40", 16) == 0, accepts, "%s",
+                         world_log(&w));
+            if (accepts) {
+                w.log.len = 0;
+                world_frame(&w, file, RWS_TEXT, "next");
+                world_log_is(&w, "text0:next ", "it reads again");
+            } else {
+                world_eof(&w, file);
+            }
+            world_end(&w);
+        }
+    }
+}
+
+Test(engine_request_deferred, is_refused_without_memory_for_early_frames)
+{
+    start();
+    uint32_t file = ask();
+    rws__slab *slab = &w.shard->conns.streams.partial->slab;
+    world_use_up(slab);
+    world_frame(&w, file, RWS_TEXT, "one");
+    world_turns(&w, 2);
+    world_give_back(slab);
+    cr_assert(was_sent(file, "HTTP/1.1 503 "));
+    cr_assert_eq(later.released, 1);
+    cr_assert_null(found());
+    world_eof(&w, file);
+    world_end(&w);
+}
+
+/* The end of the client's half, or a reset, while the program decides: nobody waits for an answer.
+ */
+Test(engine_request_deferred, ends_when_the_client_leaves)
+{
+    static const int results[] = {0, -ECONNRESET};
+    for (size_t i = 0; i < COUNT(results); i++) {
+        /* With the request in one turn, and with frames. */
+        for (int mask = 0; mask < 4; mask++) {
+            start();
+            uint32_t file = world_accept(&w);
+            feed_bytes bytes = {0};
+            feed_bytes_append(&bytes, world_request, strlen(world_request));
+            if (mask & 1) append_frame(&bytes, "one");
+            world_pump(&w);
+            script_recv(w.ring, file, bytes.data, bytes.len, false);
+            feed_bytes_free(&bytes);
+            if (mask & 2) {
+                world_turns(&w, 3);
+                cr_assert_not_null(found());
+            }
+            script_op *recv = script_find_recv(w.ring, file);
+            cr_assert_not_null(recv, "it goes on receiving");
+            script_complete(w.ring, recv, results[i], 0);
+            world_turns(&w, 4);
+            cr_assert_eq(later.asked, 1);
+            cr_assert_eq(later.released, 1);
+            cr_assert_null(found());
+            cr_assert(w.ring->closed[file]);
+            cr_assert_eq(w.ring->wire[file].len, 0);
+            cr_assert_eq(w.shard->conns.streams.partial->slab.used_bytes, 0);
+            world_log_is(&w, "", "no callback");
+            world_end(&w);
+        }
+    }
+}
+
+/* What was decided before that is answered. */
+Test(engine_request_deferred, is_answered_if_the_client_ends_its_half_in_that_turn)
+{
+    for (int accepts = 0; accepts < 2; accepts++) {
+        start();
+        uint32_t file = ask();
+        world_frame(&w, file, RWS_TEXT, "one");
+        world_pump(&w);
+        script_op *recv = script_find_recv(w.ring, file);
+        cr_assert_not_null(recv);
+        script_complete(w.ring, recv, 0, 0);
+        decide(accepts ? 0 : -1);
+        world_turns(&w, 5);
+        cr_assert(was_sent(file, accepts ? "HTTP/1.1 101 " : "HTTP/1.1 403 "));
+        world_log_is(&w, accepts ? "open0 text0:one close0:1006::peer " : "", "answered");
+        cr_assert(w.ring->closed[file]);
+        cr_assert_eq(later.released, accepts ? 0 : 1);
+        world_end(&w);
     }
 }
 

@@ -168,8 +168,8 @@ static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
 /* What is queued is sent. */
 void rws__conn_on_eof(rws_conn *conn)
 {
-    /* The program may still answer the peer's close frame, or its request. */
-    if (conn->state == RWS__CONN_CLOSE_RECEIVED || (conn->pauses & RWS__PAUSE_REQUEST)) return;
+    /* The program may still answer the peer's close frame. */
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED) return;
     bool upgrading = conn->state == RWS__CONN_UPGRADING;
     rws__cause cause = rws__cause_abnormal(
         RWS_E_CLOSED, RWS_CLOSED_BY_PEER,

@@ -48,7 +48,7 @@ typedef enum rws__conn_state {
 #define RWS__PAUSE_USER    1u /* rws_conn_pause() */
 #define RWS__PAUSE_QUEUE   2u /* the send queue is above its high watermark */
 #define RWS__PAUSE_BUDGET  4u /* partial_bytes_max is in use */
-#define RWS__PAUSE_REQUEST 8u /* its request is being decided */
+#define RWS__PAUSE_REQUEST 8u /* its request is being decided, and much came already */
 
 /* What few connections have. */
 typedef struct rws__conn_cold {

@@ -41,6 +41,8 @@ static void check_request(const rws_conn *conn, const rws_request *request)
     RWS_ASSERT(conn->state == RWS__CONN_UPGRADING && request->conn == conn);
     RWS_ASSERT(request->bytes != NULL && request->counted_bytes > 0);
     RWS_ASSERT(request->counted_bytes <= rws__conn_table(conn)->request_bytes);
+    if (conn->pauses != 0) RWS_ASSERT(conn->pauses == RWS__PAUSE_REQUEST);
+    if (conn->pauses != 0) RWS_ASSERT(request->early == NULL);
     RWS_ASSERT(request->step != RWS__REQUEST_READING);
     RWS_ASSERT((request->step == RWS__REQUEST_ANSWERING) == conn->stream.want_turn);
 }
@@ -48,9 +50,8 @@ static void check_request(const rws_conn *conn, const rws_request *request)
 static void check_cold(const rws_conn *conn)
 {
     const rws__conn_cold *cold = (const rws__conn_cold *)rws__stream_cold_of(&conn->stream);
-    bool waits = conn->pauses & RWS__PAUSE_REQUEST;
-    RWS_ASSERT((cold->request != NULL) == waits);
-    if (waits) check_request(conn, cold->request);
+    if (conn->pauses & RWS__PAUSE_REQUEST) RWS_ASSERT(cold->request != NULL);
+    if (cold->request != NULL) check_request(conn, cold->request);
     if (cold->dial != NULL)
         RWS_ASSERT(conn->state <= RWS__CONN_UPGRADING || conn->state == RWS__CONN_ENDED);
 }

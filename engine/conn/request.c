@@ -33,7 +33,8 @@ void rws__request_count(rws_request *request)
     rws__conns *conns = rws__conn_table(request->conn);
     size_t bytes = rws__slab_block_bytes(slab, request) +
                    rws__slab_block_bytes(slab, request->headers) + charged_bytes(request->bytes) +
-                   charged_bytes(request->extra) + charged_bytes(request->body);
+                   charged_bytes(request->extra) + charged_bytes(request->body) +
+                   charged_bytes(request->early);
     conns->request_bytes += bytes - request->counted_bytes;
     request->counted_bytes = bytes;
 }

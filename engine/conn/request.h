@@ -4,10 +4,10 @@
  * when there is something of it. What requests that are decided later have of the pool is bounded,
  * so that clients can't fill it with them: beyond the bound the next one is refused with 503.
  *
- * A request is its connection's, and freed when it is answered or the connection ends (the client,
- * the handshake's deadline or a drain, both with 503), which calls what rws_request_set_user()
- * left. A program that decides later keeps its id, on any thread, and looks it up on the loop's:
- * rws__conns_find_request().
+ * A request is its connection's, and freed when it is answered or the connection ends (the end of
+ * the client's half or a reset; the handshake's deadline or a drain, both with 503), which calls
+ * what rws_request_set_user() left. A program that decides later keeps its id, on any thread, and
+ * looks it up on the loop's: rws__conns_find_request().
  */
 #ifndef RINGWS_CONN_REQUEST_H
 #define RINGWS_CONN_REQUEST_H
@@ -21,6 +21,10 @@
 
 #define RWS__EXTRA_MAX 4096u /* bytes of headers that a program may add */
 #define RWS__BODY_MAX  4096u /* of an answer that is not the 101 */
+
+/* So much of what a client sends while its request is decided is received; then it has to wait, and
+ * whether it has left is not noticed any more. */
+#define RWS__EARLY_MAX 4096u
 
 /* What on_upgrade returns when the program decides later: no status, and nothing that a program
  * returns by the public header. */
@@ -44,6 +48,7 @@ struct rws_request {
     int decision;                     /* ANSWERING */
     rws_span subprotocol;             /* borrowed from the request */
     int status;           /* of an answer that is not the 101; 0: the program did not say */
+    rws__payload *early;  /* what came behind the head; or NULL */
     rws__payload *extra;  /* complete header lines of the answer; or NULL */
     rws__payload *body;   /* of an answer that is not the 101; or NULL */
     size_t counted_bytes; /* how much of the shard's `request_bytes` it is */

@@ -4,8 +4,9 @@
  * collected in the assembly up to the listener's bound. What follows the head in the same bytes is
  * the first frames, and goes on to the decoder.
  *
- * While the program decides on a request (request.h), the connection is paused: what the client
- * sends meanwhile waits.
+ * While the program decides on a request (request.h), the connection goes on receiving, so that a
+ * client which leaves is noticed. What it sends meanwhile is kept (`early`); beyond a bound the
+ * connection is paused.
  */
 #include "engine/conn/request.h"
 
@@ -154,6 +155,7 @@ static void free_request(rws_conn *conn)
     rws__payload_release(request->bytes);
     rws__payload_release(request->extra);
     rws__payload_release(request->body);
+    rws__payload_release(request->early);
     rws__pool_give(pool, request);
 }
 
@@ -189,13 +191,41 @@ static void answer(rws_conn *conn, const rws_request *request)
     }
 }
 
+/* ---- what comes while the program decides ---- */
+
+/* The stream gives it to the connection again when it takes input, before what comes then. */
+static void wait_in_stream(rws_conn *conn, rws_request *request)
+{
+    if (request->early == NULL) return;
+    RWS_ASSERT(conn->stream.stalled == NULL);
+    conn->stream.stalled = request->early;
+    request->early = NULL;
+}
+
+/* Returns how much was taken: the rest waits in the stream, which is paused. */
+static size_t keep_early(rws_conn *conn, const uint8_t *data, size_t len)
+{
+    rws_request *request = request_of(conn);
+    size_t room = RWS__EARLY_MAX - rws__payload_span(request->early).len;
+    if (len > room) {
+        wait_in_stream(conn, request);
+        rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
+        rws__request_count(request);
+        return 0;
+    }
+    if (rws__payload_append(&request->early, conn->stream.streams->partial, data, len, 0) != 0)
+        refuse_text(conn, 503, no_memory);
+    else
+        rws__request_count(request);
+    return len;
+}
+
 void rws__conn_answer_request(rws_conn *conn)
 {
+    rws_request *request = rws__conn_cold_part(conn)->request;
+    wait_in_stream(conn, request);
     rws__conn_clear_pause(conn, RWS__PAUSE_REQUEST);
-    answer(conn, rws__conn_cold_part(conn)->request);
-    /* The client ended its half while it waited, and there is nothing more of it. */
-    bool is_open = conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT;
-    if (conn->stream.eof_told && is_open) rws__conn_on_eof(conn);
+    answer(conn, request);
 }
 
 /* on_upgrade returned what no decision is. */
@@ -244,7 +274,6 @@ static void leave_for_later(rws_conn *conn, rws_request *request, const uint8_t 
         return;
     }
     rws__request_enter(request, RWS__REQUEST_DECIDING);
-    rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
 }
 
 /* Ask the program. `data` is the head. */
@@ -438,9 +467,14 @@ static size_t more_input(rws_conn *conn, const uint8_t *data, size_t len)
 
 size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
 {
+    if (request_of(conn) != NULL) return keep_early(conn, data, len);
     size_t taken =
         conn->assembly == NULL ? first_input(conn, data, len) : more_input(conn, data, len);
-    if (taken == len || conn->state != RWS__CONN_OPEN) return taken;
+    if (taken == len) return taken;
     /* What follows the head in the same bytes is frames. */
-    return taken + rws__conn_frames(conn, data + taken, len - taken);
+    if (conn->state == RWS__CONN_OPEN)
+        taken += rws__conn_frames(conn, data + taken, len - taken);
+    else if (conn->state == RWS__CONN_UPGRADING)
+        taken += keep_early(conn, data + taken, len - taken);
+    return taken;
 }
