@@ -210,6 +210,29 @@ Test(engine_listener, answers_503_beyond_connections_max)
     world_end(&w);
 }
 
+/* Whoever does not even get a slot reads what a connection beyond the bound reads. */
+Test(engine_listener, turns_away_with_the_answer_of_a_full_server)
+{
+    start(0);
+    for (int n = 0; n < 8; n++)
+        world_open(&w);
+    uint32_t file = world_accept(&w);
+    world_feed(&w, file, world_request, strlen(world_request));
+    world_turns(&w, 3);
+    int fds[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    rws__listener_turn_away(&w.shard->listeners[0], fds[0]);
+    uint8_t got[2048];
+    const feed_bytes *wire = &w.ring->wire[file];
+    cr_assert_gt(wire->len, 0);
+    cr_assert_eq((size_t)read(fds[1], got, sizeof got), wire->len);
+    cr_assert_eq(memcmp(got, wire->data, wire->len), 0);
+    cr_assert_eq(read(fds[1], got, sizeof got), 0, "and it is closed");
+    close(fds[1]);
+    world_eof(&w, file);
+    world_end(&w);
+}
+
 /* ---- the peer's address ---- */
 
 static void peer_is(uint32_t file, const char *ip, uint16_t port)

@@ -1,6 +1,7 @@
 /* What on_upgrade sees of a request, and what it may say to it. */
 #include <criterion/criterion.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +15,12 @@ static rws__http_header headers[8];
 static rws_conn conn;
 static rws__conn_cold cold;
 static rws__loop loop;
+static rws__pool pool;
 static rws__conns conns = {
-    .streams = {.loop = &loop, .cold = (uint8_t *)&cold, .options.cold_bytes = sizeof cold},
+    .streams = {.loop = &loop,
+                .cold = (uint8_t *)&cold,
+                .options.cold_bytes = sizeof cold,
+                .partial = &pool},
 };
 static rws_request request;
 static uint8_t bytes[4096];
@@ -28,6 +33,10 @@ static void start(const char *target, const char *lines)
                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                        "Sec-WebSocket-Version: 13\r\n%s\r\n",
                        target, lines);
+    if (pool.slab.base == NULL) cr_assert_eq(rws__pool_init(&pool, 65536), 0);
+    rws__payload_release(request.extra);
+    rws__payload_release(request.body);
+    cr_assert_eq(pool.charged_bytes, 0);
     memset(&conn, 0, sizeof conn);
     conn.stream.streams = &conns.streams;
     memset(&request, 0, sizeof request);
@@ -35,7 +44,6 @@ static void start(const char *target, const char *lines)
     request.head.headers = headers;
     request.head.headers_capacity = COUNT(headers);
     cr_assert_eq(rws__http_parse_request(&request.head, bytes, (size_t)len), 0);
-    request.refuse_status = 403;
 }
 
 static void span_is(rws_span span, const char *text, const char *context)
@@ -71,6 +79,42 @@ Test(engine_request, gives_the_parts_of_the_request)
     struct sockaddr_storage address;
     socklen_t len = sizeof address;
     cr_expect_eq(rws_request_peer(&request, &address, &len), RWS_E_STATE);
+}
+
+static int pointers[3];
+static char released[64];
+
+static void release_one(void *pointer)
+{
+    size_t len = strlen(released);
+    snprintf(released + len, sizeof released - len, "%td", (int *)pointer - pointers);
+    cr_expect_neq(request.user, pointer, "it may be freed: nobody has it any more");
+}
+
+static void release_other(void *pointer)
+{
+    strcat(released, "other ");
+    release_one(pointer);
+}
+
+/* What is set again releases what it takes the place of, as that one's own release says. */
+Test(engine_request, releases_a_user_that_another_one_replaces)
+{
+    start("/", "");
+    released[0] = '\0';
+    rws_request_set_user(&request, &pointers[0], release_one);
+    rws_request_set_user(&request, &pointers[1], release_other);
+    cr_expect_str_eq(released, "0");
+    rws_request_set_user(&request, &pointers[1], release_one);
+    rws_request_set_user(&request, &pointers[1], release_one);
+    cr_expect_str_eq(released, "0", "the same pointer is kept");
+    rws_request_set_user(&request, &pointers[2], NULL);
+    cr_expect_str_eq(released, "01");
+    rws_request_set_user(&request, &pointers[0], release_other);
+    cr_expect_str_eq(released, "01", "nothing is to be done for the third");
+    rws_request_set_user(&request, NULL, NULL);
+    cr_expect_str_eq(released, "01other 0");
+    cr_expect_null(request.release_user);
 }
 
 Test(engine_request, has_no_origin_if_there_is_none)
@@ -188,7 +232,7 @@ Test(engine_request, lets_nothing_be_injected_into_the_headers)
         int res = rws_request_add_header(&request, rows[i].name, rows[i].value);
         cr_expect_eq(res, rows[i].good ? 0 : RWS_E_ARGUMENT, "\"%s\": \"%s\" gives %d",
                      rows[i].name, rows[i].value, res);
-        if (!rows[i].good) cr_expect_eq(request.extra_len, 0, "\"%s\"", rows[i].name);
+        if (!rows[i].good) cr_expect_null(request.extra, "\"%s\"", rows[i].name);
     }
 }
 
@@ -199,30 +243,68 @@ Test(engine_request, bounds_the_headers_that_are_added)
     /* "x: " and CRLF are 5 bytes. */
     memset(value, 'v', sizeof value - 1);
     cr_assert_eq(rws_request_add_header(&request, "x", value + 3), RWS_E_HTTP_TOO_BIG);
-    cr_assert_eq(request.extra_len, 0);
+    cr_assert_null(request.extra);
     cr_assert_eq(rws_request_add_header(&request, "x", value + 4), 0);
-    cr_assert_eq(request.extra_len, RWS__EXTRA_MAX);
+    cr_assert_eq(request.extra->len, RWS__EXTRA_MAX);
     cr_assert_eq(rws_request_add_header(&request, "y", ""), RWS_E_HTTP_TOO_BIG);
-    cr_assert_eq(request.extra_len, RWS__EXTRA_MAX);
+    cr_assert_eq(rws_request_add_header(&request, "y:", ""), RWS_E_ARGUMENT);
+    cr_assert_eq(request.extra->len, RWS__EXTRA_MAX);
 }
 
-Test(engine_request, takes_a_refusal_within_bounds)
+static void body_is(const char *text)
 {
-    static char body[RWS__BODY_MAX + 2];
-    memset(body, 'b', sizeof body - 1);
+    rws_span body = rws__payload_span(request.body);
+    cr_expect_eq(body.len, strlen(text));
+    if (body.len > 0) cr_expect_eq(memcmp(body.data, text, body.len), 0);
+}
+
+Test(engine_request, takes_an_answer_within_bounds)
+{
+    static char body[RWS__BODY_MAX + 1];
+    memset(body, 'b', sizeof body);
     start("/", "");
-    cr_expect_eq(rws_request_reject(&request, 299, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, 600, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, 101, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, -1, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(&request, 400, body), RWS_E_ARGUMENT, "a byte too much");
-    cr_expect_eq(request.refuse_status, 403, "nothing was changed");
-    cr_expect_eq(rws_request_reject(&request, 300, NULL), 0);
-    cr_expect_not(request.has_body);
-    cr_expect_eq(rws_request_reject(&request, 599, body + 1), 0);
-    cr_expect_eq(request.refuse_status, 599);
-    cr_expect_eq(request.body_len, RWS__BODY_MAX);
-    cr_expect_eq(rws_request_reject(&request, 404, ""), 0);
-    cr_expect(request.has_body);
-    cr_expect_eq(request.body_len, 0);
+    cr_expect_eq(rws_request_respond(&request, 199, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 600, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 101, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, -1, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 400, NULL, 1), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 400, body, sizeof body), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(&request, 400, body, SIZE_MAX), RWS_E_ARGUMENT);
+    cr_expect_eq(request.status, 0, "nothing was changed");
+    cr_expect_eq(rws_request_respond(&request, 200, NULL, 0), 0);
+    cr_expect_eq(request.status, 200);
+    body_is("");
+    cr_expect_eq(rws_request_respond(&request, 599, body, RWS__BODY_MAX), 0);
+    cr_expect_eq(request.status, 599);
+    cr_expect_eq(request.body->len, RWS__BODY_MAX);
+    cr_expect_eq(rws_request_respond(&request, 404, "a\0b\xff", 4), 0, "any bytes");
+    cr_expect_eq(request.body->len, 4);
+    cr_expect_eq(memcmp(request.body->data, "a\0b\xff", 4), 0);
+    cr_expect_eq(rws_request_respond(&request, 299, "", 0), 0);
+    body_is("");
+}
+
+/* What the answer is to say is taken when it is said, and left as it was when it can't be. */
+Test(engine_request, says_that_there_is_no_memory)
+{
+    static void *held[65536];
+    start("/", "");
+    cr_assert_eq(rws_request_add_header(&request, "x", "one"), 0);
+    cr_assert_eq(rws_request_respond(&request, 404, "nothing", 7), 0);
+    size_t count = 0, charged = pool.charged_bytes;
+    while (count < COUNT(held) && (held[count] = rws__slab_take(&pool.slab, 256)) != NULL)
+        count++;
+    cr_assert_lt(count, COUNT(held));
+    char value[512];
+    memset(value, 'v', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    cr_expect_eq(rws_request_add_header(&request, "y", value), -ENOMEM);
+    cr_expect_eq(rws_request_respond(&request, 500, value, sizeof value), -ENOMEM);
+    cr_expect_eq(request.status, 404);
+    body_is("nothing");
+    cr_expect_eq(request.extra->len, strlen("x: one\r\n"));
+    cr_expect_eq(rws_request_respond(&request, 204, NULL, 0), 0, "it needs none");
+    while (count > 0)
+        rws__slab_give(&pool.slab, held[--count]);
+    cr_expect_lt(pool.charged_bytes, charged);
 }

@@ -71,21 +71,21 @@ static int inject(rws_request *request, void *user)
     for (size_t i = 0; i < sizeof bad_protocols / sizeof bad_protocols[0]; i++)
         cr_expect_eq(rws_request_choose_subprotocol(request, bad_protocols[i]), RWS_E_ARGUMENT,
                      "protocol %zu", i);
-    cr_expect_eq(rws_request_reject(request, 299, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(request, 600, NULL), RWS_E_ARGUMENT);
-    cr_expect_eq(rws_request_reject(request, 101, NULL), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(request, 199, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(request, 600, NULL, 0), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(request, 101, NULL, 0), RWS_E_ARGUMENT);
     char large[4098];
     memset(large, 'x', sizeof large);
     large[4097] = '\0';
-    cr_expect_eq(rws_request_reject(request, 404, large), RWS_E_ARGUMENT);
+    cr_expect_eq(rws_request_respond(request, 404, large, 4097), RWS_E_ARGUMENT);
     cr_expect_eq(rws_request_add_header(request, "X-Large", large), RWS_E_HTTP_TOO_BIG);
 
     cr_expect_eq(rws_request_add_header(request, "X-Good", "yes\xc3\xa9"), 0);
     cr_expect_eq(rws_request_choose_subprotocol(request, "chat"), 0);
     rws_span reject = rws_request_query(request, "reject");
     if (reject.data == NULL) return 0;
-    cr_expect_eq(
-        rws_request_reject(request, 404, "nothing\r\nX-Evil: 1\r\n\r\nHTTP/1.1 200 OK\r\n"), 0);
+    static const char body[] = "nothing\r\nX-Evil: 1\r\n\r\nHTTP/1.1 200 OK\r\n";
+    cr_expect_eq(rws_request_respond(request, 404, body, sizeof body - 1), 0);
     return -1;
 }
 
@@ -188,8 +188,24 @@ static int redirect(rws_request *request, void *user)
 {
     (void)user;
     cr_expect_eq(rws_request_add_header(request, "Location", "https://example.org/"), 0);
-    cr_expect_eq(rws_request_reject(request, 307, NULL), 0);
+    cr_expect_eq(rws_request_respond(request, 307, NULL, 0), 0);
     return RWS_E_ARGUMENT;
+}
+
+/* Such as a health check gets. */
+static int answer_plain(rws_request *request, void *user)
+{
+    (void)user;
+    cr_expect_eq(rws_request_add_header(request, "Content-Type", "application/json"), 0);
+    cr_expect_eq(rws_request_respond(request, 200, "{}", 2), 0);
+    return -1;
+}
+
+static int answer_nothing(rws_request *request, void *user)
+{
+    (void)user;
+    cr_expect_eq(rws_request_respond(request, 204, "left out", 8), 0);
+    return -1;
 }
 
 Test(engine_upgrade, a_refusal_says_what_the_program_chose_and_nothing_follows)
@@ -199,8 +215,10 @@ Test(engine_upgrade, a_refusal_says_what_the_program_chose_and_nothing_follows)
         int status;
         const char *has;
     } rows[] = {{refuse_plain, 403, "Connection: close\r\n"},
-                {redirect, 307, "Location: https://example.org/\r\n"}};
-    for (size_t i = 0; i < 2; i++) {
+                {redirect, 307, "Location: https://example.org/\r\n"},
+                {answer_plain, 200, "Content-Length: 2\r\nContent-Type: application/json\r\n\r\n"},
+                {answer_nothing, 204, "Connection: close\r\n\r\n"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         engine_server server;
         raw_client client;
         char head[2048];

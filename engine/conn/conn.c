@@ -179,8 +179,8 @@ static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
 /* What is queued is sent. */
 void rws__conn_on_eof(rws_conn *conn)
 {
-    /* The program may still answer the peer's close frame, or its request. */
-    if (conn->state == RWS__CONN_CLOSE_RECEIVED || (conn->pauses & RWS__PAUSE_REQUEST)) return;
+    /* The program may still answer the peer's close frame. */
+    if (conn->state == RWS__CONN_CLOSE_RECEIVED) return;
     bool upgrading = conn->state == RWS__CONN_UPGRADING;
     rws__cause cause = rws__cause_abnormal(
         RWS_E_CLOSED, RWS_CLOSED_BY_PEER,
@@ -266,6 +266,8 @@ static void on_handshake_timeout(rws_conn *conn)
     rws__cause cause =
         rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, "the handshake did not end in time");
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
+    if (rws__conn_give_up_request(conn, "The server did not decide in time. Try again later."))
+        return;
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
 

@@ -10,7 +10,8 @@
  *   close's after it.
  * - `endpoint` is set from OPEN on, and while a request is decided; a dialled one has it always.
  * - `open_count` counts the connections that are OPEN or closing: connections_max is for those, the
- *   reserve for the others.
+ *   reserve for the others. One whose request is being decided has a slot and does not count: there
+ *   may be no room for it any more when it is accepted.
  */
 #ifndef RINGWS_CONN_CONN_H
 #define RINGWS_CONN_CONN_H
@@ -48,7 +49,7 @@ typedef enum rws__conn_state {
 #define RWS__PAUSE_USER    1u /* rws_conn_pause() */
 #define RWS__PAUSE_QUEUE   2u /* the send queue is above its high watermark */
 #define RWS__PAUSE_BUDGET  4u /* partial_bytes_max is in use */
-#define RWS__PAUSE_REQUEST 8u /* its request is being decided */
+#define RWS__PAUSE_REQUEST 8u /* its request is being decided, and much came already */
 
 /* What few connections have. */
 typedef struct rws__conn_cold {
@@ -94,6 +95,7 @@ struct rws__conns {
     uint32_t index;           /* the shard's */
     uint32_t connections_max; /* more are answered with 503 */
     uint32_t open_count;
+    size_t request_bytes; /* of the pool, that requests which are decided later have */
     bool draining;
     bool cut_off_some;         /* the drain's deadline ended connections */
     rws__http_header *headers; /* scratch of the request that is being read */
@@ -153,6 +155,8 @@ void rws__conns_on_message_deadline(rws__timer *timer, void *loop);
 uint64_t rws__conn_id(const rws_conn *conn);
 /* The open connection of an id, or NULL. */
 rws_conn *rws__conns_find(rws__conns *conns, uint64_t id);
+/* The request of an id (rws__request_id()) until it is answered, or NULL. */
+rws_request *rws__conns_find_request(rws__conns *conns, uint64_t id);
 
 /* conn.c: states and ends */
 extern const rws__stream_events rws__conn_events;
@@ -199,8 +203,10 @@ void rws__conn_on_sent(rws__stream *stream);
 /* upgrade.c: the opening handshake */
 size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len);
 void rws__conn_start_handshake(rws_conn *conn);
-/* The connection ended before its request was answered, if it has one. */
+/* The connection ended before its request was answered, if it has one: no on_open follows. */
 void rws__conn_drop_request(rws_conn *conn);
+/* A request that is not decided gets 503, with `text`, now. False: the connection has none. */
+bool rws__conn_give_up_request(rws_conn *conn, const char *text);
 /* At the end of the turn: give the answer that the program decided on. */
 void rws__conn_answer_request(rws_conn *conn);
 

@@ -1,7 +1,7 @@
 /*
  * The invariants of a connection, as they are after every flush (see stream_check.c).
  */
-#include "engine/conn/conn.h"
+#include "engine/conn/request.h"
 
 #ifdef RINGWS_CHECK_INVARIANTS
 
@@ -25,18 +25,36 @@ static const uint16_t phases[RWS__CONN_STATE_COUNT] = {
     [RWS__CONN_ENDED] = ENDS,
 };
 
+static bool is_decided(const rws_conn *conn)
+{
+    if (!conn->stream.has_cold) return false;
+    const rws__conn_cold *cold = (const rws__conn_cold *)rws__stream_cold_of(&conn->stream);
+    return cold->request != NULL && cold->request->step == RWS__REQUEST_ANSWERING;
+}
+
 static bool has_deadline(const rws_conn *conn)
 {
     if (conn->state == RWS__CONN_OPEN) return !rws__decoder_is_idle(&conn->decoder);
-    return conn->state < RWS__CONN_ENDING;
+    return conn->state < RWS__CONN_ENDING && !is_decided(conn);
+}
+
+/* Between turns one is left for later, or answered in the next flush. */
+static void check_request(const rws_conn *conn, const rws_request *request)
+{
+    RWS_ASSERT(conn->state == RWS__CONN_UPGRADING && request->conn == conn);
+    RWS_ASSERT(request->bytes != NULL && request->counted_bytes > 0);
+    RWS_ASSERT(request->counted_bytes <= rws__conn_table(conn)->request_bytes);
+    if (conn->pauses != 0) RWS_ASSERT(conn->pauses == RWS__PAUSE_REQUEST);
+    if (conn->pauses != 0) RWS_ASSERT(request->early == NULL);
+    RWS_ASSERT(request->step != RWS__REQUEST_READING);
+    RWS_ASSERT((request->step == RWS__REQUEST_ANSWERING) == conn->stream.want_turn);
 }
 
 static void check_cold(const rws_conn *conn)
 {
     const rws__conn_cold *cold = (const rws__conn_cold *)rws__stream_cold_of(&conn->stream);
-    bool waits = conn->pauses & RWS__PAUSE_REQUEST;
-    RWS_ASSERT((cold->request != NULL) == waits);
-    if (waits) RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
+    if (conn->pauses & RWS__PAUSE_REQUEST) RWS_ASSERT(cold->request != NULL);
+    if (cold->request != NULL) check_request(conn, cold->request);
     if (cold->dial != NULL)
         RWS_ASSERT(conn->state <= RWS__CONN_UPGRADING || conn->state == RWS__CONN_ENDED);
 }

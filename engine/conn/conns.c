@@ -79,13 +79,26 @@ uint64_t rws__conn_id(const rws_conn *conn)
            conn->stream.generation;
 }
 
-rws_conn *rws__conns_find(rws__conns *conns, uint64_t id)
+static rws_conn *find(const rws__conns *conns, uint64_t id)
 {
     uint32_t slot = (uint32_t)(id >> 32) & (RWS__SLOTS_MAX - 1);
     if (id >> 56 != conns->index || slot >= conns->streams.slots_touched) return NULL;
     rws_conn *conn = (rws_conn *)rws__streams_at(&conns->streams, slot);
-    bool is_open = conn->state >= RWS__CONN_OPEN && conn->state < RWS__CONN_ENDING;
-    return is_open && conn->stream.generation == (uint32_t)id ? conn : NULL;
+    return conn->stream.generation == (uint32_t)id ? conn : NULL;
+}
+
+rws_conn *rws__conns_find(rws__conns *conns, uint64_t id)
+{
+    rws_conn *conn = find(conns, id);
+    if (conn == NULL) return NULL;
+    return conn->state >= RWS__CONN_OPEN && conn->state < RWS__CONN_ENDING ? conn : NULL;
+}
+
+rws_request *rws__conns_find_request(rws__conns *conns, uint64_t id)
+{
+    rws_conn *conn = find(conns, id);
+    if (conn == NULL || conn->state != RWS__CONN_UPGRADING || !conn->stream.has_cold) return NULL;
+    return rws__conn_cold_part(conn)->request;
 }
 
 /* The next connection from slot `*slot` on that is in use, or NULL; moves `*slot` behind it. */
@@ -175,7 +188,8 @@ void rws__conns_drain(rws__conns *conns)
             stop_dial(conn);
         else if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_RECEIVED)
             send_away(conn);
-        else if (conn->state < RWS__CONN_OPEN)
+        else if (conn->state < RWS__CONN_OPEN &&
+                 !rws__conn_give_up_request(conn, "The server is going away."))
             rws__conn_set_deadline(conn, DRAIN_REQUEST_MS);
     }
     rws__streams_hurry(&conns->streams);

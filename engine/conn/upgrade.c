@@ -4,8 +4,9 @@
  * collected in the assembly up to the listener's bound. What follows the head in the same bytes is
  * the first frames, and goes on to the decoder.
  *
- * A request has the steps reading, deciding and answering. While the program decides, the
- * connection is paused: what the client sends meanwhile waits.
+ * While the program decides on a request (request.h), the connection goes on receiving, so that a
+ * client which leaves is noticed. What it sends meanwhile is kept (`early`); beyond a bound the
+ * connection is paused.
  */
 #include "engine/conn/request.h"
 
@@ -36,15 +37,15 @@ const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path
 
 /* ---- refusing ---- */
 
-/* Answer with `status` and end. */
-static void refuse(rws_conn *conn, int status, const uint8_t *extra, size_t extra_len,
-                   rws_span body)
+/* Answer with `status`, which is not 101, and end. */
+static void refuse(rws_conn *conn, int status, rws_span extra, rws_span body)
 {
     rws__cause cause = rws__cause_abnormal(RWS_E_UPGRADE, RWS_CLOSED_BY_US, NULL);
-    size_t room = extra_len + body.len + RWS__WRITE_REFUSAL_BYTES;
+    size_t room = extra.len + body.len + RWS__WRITE_REFUSAL_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
-    int len =
-        out != NULL ? rws__handshake_write_refusal(out, room, status, extra, extra_len, body) : 0;
+    const uint8_t *lines = (const uint8_t *)extra.data;
+    int len = 0;
+    if (out != NULL) len = rws__handshake_write_refusal(out, room, status, lines, extra.len, body);
     if (len > 0) rws__stream_commit(&conn->stream, (size_t)len);
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
@@ -53,14 +54,15 @@ static void refuse_text(rws_conn *conn, int status, const char *text)
 {
     char body[256];
     int len = snprintf(body, sizeof body, "%s\n", text);
-    refuse(conn, status, NULL, 0, (rws_span){body, (size_t)len});
+    refuse(conn, status, (rws_span){NULL, 0}, (rws_span){body, (size_t)len});
 }
 
 static void refuse_request(rws_conn *conn, const rws_request *request)
 {
+    bool said = request->status != 0;
     rws_span body = {"Refused.\n", 9};
-    if (request->has_body) body = (rws_span){request->body, request->body_len};
-    refuse(conn, request->refuse_status, request->extra, request->extra_len, body);
+    if (said) body = rws__payload_span(request->body);
+    refuse(conn, said ? request->status : 403, rws__payload_span(request->extra), body);
 }
 
 /* ---- accepting ---- */
@@ -109,13 +111,10 @@ static rws_span choose_subprotocol(const rws__endpoint *endpoint, const rws__htt
 /* `request` is NULL where no program had anything to say. False: it was refused. */
 static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws_request *request)
 {
-    rws_span subprotocol = {NULL, 0};
-    const uint8_t *extra = NULL;
-    size_t extra_len = 0;
+    rws_span subprotocol = {NULL, 0}, extra = {NULL, 0};
     if (request != NULL) {
         subprotocol = request->subprotocol;
-        extra = request->extra;
-        extra_len = request->extra_len;
+        extra = rws__payload_span(request->extra);
     }
     if (subprotocol.len == 0) subprotocol = choose_subprotocol(conn->endpoint, head);
     /* A program that took its time may find the room gone. */
@@ -123,14 +122,14 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
         refuse_text(conn, 503, why_full(rws__conn_table(conn)));
         return false;
     }
-    size_t room = extra_len + subprotocol.len + RWS__WRITE_ACCEPT_BYTES;
+    size_t room = extra.len + subprotocol.len + RWS__WRITE_ACCEPT_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     if (out == NULL || keep_subprotocol(conn, subprotocol) != 0) {
         refuse_text(conn, 503, no_memory);
         return false;
     }
-    int len = rws__handshake_write_accept(out, room, head->known.ws_key.data, subprotocol, extra,
-                                          extra_len);
+    int len = rws__handshake_write_accept(out, room, head->known.ws_key.data, subprotocol,
+                                          (const uint8_t *)extra.data, extra.len);
     if (len < 0) {
         refuse_text(conn, 500, "The answer could not be written.");
         return false;
@@ -141,91 +140,140 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
 
 /* ---- the request, while the program decides ---- */
 
-static void free_request(rws_request *request)
+static rws_request *request_of(rws_conn *conn)
 {
-    rws__pool *pool = request->pool;
-    if (request->headers != NULL) rws__pool_give(pool, request->headers);
-    rws__payload_release(request->bytes);
-    rws__pool_give(pool, request);
+    return conn->stream.has_cold ? rws__conn_cold_part(conn)->request : NULL;
 }
 
-/* No on_open follows. Once. */
-static void release_user(rws_request *request)
+static void free_request(rws_conn *conn)
 {
-    void (*release)(void *user) = request->release_user;
-    request->release_user = NULL;
-    if (release != NULL) release(request->user);
+    rws_request *request = rws__conn_cold_part(conn)->request;
+    rws__pool *pool = conn->stream.streams->partial;
+    rws__conn_cold_part(conn)->request = NULL;
+    rws__conn_table(conn)->request_bytes -= request->counted_bytes;
+    if (request->headers != NULL) rws__pool_give(pool, request->headers);
+    rws__payload_release(request->bytes);
+    rws__payload_release(request->extra);
+    rws__payload_release(request->body);
+    rws__payload_release(request->early);
+    rws__pool_give(pool, request);
 }
 
 void rws__conn_drop_request(rws_conn *conn)
 {
-    rws_request *request = conn->stream.has_cold ? rws__conn_cold_part(conn)->request : NULL;
+    const rws_request *request = request_of(conn);
     if (request == NULL) return;
-    rws__conn_cold_part(conn)->request = NULL;
-    request->conn = NULL;
-    bool answered = request->decided;
-    release_user(request);
-    /* Else it is still the program's. */
-    if (answered) free_request(request);
+    void (*release)(void *user) = request->release_user;
+    void *user = request->user;
+    free_request(conn);
+    if (release != NULL) release(user);
 }
 
-/* What the program decided. The request is gone after it. */
-static void answer(rws_request *request, int decision)
+bool rws__conn_give_up_request(rws_conn *conn, const char *text)
 {
-    rws_conn *conn = request->conn;
-    rws__conn_cold_part(conn)->request = NULL; /* a refusal ends the connection */
-    bool accepted = decision >= 0 && accept_request(conn, &request->head, request);
-    if (accepted) {
+    const rws_request *request = request_of(conn);
+    if (request == NULL) return false;
+    /* What is decided is answered at the end of the turn. */
+    if (request->step == RWS__REQUEST_DECIDING) refuse_text(conn, 503, text);
+    return true;
+}
+
+/* What the program decided. The request is gone after it: a refusal ends the connection. */
+static void answer(rws_conn *conn, const rws_request *request)
+{
+    RWS_ASSERT(request->step == RWS__REQUEST_ANSWERING);
+    if (request->decision < 0) {
+        refuse_request(conn, request);
+    } else if (accept_request(conn, &request->head, request)) {
         conn->user = request->user;
-    } else {
-        release_user(request);
-        if (decision < 0) refuse_request(conn, request);
+        free_request(conn);
+        open_conn(conn);
     }
-    free_request(request);
-    if (accepted) open_conn(conn);
 }
 
-void rws__request_answer(rws_request *request, int decision)
+/* ---- what comes while the program decides ---- */
+
+/* The stream gives it to the connection again when it takes input, before what comes then. */
+static void wait_in_stream(rws_conn *conn, rws_request *request)
 {
-    RWS_ASSERT(!request->in_callback && !request->decided);
-    if (request->conn == NULL) {
-        free_request(request);
-        return;
+    if (request->early == NULL) return;
+    RWS_ASSERT(conn->stream.stalled == NULL);
+    conn->stream.stalled = request->early;
+    request->early = NULL;
+}
+
+/* Returns how much was taken: the rest waits in the stream, which is paused. */
+static size_t keep_early(rws_conn *conn, const uint8_t *data, size_t len)
+{
+    rws_request *request = request_of(conn);
+    size_t room = RWS__EARLY_MAX - rws__payload_span(request->early).len;
+    if (len > room) {
+        wait_in_stream(conn, request);
+        rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
+        rws__request_count(request);
+        return 0;
     }
-    request->decided = true;
-    request->decision = decision;
-    rws__stream_want_turn(&request->conn->stream);
+    if (rws__payload_append(&request->early, conn->stream.streams->partial, data, len, 0) != 0)
+        refuse_text(conn, 503, no_memory);
+    else
+        rws__request_count(request);
+    return len;
 }
 
 void rws__conn_answer_request(rws_conn *conn)
 {
     rws_request *request = rws__conn_cold_part(conn)->request;
-    RWS_ASSERT(request->decided);
+    wait_in_stream(conn, request);
     rws__conn_clear_pause(conn, RWS__PAUSE_REQUEST);
-    answer(request, request->decision);
-    /* The client ended its half while it waited, and there is nothing more of it. */
-    bool is_open = conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_SENT;
-    if (conn->stream.eof_told && is_open) rws__conn_on_eof(conn);
+    answer(conn, request);
+}
+
+/* on_upgrade returned what no decision is. */
+static void refuse_reserved(rws_conn *conn, int res)
+{
+    rws__log(rws__conn_loop(conn)->env, RWS_LOG_ERROR,
+             "on_upgrade returned %d, and positive values are reserved: the request is refused",
+             res);
+    refuse_text(conn, 500, "The server made a mistake.");
 }
 
 /* The head moves to memory of the request's own. Returns 0 or -ENOMEM. */
 static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 {
-    rws__pool *pool = request->pool;
+    rws__pool *pool = request->conn->stream.streams->partial;
     const rws__http_head *old = &request->head;
-    size_t headers = (old->headers_capacity + 1) * sizeof(rws__http_header);
-    request->headers = rws__pool_take(pool, headers);
+    uint32_t count = old->headers_count;
+    request->headers = rws__pool_take(pool, count * sizeof(rws__http_header));
     if (request->headers == NULL) return -ENOMEM;
     if (rws__payload_append(&request->bytes, pool, data, len, len) != 0) return -ENOMEM;
-    rws__http_head head = {.headers = request->headers, .headers_capacity = old->headers_capacity};
+    rws__http_head head = {.headers = request->headers, .headers_capacity = count};
     /* Names are lower-cased already: it parses as before. */
-    if (rws__http_parse_request(&head, request->bytes->data, len) != 0) return -ENOMEM;
+    int res = rws__http_parse_request(&head, request->bytes->data, len);
+    RWS_ASSERT(res == 0);
     if (request->subprotocol.len > 0) {
         ptrdiff_t at = request->subprotocol.data - (const char *)data;
         request->subprotocol.data = (const char *)request->bytes->data + at;
     }
     request->head = head;
     return 0;
+}
+
+/* on_upgrade has not decided. */
+static void leave_for_later(rws_conn *conn, rws_request *request, const uint8_t *data, size_t len)
+{
+    const rws__conns *conns = rws__conn_table(conn);
+    if (keep_head(request, data, len) != 0) {
+        refuse_text(conn, 503, no_memory);
+        return;
+    }
+    rws__request_count(request);
+    bool is_alone = conns->request_bytes == request->counted_bytes;
+    if (!is_alone &&
+        conns->request_bytes > conns->streams.partial->budget_bytes / RWS__REQUESTS_SHARE) {
+        refuse_text(conn, 503, "The server has too many requests to decide on. Try again later.");
+        return;
+    }
+    rws__request_enter(request, RWS__REQUEST_DECIDING);
 }
 
 /* Ask the program. `data` is the head. */
@@ -237,25 +285,23 @@ static void decide(rws_conn *conn, const rws__http_head *head, const uint8_t *da
         refuse_text(conn, 503, no_memory);
         return;
     }
-    memset(request, 0, offsetof(rws_request, extra));
+    memset(request, 0, sizeof *request);
     request->conn = conn;
-    request->pool = conn->stream.streams->partial;
     request->head = *head;
-    request->refuse_status = 403;
-    request->in_callback = true;
     rws__conn_cold_part(conn)->request = request;
     int res = endpoint->handler.on_upgrade(request, endpoint->user);
     RWS_ASSERT(conn->state == RWS__CONN_UPGRADING);
-    request->in_callback = false;
     if (res == RWS__REQUEST_DEFERRED) {
-        if (keep_head(request, data, len) == 0) {
-            rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
-            return;
-        }
-        request->refuse_status = 503;
-        res = -ENOMEM;
+        leave_for_later(conn, request, data, len);
+        return;
     }
-    answer(request, res);
+    if (res > 0) {
+        refuse_reserved(conn, res);
+        return;
+    }
+    rws__request_enter(request, RWS__REQUEST_ANSWERING);
+    request->decision = res;
+    answer(conn, request);
 }
 
 static void on_request(rws_conn *conn, const rws__http_head *head, const uint8_t *data, size_t len)
@@ -421,9 +467,14 @@ static size_t more_input(rws_conn *conn, const uint8_t *data, size_t len)
 
 size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
 {
+    if (request_of(conn) != NULL) return keep_early(conn, data, len);
     size_t taken =
         conn->assembly == NULL ? first_input(conn, data, len) : more_input(conn, data, len);
-    if (taken == len || conn->state != RWS__CONN_OPEN) return taken;
+    if (taken == len) return taken;
     /* What follows the head in the same bytes is frames. */
-    return taken + rws__conn_frames(conn, data + taken, len - taken);
+    if (conn->state == RWS__CONN_OPEN)
+        taken += rws__conn_frames(conn, data + taken, len - taken);
+    else if (conn->state == RWS__CONN_UPGRADING)
+        taken += keep_early(conn, data + taken, len - taken);
+    return taken;
 }

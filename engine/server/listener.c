@@ -1,5 +1,6 @@
 #include "engine/server/listener.h"
 
+#include "codec/handshake.h"
 #include "engine/base/loopback.h"
 #include "engine/stream/filter.h"
 
@@ -227,12 +228,14 @@ void rws__listener_on_accept(rws__listener *listener, const rws__cqe *cqe)
 
 void rws__listener_turn_away(const rws__listener *listener, int fd)
 {
-    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
-                                 "Connection: close\r\n"
-                                 "Content-Length: 0\r\n\r\n";
+    static const char text[] = "The server has no room for more connections.\n";
+    uint8_t answer[RWS__WRITE_REFUSAL_BYTES];
+    int len = rws__handshake_write_refusal(answer, sizeof answer, 503, NULL, 0,
+                                           (rws_span){text, sizeof text - 1});
+    RWS_ASSERT(len > 0);
     /* Behind filters the peer expects something else. */
     if (listener->config->filters == NULL)
-        (void)send(fd, answer, sizeof answer - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)send(fd, answer, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)shutdown(fd, SHUT_WR);
     close(fd);
 }

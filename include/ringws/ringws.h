@@ -75,7 +75,8 @@ typedef struct rws_handler {
 
     /* Before the answer to an upgrade request; the rws_request_…() functions read it and shape the
      * answer. Return 0 to accept it or a negative status to refuse it (with 403, or as
-     * rws_request_reject() said). */
+     * rws_request_respond() said). Positive values are reserved: one is refused with 500, and the
+     * log says so. */
     int (*on_upgrade)(rws_request *request, void *user);
 
     void (*on_open)(rws_conn *conn, void *user);
@@ -467,20 +468,26 @@ RWS_API int rws_request_choose_subprotocol(rws_request *request, const char *nam
 /**
  * Add a header to the answer, the 101 or the refusal. Both strings are *copied*.
  * Returns 0, RWS_E_ARGUMENT (not a valid name or value — CR, LF and NUL are refused — or a header
- * that the handshake writes itself) or RWS_E_HTTP_TOO_BIG (over 4096 bytes of headers).
+ * that the handshake writes itself), RWS_E_HTTP_TOO_BIG (over 4096 bytes of headers) or -ENOMEM
+ * (partial_bytes_max is in use).
  */
 RWS_API int rws_request_add_header(rws_request *request, const char *name, const char *value);
 
 /**
- * Shape the refusal; on_upgrade then returns a negative status. `status` is 300 … 599; `body` (at
- * most 4096 bytes; NULL: a short text) is *copied*. Returns 0 or RWS_E_ARGUMENT.
+ * Shape an answer other than the 101: a refusal, a redirect, or a plain HTTP answer. on_upgrade
+ * then returns a negative status, and the connection ends behind it.
+ *
+ * `status` is 200 … 599; `body` (`len` bytes, at most 4096; NULL only if 0) is *copied*, and is
+ * text/plain unless a Content-Type was added. The last call counts. Returns 0, or RWS_E_ARGUMENT or
+ * -ENOMEM (partial_bytes_max is in use) with nothing changed.
  */
-RWS_API int rws_request_reject(rws_request *request, int status, const char *body);
+RWS_API int rws_request_respond(rws_request *request, int status, const void *body, size_t len);
 
 /**
  * Set what rws_conn_user() will return. `conn_user` is *borrowed*: once on_open was called, the
  * program frees it, in on_close at the earliest; if no on_open follows (a refusal, a client that
- * went away, a full server), `release` (NULL: nothing is to be done) is called with it, once.
+ * went away, a full server), `release` (NULL: nothing is to be done) is called with it, once. When
+ * another pointer takes its place, its own `release` is called with it at once.
  */
 RWS_API void rws_request_set_user(rws_request *request, void *conn_user,
                                   void (*release)(void *conn_user));
