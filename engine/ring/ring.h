@@ -1,6 +1,6 @@
 /*
- * The ring: everything that ringws asks of io_uring, in its own words. ring.c alone names liburing,
- * so that another backend, or a scripted one in tests, can stand in its place.
+ * The ring: everything that ringws asks of io_uring, in its own words. uring.c alone names
+ * liburing, so that another backend, or a scripted one in tests, can stand in its place.
  *
  * Invariants:
  * - One thread makes, uses and destroys a ring (IORING_SETUP_SINGLE_ISSUER).
@@ -12,13 +12,13 @@
 #ifndef RINGWS_RING_RING_H
 #define RINGWS_RING_RING_H
 
+#include "engine/base/features.h"
+#include "engine/base/lender.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-
-#include "engine/base/lender.h"
-#include "engine/base/features.h"
 
 typedef struct rws__ring rws__ring;
 
@@ -28,7 +28,7 @@ typedef struct rws__cqe {
     uint32_t flags; /* RWS__CQE_…; the buffer's index in the upper 16 bits */
 } rws__cqe;
 
-/* The kernel's values; ring.c asserts them. */
+/* The kernel's values; uring.c asserts them. */
 #define RWS__CQE_BUFFER       1u  /* a provided buffer was used */
 #define RWS__CQE_MORE         2u  /* the multishot operation goes on */
 #define RWS__CQE_NOTIFICATION 8u  /* the memory of a zero-copy send is ours again */
@@ -49,8 +49,8 @@ typedef struct rws__ring_options {
     uint32_t plain_buffers;
     size_t plain_bytes;
     uint32_t registered_max; /* size of the table of registered memory; 0: none */
-    uint32_t features_off;
-    uint64_t busy_wait_us; /* a turn that waits polls for so long before it sleeps */
+    uint32_t features_off;   /* RWS__FEATURE_… bits (features.h) */
+    uint64_t busy_wait_us;   /* a turn that waits polls for so long before it sleeps */
 } rws__ring_options;
 
 /* Make a ring with its file table and its provided buffers. Errors: -ENOMEM, -EPERM, -ENOSYS,
@@ -58,7 +58,7 @@ typedef struct rws__ring_options {
 int rws__ring_create(rws__ring **out, const rws__ring_options *options, const char **what);
 void rws__ring_destroy(rws__ring *ring);
 
-/* The rws_feature bits in use. */
+/* The RWS__FEATURE_… bits in use. */
 uint32_t rws__ring_features(const rws__ring *ring);
 
 /* Submit what is queued and wait for a completion; returns 0 or -errno (-EINTR is 0). */
