@@ -698,6 +698,7 @@ int rws__ring_disconnect(rws__ring *ring, uint32_t file)
     if (sqe == NULL) return -EAGAIN;
     io_uring_prep_connect(sqe, (int)file, &nobody, sizeof nobody);
     sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = 0; /* liburing leaves that of the entry's last operation */
     return 0;
 }
 
