@@ -30,6 +30,8 @@ int rws__shard_init(rws__shard *shard, const rws__runtime_config *config, uint32
 rws__listener *rws__shard_add_listener(rws__shard *shard, int fd,
                                        const rws__listener_config *config,
                                        const rws__http_rules *http);
+/* After rws__shard_close(), if it was opened. Zeroed memory is fine too. Any thread, when the
+ * loop's has ended. */
 void rws__shard_deinit(rws__shard *shard);
 
 /* On the loop's thread: make the ring. Nothing is accepted before rws__shard_run(). */
@@ -37,6 +39,8 @@ int rws__shard_open(rws__shard *shard, rws_error *error);
 /* Run until stopped and drained. Returns 0, RWS_E_TIMEOUT (the drain cut some off, or discarded
  * bytes) or -errno. */
 int rws__shard_run(rws__shard *shard);
+/* On the loop's thread, also after rws__shard_open() has failed: cancel the posts that wait, tell
+ * the connections that are left, and destroy the ring. Before rws__shard_deinit(). */
 void rws__shard_close(rws__shard *shard);
 
 #endif
