@@ -116,12 +116,17 @@ void rws__runtime_deinit(rws_runtime *runtime)
 
 /* ---- endpoints and listeners ---- */
 
-static bool is_started(rws_runtime *runtime)
+static rws__start_state start_state(rws_runtime *runtime)
 {
     pthread_mutex_lock(&runtime->lock);
-    bool started = runtime->started;
+    rws__start_state state = runtime->start;
     pthread_mutex_unlock(&runtime->lock);
-    return started;
+    return state;
+}
+
+static bool is_started(rws_runtime *runtime)
+{
+    return start_state(runtime) != RWS__NOT_STARTED;
 }
 
 /* One more endpoint in a list. Returns 0 or -ENOMEM. */
@@ -334,11 +339,12 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-static bool set_started(rws_runtime *runtime, bool started)
+/* Returns what it was before. */
+static rws__start_state set_start(rws_runtime *runtime, rws__start_state state)
 {
     pthread_mutex_lock(&runtime->lock);
-    bool before = runtime->started;
-    runtime->started = started;
+    rws__start_state before = runtime->start;
+    if (state != RWS__STARTED || before == RWS__NOT_STARTED) runtime->start = state;
     pthread_mutex_unlock(&runtime->lock);
     return before;
 }
@@ -346,9 +352,10 @@ static bool set_started(rws_runtime *runtime, bool started)
 /* Once; but where something is missing that can still be added, it was not started. */
 static int claim_start(rws_runtime *runtime, rws_error *error)
 {
-    if (set_started(runtime, true)) return rws__fail(error, RWS_E_STATE, "it was started already");
+    if (set_start(runtime, RWS__STARTED) != RWS__NOT_STARTED)
+        return rws__fail(error, RWS_E_STATE, "it was started already");
     int res = rws__runtime_arrange(runtime, error);
-    if (res != 0) set_started(runtime, false);
+    if (res != 0) set_start(runtime, RWS__NOT_STARTED);
     return res;
 }
 
@@ -414,9 +421,12 @@ int rws__runtime_start(rws_runtime *runtime, rws_error *error)
     if (res != 0) return res;
     start_threads(runtime, 0);
     int failure = await_reports(runtime);
-    if (failure == 0) return 0;
-    join(runtime);
-    return first_failure(runtime, error);
+    if (failure != 0) {
+        join(runtime);
+        failure = first_failure(runtime, error);
+    }
+    set_start(runtime, RWS__TO_WAIT_FOR);
+    return failure;
 }
 
 void rws__runtime_stop(rws_runtime *runtime)
@@ -427,7 +437,7 @@ void rws__runtime_stop(rws_runtime *runtime)
 
 int rws__runtime_wait(rws_runtime *runtime)
 {
-    if (!is_started(runtime)) return RWS_E_STATE;
+    if (start_state(runtime) != RWS__TO_WAIT_FOR) return RWS_E_STATE;
     if (runtime->waited) return runtime->result;
     return join(runtime);
 }

@@ -32,6 +32,13 @@ typedef struct rws__listening {
     bool own_endpoints;  /* the caller named them */
 } rws__listening;
 
+/* Who may join the threads. */
+typedef enum rws__start_state {
+    RWS__NOT_STARTED = 0,
+    RWS__STARTED,    /* rws__runtime_start() has not returned, or rws__runtime_run() has it */
+    RWS__TO_WAIT_FOR /* rws__runtime_start() has returned: rws__runtime_wait() */
+} rws__start_state;
+
 struct rws_runtime {
     rws__runtime_config config;
     rws__worker *workers; /* config.shards of them */
@@ -43,9 +50,9 @@ struct rws_runtime {
     atomic_uint next_shard;                /* dials take turns */
     _Atomic uint64_t next_dial;
 
-    pthread_mutex_t lock; /* guards `started`, `reported` and `first_error` */
+    pthread_mutex_t lock; /* guards `start`, `reported` and `first_error` */
     pthread_cond_t changed;
-    bool started;
+    rws__start_state start;
     uint32_t reported; /* shards that are up or have failed to start */
     rws_error first_error;
     bool waited; /* of the thread that waits, as is `result` */
