@@ -30,7 +30,7 @@ static void adopt_handed(void *arg, bool cancelled)
 static void hand_round(rws__listener *listener, int fd)
 {
     rws_runtime *runtime = listener->hand_round_to;
-    uint32_t index = (uint32_t)(listener - runtime->workers[0].shard.listeners);
+    uint32_t index = listener->index;
     uint32_t next = runtime->listeners[index].next_shard++ % runtime->config.shards;
     rws__shard *shard = &runtime->workers[next].shard;
     rws__listener *target = &shard->listeners[index];
