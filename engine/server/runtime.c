@@ -108,7 +108,7 @@ void rws__runtime_deinit(rws_runtime *runtime)
         rws__listener_config_free(env, &listening->config);
     }
     for (uint32_t i = 0; i < runtime->endpoints_count; i++)
-        rws__endpoint_free(env, runtime->endpoints[i]);
+        rws__endpoint_free(env, (rws__endpoint *)runtime->endpoints[i]);
     rws__free(env, runtime->endpoints, endpoints_bytes(runtime->endpoints_count));
     pthread_cond_destroy(&runtime->changed);
     pthread_mutex_destroy(&runtime->lock);
@@ -130,10 +130,10 @@ static bool is_started(rws_runtime *runtime)
 }
 
 /* One more endpoint in a list. Returns 0 or -ENOMEM. */
-static int append_endpoint(const rws__env *env, rws__endpoint ***list, uint32_t *count,
-                           rws__endpoint *endpoint)
+static int append_endpoint(const rws__env *env, const rws__endpoint ***list, uint32_t *count,
+                           const rws__endpoint *endpoint)
 {
-    rws__endpoint **longer = rws__alloc(env, endpoints_bytes(*count + 1));
+    const rws__endpoint **longer = rws__alloc(env, endpoints_bytes(*count + 1));
     if (longer == NULL) return -ENOMEM;
     if (*count > 0) memcpy(longer, *list, endpoints_bytes(*count));
     rws__free(env, *list, endpoints_bytes(*count));
@@ -184,8 +184,7 @@ static int name_endpoints(rws_runtime *runtime, rws__http_rules *http,
                              "endpoints[%u] is not an endpoint of this server with the role "
                              "RWS_SERVER",
                              i);
-        if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
-                            endpoint) != 0)
+        if (append_endpoint(env, &http->endpoints, &http->endpoints_count, endpoint) != 0)
             return rws__fail(error, -ENOMEM, "no memory for the listener");
     }
     return 0;
@@ -270,10 +269,9 @@ static int list_endpoints(const rws_runtime *runtime, rws__http_rules *http, rws
     const rws__env *env = &runtime->config.env;
     free_list(env, http);
     for (uint32_t i = 0; i < runtime->endpoints_count; i++) {
-        rws__endpoint *endpoint = runtime->endpoints[i];
+        const rws__endpoint *endpoint = runtime->endpoints[i];
         if (endpoint->rules.role != RWS_SERVER) continue;
-        if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
-                            endpoint) != 0)
+        if (append_endpoint(env, &http->endpoints, &http->endpoints_count, endpoint) != 0)
             return rws__fail(error, -ENOMEM, "no memory for the endpoints");
     }
     return 0;

@@ -41,8 +41,8 @@ typedef enum rws__start_state {
 
 struct rws_runtime {
     rws__runtime_config config;
-    rws__worker *workers; /* config.shards of them */
-    rws__endpoint **endpoints;
+    rws__worker *workers;            /* config.shards of them */
+    const rws__endpoint **endpoints; /* owned, made by rws__endpoint_make() */
     uint32_t endpoints_count;
     rws__listening listeners[RWS__LISTENERS_MAX];
     uint32_t listeners_count;
