@@ -1,8 +1,8 @@
 #include "engine/server/runtime.h"
 
-#include "engine/base/cpus.h"
-
 #include "engine/base/assert.h"
+#include "engine/base/cpus.h"
+#include "engine/server/probe.h"
 
 #include <errno.h>
 #include <string.h>
@@ -444,6 +444,39 @@ int rws_post(rws_runtime *runtime, uint32_t shard, void (*fn)(void *arg, bool ca
 {
     if (shard >= runtime->config.shards || fn == NULL) return RWS_E_ARGUMENT;
     return rws__mailbox_post(&runtime->workers[shard].shard.loop.mailbox, fn, arg);
+}
+
+/* ---- in memory of its own ---- */
+
+int rws__runtime_make(rws_runtime **out, const rws_runtime_options *options, rws_role role,
+                      rws_error *error)
+{
+    bool serves = role == RWS_SERVER;
+    rws__runtime_config config;
+    *out = NULL;
+    int res = rws__runtime_config_make(&config, options, serves ? rws__cpus_available() : 1, error);
+    if (res == 0) res = rws__probe_check(error);
+    if (res != 0) return res;
+    rws_runtime *runtime = rws__alloc(&config.env, sizeof *runtime);
+    if (runtime == NULL)
+        return rws__fail(error, -ENOMEM, "no memory for the %s", serves ? "server" : "client");
+    res = rws__runtime_init(runtime, &config, error);
+    if (res != 0) {
+        rws__free(&config.env, runtime, sizeof *runtime);
+        return res;
+    }
+    *out = runtime;
+    return 0;
+}
+
+void rws__runtime_end(rws_runtime *runtime)
+{
+    if (runtime == NULL) return;
+    rws__runtime_stop(runtime);
+    rws__runtime_wait(runtime);
+    rws__env env = runtime->config.env;
+    rws__runtime_deinit(runtime);
+    rws__free(&env, runtime, sizeof *runtime);
 }
 
 /* ---- counters ---- */

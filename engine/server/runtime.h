@@ -59,6 +59,13 @@ struct rws_runtime {
     int result;
 };
 
+/* What a server (`role`) and a client are made of, in memory of its own: options are checked, and
+ * whether the kernel has what is needed. */
+int rws__runtime_make(rws_runtime **out, const rws_runtime_options *options, rws_role role,
+                      rws_error *error);
+/* Stop it, wait if it was started, and free all of it. `runtime` may be NULL. */
+void rws__runtime_end(rws_runtime *runtime);
+
 /* Takes `config` over. On failure everything is freed. */
 int rws__runtime_init(rws_runtime *runtime, const rws__runtime_config *config, rws_error *error);
 void rws__runtime_deinit(rws_runtime *runtime);
