@@ -143,6 +143,7 @@ static void on_dial_error(const rws_error *error, void *dial_user, void *user)
 {
     world *w = user;
     note(w, "dial_error%u:%d ", (uint32_t)(uintptr_t)dial_user, error->status);
+    snprintf(w->dial_error, sizeof w->dial_error, "%s", error->text);
 }
 
 static const rws_handler handler = {

@@ -40,6 +40,7 @@ struct world {
     feed_bytes log;
     bool open[SCRIPT_FILES]; /* by file: between on_open and on_close */
     uint32_t closes;
+    char dial_error[256]; /* the last one's text */
     bool ended;
     int result; /* of rws__shard_run(), once it ended */
     uint32_t next_file;
