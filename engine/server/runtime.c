@@ -312,23 +312,33 @@ static int await_reports(rws_runtime *runtime)
     return status;
 }
 
+/* Make the ring of a shard, on the thread that takes its turns. */
+static int open_worker(rws__worker *worker, rws_error *error)
+{
+    rws__assert_log_to(&worker->runtime->config.env);
+    worker->result = rws__shard_open(&worker->shard, error);
+    return worker->result;
+}
+
+static void close_worker(rws__worker *worker)
+{
+    if (rws__shard_has_ended(&worker->shard)) worker->result = rws__shard_result(&worker->shard);
+    rws__shard_close(&worker->shard);
+    rws__assert_log_to(NULL); /* rws_server_run() gives the thread back to the program */
+}
+
 static void run_worker(rws__worker *worker)
 {
-    rws__shard *shard = &worker->shard;
     rws_runtime *runtime = worker->runtime;
-    rws__assert_log_to(&runtime->config.env);
     rws_error error = {0};
-    int res = rws__shard_open(shard, &error);
+    int res = open_worker(worker, &error);
     report(runtime, res, &error);
-    if (res != 0) {
-        worker->result = res;
-    } else if (await_reports(runtime) == 0) { /* if one shard can't start, none serves */
-        worker->result = rws__shard_run(shard);
+    if (res == 0 && await_reports(runtime) == 0) { /* if one shard can't start, none serves */
+        res = rws__shard_run(&worker->shard);
         /* One that can't go on takes the others with it, so that somebody notices. */
-        if (worker->result != 0 && worker->result != RWS_E_TIMEOUT) rws__runtime_stop(runtime);
+        if (res != 0 && res != RWS_E_TIMEOUT) rws__runtime_stop(runtime);
     }
-    rws__shard_close(shard);
-    rws__assert_log_to(NULL); /* rws_server_run() gives the thread back to the program */
+    close_worker(worker);
 }
 
 static void *worker_main(void *arg)
@@ -373,19 +383,28 @@ static void start_threads(rws_runtime *runtime, uint32_t first)
     }
 }
 
-static int join(rws_runtime *runtime)
+/* What became of all shards: an error, or that connections were cut off, or 0. */
+static int result_of_all(const rws_runtime *runtime)
 {
     int result = 0;
+    for (uint32_t i = 0; i < runtime->config.shards; i++) {
+        const rws__worker *worker = &runtime->workers[i];
+        if (result == 0 || result == RWS_E_TIMEOUT)
+            if (worker->result != 0) result = worker->result;
+    }
+    return result;
+}
+
+static int join(rws_runtime *runtime)
+{
     for (uint32_t i = 0; i < runtime->config.shards; i++) {
         rws__worker *worker = &runtime->workers[i];
         if (worker->has_thread) pthread_join(worker->thread, NULL);
         worker->has_thread = false;
-        if (result == 0 || result == RWS_E_TIMEOUT)
-            if (worker->result != 0) result = worker->result;
     }
     runtime->waited = true;
-    runtime->result = result;
-    return result;
+    runtime->result = result_of_all(runtime);
+    return runtime->result;
 }
 
 static int first_failure(rws_runtime *runtime, rws_error *error)
@@ -438,6 +457,25 @@ int rws__runtime_wait(rws_runtime *runtime)
     if (start_state(runtime) != RWS__TO_WAIT_FOR) return RWS_E_STATE;
     if (runtime->waited) return runtime->result;
     return join(runtime);
+}
+
+/* ---- without threads ---- */
+
+int rws__runtime_open(rws_runtime *runtime, rws_error *error)
+{
+    int res = claim_start(runtime, error);
+    if (res != 0) return res;
+    for (uint32_t i = 0; i < runtime->config.shards && res == 0; i++)
+        res = open_worker(&runtime->workers[i], error);
+    if (res != 0) (void)rws__runtime_close(runtime);
+    return res;
+}
+
+int rws__runtime_close(rws_runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->config.shards; i++)
+        close_worker(&runtime->workers[i]);
+    return result_of_all(runtime);
 }
 
 int rws_post(rws_runtime *runtime, uint32_t shard, void (*fn)(void *arg, bool cancelled), void *arg)

@@ -35,7 +35,7 @@ typedef struct rws__listening {
 /* Who may join the threads. */
 typedef enum rws__start_state {
     RWS__NOT_STARTED = 0,
-    RWS__STARTED,    /* rws__runtime_start() has not returned, or rws__runtime_run() has it */
+    RWS__STARTED,    /* nobody else: rws__runtime_start() has not returned, or another started it */
     RWS__TO_WAIT_FOR /* rws__runtime_start() has returned: rws__runtime_wait() */
 } rws__start_state;
 
@@ -81,6 +81,14 @@ int rws__runtime_run(rws_runtime *runtime, rws_error *error);
 int rws__runtime_start(rws_runtime *runtime, rws_error *error);
 void rws__runtime_stop(rws_runtime *runtime);
 int rws__runtime_wait(rws_runtime *runtime);
+
+/* Without threads: make the rings of all shards on the calling thread, which then takes turns of
+ * any shard in any order (rws__shard_turn()), and destroy them there, ended or not. A shard that
+ * can't go on does not stop the others: that is up to the caller. Open returns 0, or with all
+ * shards closed an error as rws__runtime_start(); close returns as rws__runtime_wait(). */
+int rws__runtime_open(rws_runtime *runtime, rws_error *error);
+int rws__runtime_close(rws_runtime *runtime);
+
 void rws__runtime_stats(const rws_runtime *runtime, rws_stats *stats);
 
 int rws__runtime_dial(rws_runtime *runtime, const rws__endpoint *endpoint, const char *url,

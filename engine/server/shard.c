@@ -191,15 +191,31 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
                                     : "");
 }
 
-int rws__shard_run(rws__shard *shard)
+int rws__shard_turn(rws__shard *shard, bool may_wait)
 {
-    while (!is_drained(shard)) {
-        int res = rws__loop_turn(&shard->loop, true);
-        if (res != 0) return res;
-        finish_listeners(shard);
-    }
+    int res = rws__loop_turn(&shard->loop, may_wait);
+    if (res < 0) shard->error = res;
+    if (res == 0) finish_listeners(shard);
+    return res;
+}
+
+bool rws__shard_has_ended(const rws__shard *shard)
+{
+    return shard->error != 0 || is_drained(shard);
+}
+
+int rws__shard_result(const rws__shard *shard)
+{
+    if (shard->error != 0) return shard->error;
     bool lost = shard->conns.cut_off_some || discarded(shard) != shard->discarded_before;
     return lost ? RWS_E_TIMEOUT : 0;
+}
+
+int rws__shard_run(rws__shard *shard)
+{
+    while (!rws__shard_has_ended(shard))
+        (void)rws__shard_turn(shard, true);
+    return rws__shard_result(shard);
 }
 
 void rws__shard_close(rws__shard *shard)
