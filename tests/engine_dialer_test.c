@@ -259,6 +259,18 @@ Test(engine_dialer, reports_a_dial_beyond_connections_max)
     world_end(&w);
 }
 
+Test(engine_dialer, says_that_the_runtime_is_stopping)
+{
+    start();
+    uint32_t file = open_client();
+    rws__loop_stop(&w.shard->loop);
+    world_turns(&w, 2);
+    cr_assert_eq(dial("ws://127.0.0.1:9/", NULL), 0);
+    cr_expect_str_eq(w.dial_error, "the runtime is stopping");
+    world_eof(&w, file);
+    world_end(&w);
+}
+
 Test(engine_dialer, refuses_what_can_not_be_asked_for)
 {
     static const struct {

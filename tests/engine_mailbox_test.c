@@ -124,6 +124,31 @@ Test(engine_mailbox, leaves_what_the_posts_post_for_the_next_turn)
     cr_assert_eq(ran, 5, "the last one is cancelled");
 }
 
+static void post_next(void *arg, bool cancelled)
+{
+    in_order(arg, cancelled);
+    uintptr_t next = (uintptr_t)arg + 200;
+    cr_assert_eq(rws__mailbox_post(&mailbox, in_order, (void *)next), 0);
+    cr_assert_not(is_woken(), "the run's end wakes for all that was posted in it");
+}
+
+/* More than are taken out under one lock, each of which posts one: once for all of them it is
+ * woken. */
+Test(engine_mailbox, keeps_the_order_of_what_is_posted_while_it_runs)
+{
+    start();
+    for (uintptr_t i = 1; i <= 200; i++)
+        cr_assert_eq(rws__mailbox_post(&mailbox, post_next, (void *)i), 0);
+    cr_assert(is_woken());
+    rws__mailbox_run(&mailbox);
+    cr_assert_eq(ran, 200);
+    cr_assert(is_woken());
+    rws__mailbox_run(&mailbox);
+    cr_assert_eq(ran, 400);
+    cr_assert_not(is_woken());
+    rws__mailbox_deinit(&mailbox);
+}
+
 /* ---- many threads ---- */
 
 enum { THREADS = 4, POSTS = 20000 };

@@ -319,3 +319,46 @@ Test(engine_shard, runs_posts_once_and_cancels_what_is_left)
     rws__runtime_deinit(&w.runtime);
     feed_bytes_free(&w.log);
 }
+
+/* ---- several without threads ---- */
+
+static bool take_turn(rws__shard *shard)
+{
+    shard->loop.ring->turns_left = 1;
+    cr_assert_eq(rws__shard_turn(shard, false), 0);
+    return rws__shard_has_ended(shard);
+}
+
+Test(engine_shard, takes_its_turns_beside_others_on_one_thread)
+{
+    static rws_runtime runtime;
+    rws_runtime_options options = RWS_RUNTIME_OPTIONS_DEFAULT;
+    options.shards = 3;
+    options.connections_max = 4;
+    rws__runtime_config config;
+    rws_error error = {0};
+    cr_assert_eq(rws__runtime_config_make(&config, &options, 1, &error), 0, "%s", error.text);
+    cr_assert_eq(rws__runtime_init(&runtime, &config, &error), 0, "%s", error.text);
+    cr_assert_eq(rws__runtime_open(&runtime, &error), 0, "%s", error.text);
+    cr_expect_eq(rws__runtime_open(&runtime, &error), RWS_E_STATE);
+    cr_expect_eq(rws__runtime_wait(&runtime), RWS_E_STATE);
+    int counts[3][2] = {0};
+    for (uint32_t i = 0; i < 3; i++)
+        cr_assert_eq(rws_post(&runtime, i, count_post, counts[i]), 0);
+    for (uint32_t i = 3; i-- > 0;) {
+        cr_expect_not(take_turn(&runtime.workers[i].shard));
+        cr_expect_eq(counts[i][0], 1, "shard %u", i);
+        cr_expect_eq(counts[(i + 2) % 3][0], i == 0, "the others had no turn");
+    }
+    /* One of them can't go on; that is its own end. */
+    runtime.workers[1].shard.loop.ring->turn_result = -EBADF;
+    runtime.workers[1].shard.loop.ring->turns_left = 1;
+    cr_expect_eq(rws__shard_turn(&runtime.workers[1].shard, true), -EBADF);
+    cr_expect(rws__shard_has_ended(&runtime.workers[1].shard));
+    cr_expect_eq(rws__shard_result(&runtime.workers[1].shard), -EBADF);
+    rws__runtime_stop(&runtime);
+    for (uint32_t i = 0; i < 3; i += 2)
+        cr_expect(take_turn(&runtime.workers[i].shard));
+    cr_expect_eq(rws__runtime_close(&runtime), -EBADF);
+    rws__runtime_deinit(&runtime);
+}

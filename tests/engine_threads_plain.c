@@ -335,6 +335,29 @@ static void *run_it(void *arg)
     return NULL;
 }
 
+/* While the server runs on another thread it is not to be waited for: that one joins the others. */
+static void test_wait_during_run(void)
+{
+    for (uint32_t shards = 1; shards <= 3; shards++) {
+        test_options options = engine_server_options();
+        rws_handler handler = RWS_HANDLER_DEFAULT;
+        rws_server *server = NULL;
+        pthread_t runner;
+        options.shards = shards;
+        if (!check(test_server_create(&server, &options, &handler, NULL) == 0)) return;
+        check(pthread_create(&runner, NULL, run_it, server) == 0);
+        for (int i = 0; i < 20; i++) {
+            check(rws_server_wait(server) == RWS_E_STATE);
+            test_sleep_ms(1);
+        }
+        rws_server_stop(server);
+        check(rws_server_wait(server) == RWS_E_STATE);
+        pthread_join(runner, NULL);
+        check(rws_server_wait(server) == RWS_E_STATE);
+        rws_server_destroy(server);
+    }
+}
+
 static void *destroy_it(void *arg)
 {
     rws_server_destroy(arg);
@@ -390,6 +413,7 @@ int main(void)
     test_stop_under_load(RWS__FEATURE_ALL);
     test_signal(1);
     test_signal(3);
+    test_wait_during_run();
     test_three_threads();
     check_files(files);
     printf("%d checks failed\n", failures);

@@ -9,7 +9,10 @@
  * - At most one kernel timeout is armed that counts (`tick`), for the earliest deadline of all
  *   wheels. Its number is in its user_data, so that one that was superseded is told apart.
  * - Each kind of deadline has a wheel and one function of its own.
- * - `refused` is set by whoever got -EAGAIN from the ring: the turn then does not wait.
+ * - A turn does not wait while something is to be tried again that no completion will remind of.
+ *   For what belongs to no stream that is `refused`: the ring did not take an operation (a timeout,
+ *   an accept, a cancel …), or submissions of the last turn are left over. It counts for one turn.
+ *   A stream whose operation was not taken is marked dirty instead, and on_flush says so.
  * - Another thread touches the mailbox, the stop flag and the counters, nothing else.
  */
 #ifndef RINGWS_LOOP_LOOP_H
@@ -55,7 +58,7 @@ struct rws__loop {
     const rws__loop_owner *owner;
     uint64_t now_ms;   /* read once per turn */
     uint32_t features; /* of the ring */
-    bool refused;      /* the ring did not take an operation: try again without waiting */
+    bool refused;      /* this turn may not wait */
     bool wake_armed;
     bool stopping;          /* on_stop was called */
     uint32_t tick;          /* the number of the timeout that counts */

@@ -5,6 +5,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#define BATCH 64u /* posts that are taken out under one lock */
+
 int rws__mailbox_init(rws__mailbox *mailbox, const rws__env *env)
 {
     memset(mailbox, 0, sizeof *mailbox);
@@ -52,7 +54,7 @@ int rws__mailbox_post(rws__mailbox *mailbox, rws__post_fn fn, void *arg)
     else if (mailbox->count == mailbox->capacity)
         status = grow(mailbox);
     if (status == 0) {
-        wake = mailbox->count == 0;
+        wake = mailbox->count == 0 && !mailbox->running;
         mailbox->posts[(mailbox->first + mailbox->count++) % mailbox->capacity] =
             (rws__post){fn, arg};
     }
@@ -71,29 +73,40 @@ void rws__mailbox_wake(const rws__mailbox *mailbox)
     errno = saved;
 }
 
-static bool take(rws__mailbox *mailbox, rws__post *post)
+/* Take out at most `max` of the posts that wait, the first ones; returns their number. Called with
+ * the lock held. */
+static uint32_t take(rws__mailbox *mailbox, rws__post *out, uint32_t max)
 {
-    pthread_mutex_lock(&mailbox->lock);
-    bool some = mailbox->count > 0;
-    if (some) {
-        *post = mailbox->posts[mailbox->first];
-        mailbox->first = (mailbox->first + 1) % mailbox->capacity;
-        mailbox->count--;
+    uint32_t count = mailbox->count < max ? mailbox->count : max;
+    for (uint32_t i = 0; i < count; i++)
+        out[i] = mailbox->posts[(mailbox->first + i) % mailbox->capacity];
+    if (count > 0) mailbox->first = (mailbox->first + count) % mailbox->capacity;
+    mailbox->count -= count;
+    return count;
+}
+
+/* Run `left` of the posts that wait, in order. Called with the lock held, and returns with it; the
+ * functions are called without it. */
+static void run(rws__mailbox *mailbox, uint32_t left, bool cancelled)
+{
+    rws__post batch[BATCH];
+    uint32_t count;
+    while ((count = take(mailbox, batch, left < BATCH ? left : BATCH)) > 0) {
+        pthread_mutex_unlock(&mailbox->lock);
+        for (uint32_t i = 0; i < count; i++)
+            batch[i].fn(batch[i].arg, cancelled);
+        left -= count;
+        pthread_mutex_lock(&mailbox->lock);
     }
-    pthread_mutex_unlock(&mailbox->lock);
-    return some;
 }
 
 void rws__mailbox_run(rws__mailbox *mailbox)
 {
     pthread_mutex_lock(&mailbox->lock);
-    uint32_t budget =
-        mailbox->count; /* what the functions post themselves waits for the next turn */
-    pthread_mutex_unlock(&mailbox->lock);
-    rws__post post;
-    while (budget-- > 0 && take(mailbox, &post))
-        post.fn(post.arg, false);
-    pthread_mutex_lock(&mailbox->lock);
+    mailbox->running = true;
+    /* What the functions post themselves waits for the next turn. */
+    run(mailbox, mailbox->count, false);
+    mailbox->running = false;
     bool more = mailbox->count > 0;
     pthread_mutex_unlock(&mailbox->lock);
     if (more) rws__mailbox_wake(mailbox);
@@ -104,8 +117,6 @@ void rws__mailbox_close(rws__mailbox *mailbox)
     if (mailbox->env == NULL) return;
     pthread_mutex_lock(&mailbox->lock);
     mailbox->closed = true;
+    run(mailbox, mailbox->count, true);
     pthread_mutex_unlock(&mailbox->lock);
-    rws__post post;
-    while (take(mailbox, &post))
-        post.fn(post.arg, true);
 }

@@ -26,7 +26,8 @@ typedef struct rws__mailbox {
     rws__post *posts; /* a growing ring */
     uint32_t capacity, first, count;
     bool closed;
-    int wake_fd; /* eventfd */
+    bool running; /* rws__mailbox_run() wakes the shard for what is posted meanwhile */
+    int wake_fd;  /* eventfd */
     const rws__env *env;
 } rws__mailbox;
 

@@ -1,6 +1,6 @@
 /*
  * io_uring flags and structures newer than liburing 2.3 (Debian 12), by number. Whether the running
- * kernel has them is found out at run time (ring.c).
+ * kernel has them is found out at run time (uring.c).
  */
 #ifndef RINGWS_RING_COMPAT_H
 #define RINGWS_RING_COMPAT_H
@@ -27,6 +27,9 @@ struct rws__buf_reg {
  * is the notification's res. */
 #define RWS__SEND_ZC_REPORT_USAGE  (1u << 3)  /* IORING_SEND_ZC_REPORT_USAGE */
 #define RWS__NOTIF_USAGE_ZC_COPIED (1u << 31) /* IORING_NOTIF_USAGE_ZC_COPIED */
+
+/* A completion with an incremental buffer that has room left, 6.12. */
+#define RWS__CQE_F_BUF_MORE (1u << 4) /* IORING_CQE_F_BUF_MORE */
 
 #ifndef SO_PEERNAME
 #define SO_PEERNAME 28

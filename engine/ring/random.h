@@ -1,6 +1,6 @@
 /*
  * Random bytes of the engine, a part of the ring seam: a simulation that replaces them can be
- * repeated.
+ * repeated. There is one source per process, as with the clock.
  */
 #ifndef RINGWS_RING_RANDOM_H
 #define RINGWS_RING_RANDOM_H

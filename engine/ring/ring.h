@@ -1,24 +1,74 @@
 /*
- * The ring: everything that ringws asks of io_uring, in its own words. ring.c alone names liburing,
- * so that another backend, or a scripted one in tests, can stand in its place.
+ * The ring: everything that ringws asks of io_uring, in its own words. uring.c alone names
+ * liburing, so that another backend, or a scripted one in tests, can stand in its place.
  *
  * Invariants:
  * - One thread makes, uses and destroys a ring (IORING_SETUP_SINGLE_ISSUER).
  * - A call that queues an operation returns 0, or -EAGAIN with nothing queued when the submission
- * queue is full and the kernel takes no more just now; the caller tries again in the next turn.
+ *   queue is full and the kernel takes no more just now; the caller tries again in the next turn.
  * - Files are direct descriptors (indices of the ring's table), but for listeners and the wake-up
- * descriptor.
+ *   descriptor.
+ *
+ * What another ring has to keep, beyond what stands at the functions:
+ *
+ * Turns
+ * - A turn that waits may return without a completion, at any time. Its errors end the loop.
+ * - When a turn has returned and rws__ring_pending() is 0, the completion of each quiet send that
+ *   was not done in full is there to be reaped: one without a completion was sent.
+ * - Completions of one operation come in the order in which they happened: those of a multishot
+ *   operation, and the result of a zero-copy send before its notification. Those of different
+ *   operations come in any order, also of one file.
+ * - A multishot operation may end at any time, with or without an error: its last completion lacks
+ *   RWS__CQE_MORE. Other operations have one completion, a zero-copy send one more if the first
+ *   has RWS__CQE_MORE.
+ * - Operations of one file start in the order of the calls (cancel, disconnect, close), also where
+ *   a turn submits a part of them. Only a shutdown may start late, so a file is not closed before
+ *   the completion of its shutdown.
+ * - Memory of operations is not touched when a turn has failed, nor by rws__ring_destroy(): it may
+ *   be gone by then. Completions that were not reaped are dropped with the ring.
+ *
+ * Results
+ * - Accepts into the table: the index. rws__ring_accept_fd(): the descriptor. Install: 1, with the
+ *   index in `*fd`; 0 is taken for -ENFILE. Sends and receives: bytes; a receive of 0 is the end of
+ *   the stream. Shutdown, close, read of an event, timeout: any, it is not looked at.
+ * - A receive that finds no provided buffer ends with -ENOBUFS, also a multishot one.
+ * - What was cancelled ends with -ECANCELED, or with its own result if the cancel lost the race; a
+ *   send that was partly done ends with its short count. A cancel meets what was called before it,
+ *   and not a zero-copy send that only waits for its notification. An install can't be cancelled.
+ * - Cancels, a disconnect, a moved timeout and the question for a peer complete only if they fail,
+ *   and then with user_data 0: an operation that somebody waits for has another one (RWS__OP_NONE
+ *   in engine/loop/op.h is 0).
+ *
+ * The table
+ * - At most `files` indices are in use. One is free as soon as its close has started, before that
+ *   operation's completion: another file may have it then, and its accept or install may be reaped
+ *   first. What is in flight on the old file is not the new one's.
+ *
+ * Addresses
+ * - Of an accept, `address` and `*len` are written at any time up to the completion. Of a connect,
+ *   `address` is read when a turn submits it; callers keep it until the completion. Of
+ *   rws__ring_peer() it is written before the end of the next turn.
+ *
+ * Provided buffers
+ * - For each completion with RWS__CQE_BUFFER rws__ring_buffer() is called once, in the order in
+ *   which they were reaped, whoever it is for; rws__ring_continues() is asked about a completion
+ *   after the calls of rws__ring_buffer() for those before it, and before its own.
+ * - The bytes may be written to until the last reader is gone: they are unmasked where they lie,
+ *   and sent on from there.
+ * - rws__ring_lend() is called for bytes of completions after their rws__ring_buffer() and before
+ *   their rws__ring_recycle(); the loan may be released later than that. A ring may always return
+ *   false for rws__ring_continues() and NULL for rws__ring_lend(): then bytes are copied.
  */
 #ifndef RINGWS_RING_RING_H
 #define RINGWS_RING_RING_H
+
+#include "engine/base/features.h"
+#include "engine/base/lender.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-
-#include "engine/base/lender.h"
-#include "engine/base/features.h"
 
 typedef struct rws__ring rws__ring;
 
@@ -28,7 +78,7 @@ typedef struct rws__cqe {
     uint32_t flags; /* RWS__CQE_…; the buffer's index in the upper 16 bits */
 } rws__cqe;
 
-/* The kernel's values; ring.c asserts them. */
+/* The kernel's values; uring.c asserts them. */
 #define RWS__CQE_BUFFER       1u  /* a provided buffer was used */
 #define RWS__CQE_MORE         2u  /* the multishot operation goes on */
 #define RWS__CQE_NOTIFICATION 8u  /* the memory of a zero-copy send is ours again */
@@ -49,8 +99,8 @@ typedef struct rws__ring_options {
     uint32_t plain_buffers;
     size_t plain_bytes;
     uint32_t registered_max; /* size of the table of registered memory; 0: none */
-    uint32_t features_off;
-    uint64_t busy_wait_us; /* a turn that waits polls for so long before it sleeps */
+    uint32_t features_off;   /* RWS__FEATURE_… bits (features.h) */
+    uint64_t busy_wait_us;   /* a turn that waits polls for so long before it sleeps */
 } rws__ring_options;
 
 /* Make a ring with its file table and its provided buffers. Errors: -ENOMEM, -EPERM, -ENOSYS,
@@ -58,7 +108,7 @@ typedef struct rws__ring_options {
 int rws__ring_create(rws__ring **out, const rws__ring_options *options, const char **what);
 void rws__ring_destroy(rws__ring *ring);
 
-/* The rws_feature bits in use. */
+/* The RWS__FEATURE_… bits in use. */
 uint32_t rws__ring_features(const rws__ring *ring);
 
 /* Submit what is queued and wait for a completion; returns 0 or -errno (-EINTR is 0). */

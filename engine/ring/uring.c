@@ -8,8 +8,8 @@
 #include "engine/ring/ring.h"
 
 #include "engine/base/assert.h"
-#include "engine/ring/compat.h"
 #include "engine/base/pages.h"
+#include "engine/ring/compat.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,6 +24,10 @@
 static_assert(RWS__CQE_BUFFER == IORING_CQE_F_BUFFER, "kernel's value");
 static_assert(RWS__CQE_MORE == IORING_CQE_F_MORE, "kernel's value");
 static_assert(RWS__CQE_NOTIFICATION == IORING_CQE_F_NOTIF, "kernel's value");
+static_assert(RWS__CQE_BUFFER_MORE == RWS__CQE_F_BUF_MORE, "kernel's value");
+#ifdef IORING_CQE_F_BUF_MORE
+static_assert(RWS__CQE_BUFFER_MORE == IORING_CQE_F_BUF_MORE, "kernel's value");
+#endif
 static_assert(RWS__NOTIFICATION_COPIED == RWS__NOTIF_USAGE_ZC_COPIED, "kernel's value");
 static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value");
 
@@ -694,6 +698,7 @@ int rws__ring_disconnect(rws__ring *ring, uint32_t file)
     if (sqe == NULL) return -EAGAIN;
     io_uring_prep_connect(sqe, (int)file, &nobody, sizeof nobody);
     sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = 0; /* liburing leaves that of the entry's last operation */
     return 0;
 }
 

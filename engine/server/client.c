@@ -1,19 +1,18 @@
 /*
- * The public client, first part: a runtime that dials with one endpoint.
+ * The public client, first part: a runtime that dials with one endpoint, its first and only one.
  */
-#include "engine/server/probe.h"
 #include "engine/server/runtime.h"
 
-#include <errno.h>
-#include <string.h>
+#include <assert.h>
 
 struct rws_client {
     rws_runtime runtime;
-    rws__endpoint *endpoint;
 };
 
+static_assert(sizeof(rws_client) == sizeof(rws_runtime), "made and freed as a runtime");
+
 /* The caller's endpoint, in a client's role. */
-static int add_endpoint(rws_client *client, const rws_endpoint_options *options, rws_error *error)
+static int add_endpoint(rws_runtime *runtime, const rws_endpoint_options *options, rws_error *error)
 {
     rws_endpoint_options own = RWS_ENDPOINT_OPTIONS_DEFAULT;
     int res =
@@ -21,7 +20,7 @@ static int add_endpoint(rws_client *client, const rws_endpoint_options *options,
     if (res != 0) return res;
     own.size = sizeof own;
     own.role = RWS_CLIENT;
-    return rws__runtime_add_endpoint(&client->runtime, &own, &client->endpoint, error);
+    return rws__runtime_add_endpoint(runtime, &own, NULL, error);
 }
 
 int rws_client_create(rws_client **out, const rws_runtime_options *options,
@@ -30,30 +29,22 @@ int rws_client_create(rws_client **out, const rws_runtime_options *options,
     rws_error ignored;
     if (error == NULL) error = &ignored;
     *out = NULL;
-    rws__runtime_config config;
-    int res = rws__runtime_config_make(&config, options, 1, error);
-    if (res == 0) res = rws__probe_check(error);
+    rws_runtime *runtime;
+    int res = rws__runtime_make(&runtime, options, RWS_CLIENT, error);
     if (res != 0) return res;
-    rws_client *client = rws__alloc(&config.env, sizeof *client);
-    if (client == NULL) return rws__fail(error, -ENOMEM, "no memory for the client");
-    res = rws__runtime_init(&client->runtime, &config, error);
-    if (res == 0) {
-        res = add_endpoint(client, endpoint, error);
-        if (res != 0) rws__runtime_deinit(&client->runtime);
-    }
-    if (res != 0) {
-        rws__free(&config.env, client, sizeof *client);
-        return res;
-    }
-    *out = client;
-    return 0;
+    res = add_endpoint(runtime, endpoint, error);
+    if (res == 0)
+        *out = (rws_client *)runtime;
+    else
+        rws__runtime_end(runtime);
+    return res;
 }
 
 int rws_client_dial(rws_client *client, const char *url, const rws_dial_options *options,
                     uint64_t *dial_id, rws_error *error)
 {
     rws_error ignored;
-    return rws__runtime_dial(&client->runtime, client->endpoint, url, options, dial_id,
+    return rws__runtime_dial(&client->runtime, client->runtime.endpoints[0], url, options, dial_id,
                              error != NULL ? error : &ignored);
 }
 
@@ -79,12 +70,7 @@ int rws_client_wait(rws_client *client)
 
 void rws_client_destroy(rws_client *client)
 {
-    if (client == NULL) return;
-    rws__runtime_stop(&client->runtime);
-    rws__runtime_wait(&client->runtime);
-    rws__env env = client->runtime.config.env;
-    rws__runtime_deinit(&client->runtime);
-    rws__free(&env, client, sizeof *client);
+    rws__runtime_end(client != NULL ? &client->runtime : NULL);
 }
 
 rws_runtime *rws_client_runtime(rws_client *client)

@@ -128,12 +128,20 @@ static void fail(const rws__dial_post *post, int status, const char *text)
     rws__dial_free(loop->env, post->dial);
 }
 
+/* Why there is no socket. */
+static const char *explain_socket(int status)
+{
+    bool none_left = status == -EMFILE || status == -ENFILE;
+    return none_left ? "no descriptor for a socket is left: raise the limit (ulimit -n)"
+                     : rws_strerror(status);
+}
+
 static void start(const rws__dial_post *post)
 {
     rws__dial *dial = post->dial;
     int fd = rws__socket_make(dial->address.ss_family, &post->socket);
     if (fd < 0) {
-        fail(post, fd, "no descriptor for a socket is left: raise the limit (ulimit -n)");
+        fail(post, fd, explain_socket(fd));
         return;
     }
     rws_conn *conn = rws__conns_take_dial(post->conns, dial);
@@ -153,7 +161,7 @@ void rws__dial_start(void *arg, bool cancelled)
     rws__dial_post *post = arg;
     const rws__env *env = post->conns->streams.loop->env;
     if (cancelled || post->conns->draining)
-        fail(post, RWS_E_STATE, "the client is stopping");
+        fail(post, RWS_E_STATE, "the runtime is stopping");
     else
         start(post);
     rws__free(env, post, sizeof *post);

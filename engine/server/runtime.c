@@ -1,8 +1,8 @@
 #include "engine/server/runtime.h"
 
-#include "engine/base/cpus.h"
-
 #include "engine/base/assert.h"
+#include "engine/base/cpus.h"
+#include "engine/server/probe.h"
 
 #include <errno.h>
 #include <string.h>
@@ -30,7 +30,7 @@ static void adopt_handed(void *arg, bool cancelled)
 static void hand_round(rws__listener *listener, int fd)
 {
     rws_runtime *runtime = listener->hand_round_to;
-    uint32_t index = (uint32_t)(listener - runtime->workers[0].shard.listeners);
+    uint32_t index = listener->index;
     uint32_t next = runtime->listeners[index].next_shard++ % runtime->config.shards;
     rws__shard *shard = &runtime->workers[next].shard;
     rws__listener *target = &shard->listeners[index];
@@ -108,7 +108,7 @@ void rws__runtime_deinit(rws_runtime *runtime)
         rws__listener_config_free(env, &listening->config);
     }
     for (uint32_t i = 0; i < runtime->endpoints_count; i++)
-        rws__endpoint_free(env, runtime->endpoints[i]);
+        rws__endpoint_free(env, (rws__endpoint *)runtime->endpoints[i]);
     rws__free(env, runtime->endpoints, endpoints_bytes(runtime->endpoints_count));
     pthread_cond_destroy(&runtime->changed);
     pthread_mutex_destroy(&runtime->lock);
@@ -116,19 +116,24 @@ void rws__runtime_deinit(rws_runtime *runtime)
 
 /* ---- endpoints and listeners ---- */
 
-static bool is_started(rws_runtime *runtime)
+static rws__start_state start_state(rws_runtime *runtime)
 {
     pthread_mutex_lock(&runtime->lock);
-    bool started = runtime->started;
+    rws__start_state state = runtime->start;
     pthread_mutex_unlock(&runtime->lock);
-    return started;
+    return state;
+}
+
+static bool is_started(rws_runtime *runtime)
+{
+    return start_state(runtime) != RWS__NOT_STARTED;
 }
 
 /* One more endpoint in a list. Returns 0 or -ENOMEM. */
-static int append_endpoint(const rws__env *env, rws__endpoint ***list, uint32_t *count,
-                           rws__endpoint *endpoint)
+static int append_endpoint(const rws__env *env, const rws__endpoint ***list, uint32_t *count,
+                           const rws__endpoint *endpoint)
 {
-    rws__endpoint **longer = rws__alloc(env, endpoints_bytes(*count + 1));
+    const rws__endpoint **longer = rws__alloc(env, endpoints_bytes(*count + 1));
     if (longer == NULL) return -ENOMEM;
     if (*count > 0) memcpy(longer, *list, endpoints_bytes(*count));
     rws__free(env, *list, endpoints_bytes(*count));
@@ -179,8 +184,7 @@ static int name_endpoints(rws_runtime *runtime, rws__http_rules *http,
                              "endpoints[%u] is not an endpoint of this server with the role "
                              "RWS_SERVER",
                              i);
-        if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
-                            endpoint) != 0)
+        if (append_endpoint(env, &http->endpoints, &http->endpoints_count, endpoint) != 0)
             return rws__fail(error, -ENOMEM, "no memory for the listener");
     }
     return 0;
@@ -265,10 +269,9 @@ static int list_endpoints(const rws_runtime *runtime, rws__http_rules *http, rws
     const rws__env *env = &runtime->config.env;
     free_list(env, http);
     for (uint32_t i = 0; i < runtime->endpoints_count; i++) {
-        rws__endpoint *endpoint = runtime->endpoints[i];
+        const rws__endpoint *endpoint = runtime->endpoints[i];
         if (endpoint->rules.role != RWS_SERVER) continue;
-        if (append_endpoint(env, (rws__endpoint ***)&http->endpoints, &http->endpoints_count,
-                            endpoint) != 0)
+        if (append_endpoint(env, &http->endpoints, &http->endpoints_count, endpoint) != 0)
             return rws__fail(error, -ENOMEM, "no memory for the endpoints");
     }
     return 0;
@@ -309,23 +312,33 @@ static int await_reports(rws_runtime *runtime)
     return status;
 }
 
+/* Make the ring of a shard, on the thread that takes its turns. */
+static int open_worker(rws__worker *worker, rws_error *error)
+{
+    rws__assert_log_to(&worker->runtime->config.env);
+    worker->result = rws__shard_open(&worker->shard, error);
+    return worker->result;
+}
+
+static void close_worker(rws__worker *worker)
+{
+    if (rws__shard_has_ended(&worker->shard)) worker->result = rws__shard_result(&worker->shard);
+    rws__shard_close(&worker->shard);
+    rws__assert_log_to(NULL); /* rws_server_run() gives the thread back to the program */
+}
+
 static void run_worker(rws__worker *worker)
 {
-    rws__shard *shard = &worker->shard;
     rws_runtime *runtime = worker->runtime;
-    rws__assert_log_to(&runtime->config.env);
     rws_error error = {0};
-    int res = rws__shard_open(shard, &error);
+    int res = open_worker(worker, &error);
     report(runtime, res, &error);
-    if (res != 0) {
-        worker->result = res;
-    } else if (await_reports(runtime) == 0) { /* if one shard can't start, none serves */
-        worker->result = rws__shard_run(shard);
+    if (res == 0 && await_reports(runtime) == 0) { /* if one shard can't start, none serves */
+        res = rws__shard_run(&worker->shard);
         /* One that can't go on takes the others with it, so that somebody notices. */
-        if (worker->result != 0 && worker->result != RWS_E_TIMEOUT) rws__runtime_stop(runtime);
+        if (res != 0 && res != RWS_E_TIMEOUT) rws__runtime_stop(runtime);
     }
-    rws__shard_close(shard);
-    rws__assert_log_to(NULL); /* rws_server_run() gives the thread back to the program */
+    close_worker(worker);
 }
 
 static void *worker_main(void *arg)
@@ -334,11 +347,12 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-static bool set_started(rws_runtime *runtime, bool started)
+/* Returns what it was before. */
+static rws__start_state set_start(rws_runtime *runtime, rws__start_state state)
 {
     pthread_mutex_lock(&runtime->lock);
-    bool before = runtime->started;
-    runtime->started = started;
+    rws__start_state before = runtime->start;
+    if (state != RWS__STARTED || before == RWS__NOT_STARTED) runtime->start = state;
     pthread_mutex_unlock(&runtime->lock);
     return before;
 }
@@ -346,9 +360,10 @@ static bool set_started(rws_runtime *runtime, bool started)
 /* Once; but where something is missing that can still be added, it was not started. */
 static int claim_start(rws_runtime *runtime, rws_error *error)
 {
-    if (set_started(runtime, true)) return rws__fail(error, RWS_E_STATE, "it was started already");
+    if (set_start(runtime, RWS__STARTED) != RWS__NOT_STARTED)
+        return rws__fail(error, RWS_E_STATE, "it was started already");
     int res = rws__runtime_arrange(runtime, error);
-    if (res != 0) set_started(runtime, false);
+    if (res != 0) set_start(runtime, RWS__NOT_STARTED);
     return res;
 }
 
@@ -368,19 +383,28 @@ static void start_threads(rws_runtime *runtime, uint32_t first)
     }
 }
 
-static int join(rws_runtime *runtime)
+/* What became of all shards: an error, or that connections were cut off, or 0. */
+static int result_of_all(const rws_runtime *runtime)
 {
     int result = 0;
+    for (uint32_t i = 0; i < runtime->config.shards; i++) {
+        const rws__worker *worker = &runtime->workers[i];
+        if (result == 0 || result == RWS_E_TIMEOUT)
+            if (worker->result != 0) result = worker->result;
+    }
+    return result;
+}
+
+static int join(rws_runtime *runtime)
+{
     for (uint32_t i = 0; i < runtime->config.shards; i++) {
         rws__worker *worker = &runtime->workers[i];
         if (worker->has_thread) pthread_join(worker->thread, NULL);
         worker->has_thread = false;
-        if (result == 0 || result == RWS_E_TIMEOUT)
-            if (worker->result != 0) result = worker->result;
     }
     runtime->waited = true;
-    runtime->result = result;
-    return result;
+    runtime->result = result_of_all(runtime);
+    return runtime->result;
 }
 
 static int first_failure(rws_runtime *runtime, rws_error *error)
@@ -415,9 +439,12 @@ int rws__runtime_start(rws_runtime *runtime, rws_error *error)
     if (res != 0) return res;
     start_threads(runtime, 0);
     int failure = await_reports(runtime);
-    if (failure == 0) return 0;
-    join(runtime);
-    return first_failure(runtime, error);
+    if (failure != 0) {
+        join(runtime);
+        failure = first_failure(runtime, error);
+    }
+    set_start(runtime, RWS__TO_WAIT_FOR);
+    return failure;
 }
 
 void rws__runtime_stop(rws_runtime *runtime)
@@ -428,15 +455,67 @@ void rws__runtime_stop(rws_runtime *runtime)
 
 int rws__runtime_wait(rws_runtime *runtime)
 {
-    if (!is_started(runtime)) return RWS_E_STATE;
+    if (start_state(runtime) != RWS__TO_WAIT_FOR) return RWS_E_STATE;
     if (runtime->waited) return runtime->result;
     return join(runtime);
+}
+
+/* ---- without threads ---- */
+
+int rws__runtime_open(rws_runtime *runtime, rws_error *error)
+{
+    int res = claim_start(runtime, error);
+    if (res != 0) return res;
+    for (uint32_t i = 0; i < runtime->config.shards && res == 0; i++)
+        res = open_worker(&runtime->workers[i], error);
+    if (res != 0) (void)rws__runtime_close(runtime);
+    return res;
+}
+
+int rws__runtime_close(rws_runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->config.shards; i++)
+        close_worker(&runtime->workers[i]);
+    return result_of_all(runtime);
 }
 
 int rws_post(rws_runtime *runtime, uint32_t shard, void (*fn)(void *arg, bool cancelled), void *arg)
 {
     if (shard >= runtime->config.shards || fn == NULL) return RWS_E_ARGUMENT;
     return rws__mailbox_post(&runtime->workers[shard].shard.loop.mailbox, fn, arg);
+}
+
+/* ---- in memory of its own ---- */
+
+int rws__runtime_make(rws_runtime **out, const rws_runtime_options *options, rws_role role,
+                      rws_error *error)
+{
+    bool serves = role == RWS_SERVER;
+    rws__runtime_config config;
+    *out = NULL;
+    int res = rws__runtime_config_make(&config, options, serves ? rws__cpus_available() : 1, error);
+    if (res == 0) res = rws__probe_check(error);
+    if (res != 0) return res;
+    rws_runtime *runtime = rws__alloc(&config.env, sizeof *runtime);
+    if (runtime == NULL)
+        return rws__fail(error, -ENOMEM, "no memory for the %s", serves ? "server" : "client");
+    res = rws__runtime_init(runtime, &config, error);
+    if (res != 0) {
+        rws__free(&config.env, runtime, sizeof *runtime);
+        return res;
+    }
+    *out = runtime;
+    return 0;
+}
+
+void rws__runtime_end(rws_runtime *runtime)
+{
+    if (runtime == NULL) return;
+    rws__runtime_stop(runtime);
+    rws__runtime_wait(runtime);
+    rws__env env = runtime->config.env;
+    rws__runtime_deinit(runtime);
+    rws__free(&env, runtime, sizeof *runtime);
 }
 
 /* ---- counters ---- */

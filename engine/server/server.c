@@ -1,34 +1,23 @@
 /*
  * The public server: a runtime with listeners.
  */
-#include "engine/base/cpus.h"
-#include "engine/server/probe.h"
 #include "engine/server/runtime.h"
 
-#include <errno.h>
+#include <assert.h>
 
 struct rws_server {
     rws_runtime runtime;
 };
 
+static_assert(sizeof(rws_server) == sizeof(rws_runtime), "made and freed as a runtime");
+
 int rws_server_create(rws_server **out, const rws_runtime_options *options, rws_error *error)
 {
     rws_error ignored;
-    if (error == NULL) error = &ignored;
-    *out = NULL;
-    rws__runtime_config config;
-    int res = rws__runtime_config_make(&config, options, rws__cpus_available(), error);
-    if (res == 0) res = rws__probe_check(error);
-    if (res != 0) return res;
-    rws_server *server = rws__alloc(&config.env, sizeof *server);
-    if (server == NULL) return rws__fail(error, -ENOMEM, "no memory for the server");
-    res = rws__runtime_init(&server->runtime, &config, error);
-    if (res != 0) {
-        rws__free(&config.env, server, sizeof *server);
-        return res;
-    }
-    *out = server;
-    return 0;
+    rws_runtime *runtime;
+    int res = rws__runtime_make(&runtime, options, RWS_SERVER, error != NULL ? error : &ignored);
+    *out = (rws_server *)runtime;
+    return res;
 }
 
 int rws_server_add_endpoint(rws_server *server, const rws_endpoint_options *options,
@@ -67,12 +56,7 @@ int rws_server_wait(rws_server *server)
 
 void rws_server_destroy(rws_server *server)
 {
-    if (server == NULL) return;
-    rws__runtime_stop(&server->runtime);
-    rws__runtime_wait(&server->runtime);
-    rws__env env = server->runtime.config.env;
-    rws__runtime_deinit(&server->runtime);
-    rws__free(&env, server, sizeof *server);
+    rws__runtime_end(server != NULL ? &server->runtime : NULL);
 }
 
 uint16_t rws_server_port(const rws_server *server, uint32_t listener)

@@ -28,16 +28,21 @@ static rws__listener *listener_of(rws__shard *shard, const rws__cqe *cqe)
     return &shard->listeners[index];
 }
 
-static bool is_drained(rws__shard *shard)
+/* In a drain, what has no accept in flight any more stops listening. */
+static void finish_listeners(rws__shard *shard)
 {
-    if (!shard->conns.draining) return false;
-    bool listens = false;
-    for (uint32_t i = 0; i < shard->listeners_count; i++) {
-        rws__listener *listener = &shard->listeners[i];
-        if (listener->fd >= 0 && rws__listener_is_quiet(listener)) rws__listener_finish(listener);
-        if (listener->fd >= 0) listens = true;
-    }
-    return !listens && shard->conns.streams.slots_used == 0;
+    if (!shard->conns.draining) return;
+    for (uint32_t i = 0; i < shard->listeners_count; i++)
+        if (rws__listener_is_quiet(&shard->listeners[i]))
+            rws__listener_finish(&shard->listeners[i]);
+}
+
+static bool is_drained(const rws__shard *shard)
+{
+    if (!shard->conns.draining || shard->conns.streams.slots_used > 0) return false;
+    for (uint32_t i = 0; i < shard->listeners_count; i++)
+        if (shard->listeners[i].fd >= 0) return false;
+    return true;
 }
 
 /* All of them accept, and may go on until so many slots are in use that the backlog of one might
@@ -187,14 +192,31 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
                                     : "");
 }
 
-int rws__shard_run(rws__shard *shard)
+int rws__shard_turn(rws__shard *shard, bool may_wait)
 {
-    while (!is_drained(shard)) {
-        int res = rws__loop_turn(&shard->loop, true);
-        if (res != 0) return res;
-    }
+    int res = rws__loop_turn(&shard->loop, may_wait);
+    if (res < 0) shard->error = res;
+    if (res == 0) finish_listeners(shard);
+    return res;
+}
+
+bool rws__shard_has_ended(const rws__shard *shard)
+{
+    return shard->error != 0 || is_drained(shard);
+}
+
+int rws__shard_result(const rws__shard *shard)
+{
+    if (shard->error != 0) return shard->error;
     bool lost = shard->conns.cut_off_some || discarded(shard) != shard->discarded_before;
     return lost ? RWS_E_TIMEOUT : 0;
+}
+
+int rws__shard_run(rws__shard *shard)
+{
+    while (!rws__shard_has_ended(shard))
+        (void)rws__shard_turn(shard, true);
+    return rws__shard_result(shard);
 }
 
 void rws__shard_close(rws__shard *shard)

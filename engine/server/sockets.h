@@ -26,7 +26,7 @@ typedef struct rws__listener_config {
     uint32_t backlog;
     bool peer_address; /* accepts bring the peer's address where it can't be asked for later */
     rws__socket_options socket;
-    /* Of the streams accepted, or dialled by a client: the place of TLS and PROXY; or NULL. */
+    /* Of the streams that it accepts: the place of TLS and PROXY; or NULL. Dials have others. */
     const struct rws__filter_maker *filters;
 } rws__listener_config;
 

@@ -332,8 +332,8 @@ RWS_API int rws_server_start(rws_server *server, rws_error *error);
 RWS_API void rws_server_stop(rws_server *server);
 
 /**
- * Wait for the threads of rws_server_start() to end. Returns as rws_server_run(); RWS_E_STATE if it
- * was not started.
+ * Wait for the threads of rws_server_start() to end. Returns as rws_server_run(); RWS_E_STATE if
+ * rws_server_start() has not returned, also while rws_server_run() serves, which waits itself.
  *
  * Thread: any but a loop thread; one at a time.
  */
@@ -615,8 +615,8 @@ RWS_API int rws_client_dial(rws_client *client, const char *url, const rws_dial_
 RWS_API int rws_client_cancel(rws_client *client, uint64_t dial_id);
 RWS_API int rws_server_cancel(rws_server *server, uint64_t dial_id);
 
-/** As rws_server_start(), rws_server_stop(), rws_server_wait(), rws_server_destroy() and
- * rws_server_stats(). */
+/** As rws_server_start(), rws_server_stop(), rws_server_wait() (RWS_E_STATE if rws_client_start()
+ * has not returned), rws_server_destroy() and rws_server_stats(). */
 RWS_API int rws_client_start(rws_client *client, rws_error *error);
 RWS_API void rws_client_stop(rws_client *client);
 RWS_API int rws_client_wait(rws_client *client);

@@ -144,6 +144,7 @@ static void on_dial_error(const rws_error *error, void *dial_user, void *user)
 {
     world *w = user;
     note(w, "dial_error%u:%d ", (uint32_t)(uintptr_t)dial_user, error->status);
+    snprintf(w->dial_error, sizeof w->dial_error, "%s", error->text);
 }
 
 static const rws_handler handler = {
@@ -188,10 +189,9 @@ static void start(world *w, const test_options *options)
     uint32_t listeners = mine.listeners != 0 ? mine.listeners : 1;
     for (uint32_t i = 0; res == 0 && w->role == RWS_SERVER && i < listeners; i++)
         res = rws__runtime_listen(&w->runtime, &listener, &error);
-    if (res == 0) res = rws__runtime_arrange(&w->runtime, &error);
+    if (res == 0) res = rws__runtime_open(&w->runtime, &error);
     cr_assert_eq(res, 0, "%s", error.text);
     w->shard = &w->runtime.workers[0].shard;
-    cr_assert_eq(rws__shard_open(w->shard, &error), 0, "%s", error.text);
     w->ring = w->shard->loop.ring;
     w->options = *options;
     world_turn(w);
@@ -254,7 +254,7 @@ void world_end(world *w)
     }
     cr_expect(w->ended, "the drain does not end");
     check_nothing_is_left(w);
-    rws__shard_close(w->shard);
+    cr_expect_eq(rws__runtime_close(&w->runtime), w->result);
     rws__runtime_deinit(&w->runtime);
     feed_bytes_free(&w->log);
 }
@@ -265,10 +265,10 @@ static void run(world *w, int turns)
 {
     if (w->ended) return;
     w->ring->turns_left = turns;
-    int res = rws__shard_run(w->shard);
-    if (res == SCRIPT_STOP) return;
+    while (!rws__shard_has_ended(w->shard))
+        if (rws__shard_turn(w->shard, true) == SCRIPT_STOP) return;
     w->ended = true;
-    w->result = res;
+    w->result = rws__shard_result(w->shard);
 }
 
 void world_pump(world *w)

@@ -1,7 +1,6 @@
 /*
- * One shard on the scripted ring, driven turn by turn from the test: rws__shard_run() comes back
- * whenever it is about to wait. What the program would see is written to a log, a word per
- * callback:
+ * One shard on the scripted ring, whose turns the test takes: a call comes back when the loop is
+ * about to enter the kernel. What the program would see is written to a log, a word per callback:
  *
  *   "open0 text0:hello close0:1000:bye:peer "
  *
@@ -41,8 +40,9 @@ struct world {
     bool open[SCRIPT_FILES]; /* by file: between on_open and on_close */
     uint32_t closes;
     int close_status; /* of the last on_close */
+    char dial_error[256]; /* the last one's text */
     bool ended;
-    int result; /* of rws__shard_run(), once it ended */
+    int result; /* of the shard, once it ended */
     uint32_t next_file;
     const char *broken;
 };
