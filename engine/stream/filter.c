@@ -58,13 +58,14 @@ void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker
 int rws__stream_push_filter(rws__stream *stream, rws__filter *filter)
 {
     rws__stream_cold *cold = rws__stream_cold_part(stream);
+    /* Bytes that are queued or in flight already would not be this chain's. */
+    RWS_ASSERT(stream->phase < RWS__STREAM_UP || cold->filter_maker != NULL);
     if (cold->filters == NULL) {
         cold->filters = rws__pool_take(stream->streams->partial, sizeof(rws__filters));
         if (cold->filters == NULL) return -ENOMEM;
         memset(cold->filters, 0, sizeof(rws__filters));
         stream->wired = true;
     }
-    RWS_ASSERT(!cold->filters->is_up);
     filter->stream = stream;
     filter->above = NULL;
     filter->below = stream->filter;
@@ -191,8 +192,10 @@ static void start_from(rws__stream *stream, rws__filter *filter)
 
 void rws__filters_start(rws__stream *stream)
 {
-    const rws__filter_maker *maker = rws__stream_cold_part(stream)->filter_maker;
+    rws__stream_cold *cold = rws__stream_cold_part(stream);
+    const rws__filter_maker *maker = cold->filter_maker;
     int res = maker != NULL ? maker->make(maker, stream) : 0;
+    cold->filter_maker = NULL;
     if (res < 0) {
         rws__cause cause = rws__cause_abnormal(res, RWS_CLOSED_BY_US,
                                                "the filters of the connection could not be made");
@@ -359,6 +362,7 @@ void rws__filters_seal(rws__stream *stream)
 void rws__filters_sent(rws__stream *stream, size_t len)
 {
     rws__filters *filters = chain(stream);
+    RWS_ASSERT(filters->wire.bytes > 0 && len <= filters->wire.bytes);
     /* Which plain bytes these were is known when the last one is gone; until then it is their share
      * of what was sealed. */
     uint64_t plain = (uint64_t)stream->sealed * len / filters->wire.bytes;

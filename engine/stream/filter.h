@@ -87,8 +87,8 @@ struct rws__filter_maker {
 /* The stream's filters are made by `maker` (borrowed until it is up; NULL: none) when bytes can
  * flow. Before it is accepted, adopted or dialled. */
 void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker);
-/* Put `filter` (*taken* if 0 is returned) above those that are there, before the stream is up.
- * Returns 0 or -ENOMEM. */
+/* Put `filter` (*taken* if 0 is returned) above those that are there: before bytes can flow, or in
+ * make(). Returns 0 or -ENOMEM. */
 int rws__stream_push_filter(rws__stream *stream, rws__filter *filter);
 
 /* ---- for filters ---- */

@@ -137,7 +137,7 @@ typedef struct rws__stream_cold {
     socklen_t dial_len;
     int32_t install_fd;                    /* while `installing` */
     uint32_t ask_interval_ms;              /* of rws__stream_ask() */
-    const rws__filter_maker *filter_maker; /* makes its filters when it comes up; or NULL */
+    const rws__filter_maker *filter_maker; /* until it has made the filters; or NULL */
     rws__filters *filters;                 /* while `wired` */
     union {
         struct sockaddr generic;
