@@ -48,11 +48,10 @@ static void pass_free(rws__filter *filter)
     free(filter);
 }
 
-#define PASS_TYPE                                                                                  \
-    .name = "pass", .start = pass_start, .open = pass_open, .seal = pass_seal,                     \
-    .end = pass_nothing, .on_eof = pass_nothing, .free = pass_free
+#define PASS .name = "pass", .start = pass_start, .on_eof = pass_nothing, .free = pass_free
 
-static const rws__filter_type pass_type = {PASS_TYPE};
+static const rws__filter_type pass_type = {PASS, .open = pass_open, .seal = pass_seal,
+                                           .end = pass_nothing};
 
 static int push(rws__stream *stream, const rws__filter_type *type)
 {
@@ -79,4 +78,45 @@ Test(stream_filter_rules, none_is_put_on_a_stream_that_is_up, .signal = SIGABRT)
     line_send(&l, "plain", 5);
     line_pump(&l);
     push(l.stream, &pass_type);
+}
+
+/* ---- input ---- */
+
+/* Passes on a byte at a time, for as long as more is wanted. */
+static rws__filter_status byte_open(rws__filter *filter, rws__filter_input *input)
+{
+    bool more = true;
+    while (more && input->len > 0) {
+        more = rws__filter_pass_on(filter, input->data, 1);
+        input->data++;
+        input->len--;
+    }
+    return RWS__FILTER_OPEN;
+}
+
+static const rws__filter_type byte_type = {PASS, .open = byte_open, .seal = pass_seal,
+                                           .end = pass_nothing};
+
+static int make_bytes(const rws__filter_maker *maker, rws__stream *stream)
+{
+    (void)maker;
+    int res = push(stream, &byte_type);
+    return res == 0 ? push(stream, &byte_type) : res;
+}
+
+static const toy_maker bytes_filter = {.maker = {make_bytes}};
+
+Test(stream_filter_rules, a_filter_may_stop_when_no_more_is_wanted)
+{
+    static const rws__finish ways[] = {RWS__FINISH_CUT, RWS__FINISH_CLOSE, RWS__FINISH_LINGER};
+    for (size_t i = 0; i < 3; i++) {
+        line l;
+        line_start(&l, &bytes_filter);
+        l.finish_at = 3;
+        l.finish_as = ways[i];
+        line_feed(&l, "abcdefgh", 8, SIZE_MAX);
+        line_turns(&l, 3);
+        cr_expect_eq(l.received.len, 3);
+        line_end(&l);
+    }
 }

@@ -225,6 +225,7 @@ static void pass_up(rws__stream *stream, rws__filter *filter, uint8_t *data, siz
             filter = above;
         else
             RWS_ASSERT(input.len == 0 || status == RWS__FILTER_FAILED ||
+                       stream->phase != RWS__STREAM_UP ||
                        (status == RWS__FILTER_OPEN && !was_open));
     }
     /* No filter is left above: the rest is plain. */

@@ -51,10 +51,11 @@ typedef struct rws__filter_type {
     /* Everything below is open: send what begins the handshake, if it is this side that begins.
      * HANDSHAKING, OPEN, DONE or FAILED. */
     rws__filter_status (*start)(rws__filter *filter);
-    /* Wire to plain. `input` may be changed in place, and is used as a whole, with two exceptions:
-     * when it is DONE, and in the call in which the handshake ends. That call passes nothing on and
-     * returns OPEN; it is called again with the rest when what is above was started. What is
-     * incomplete is kept in the filter's own memory, which it bounds. Any status. */
+    /* Wire to plain. `input` may be changed in place, and is used as a whole, with three
+     * exceptions: when it is DONE, when the stream is ending (rws__filter_pass_on() says so), and
+     * in the call in which the handshake ends. That call passes nothing on and returns OPEN; it is
+     * called again with the rest when what is above was started. What is incomplete is kept in the
+     * filter's own memory, which it bounds. Any status. */
     rws__filter_status (*open)(rws__filter *filter, rws__filter_input *input);
     /* Plain to wire, all of `len` bytes (at most 16 KiB). OPEN or FAILED. */
     rws__filter_status (*seal)(rws__filter *filter, const uint8_t *data, size_t len);
