@@ -120,3 +120,79 @@ Test(stream_filter_rules, a_filter_may_stop_when_no_more_is_wanted)
         line_end(&l);
     }
 }
+
+/* ---- output ---- */
+
+static size_t largest; /* that was sealed at once */
+
+static rws__filter_status noting_seal(rws__filter *filter, const uint8_t *data, size_t len)
+{
+    if (len > largest) largest = len;
+    return pass_seal(filter, data, len);
+}
+
+static const rws__filter_type noting_type = {PASS, .open = pass_open, .seal = noting_seal,
+                                             .end = pass_nothing};
+
+/* What is above it are toys, the lower of which make records of the records of the upper. */
+static int make_noting(const rws__filter_maker *maker, rws__stream *stream)
+{
+    int res = push(stream, &noting_type);
+    return res == 0 ? toy_make(maker, stream) : res;
+}
+
+static const toy_maker noting = {.maker = {make_noting}, .toys = 1};
+static const toy_maker noting_deep = {.maker = {make_noting}, .toys = 2};
+static const toy_maker deep_client = {.maker = {toy_make}, .client = true, .toys = 2};
+
+Test(stream_filter_rules, no_more_than_16_kib_is_sealed_at_once)
+{
+    size_t len = 100000;
+    uint8_t *plain = calloc(1, len);
+    line l;
+    line_peer peer;
+    largest = 0;
+    line_greet(&l, &peer, &noting);
+    line_send(&l, plain, len);
+    line_turns(&l, 6);
+    line_peer_read(&peer, &l);
+    cr_expect_eq(peer.plain.len, len);
+    cr_expect_eq(largest, 16384);
+    line_end(&l);
+    line_peer_free(&peer);
+    free(plain);
+}
+
+/* Carry what one sent to the other. */
+static void carry(line *from, size_t *at, line *to)
+{
+    line_turns(from, 2);
+    feed_bytes *wire = &from->ring->wire[LINE_FILE];
+    line_feed(to, wire->data + *at, wire->len - *at, SIZE_MAX);
+    *at = wire->len;
+}
+
+Test(stream_filter_rules, no_more_than_16_kib_is_sealed_at_once_by_stacked_filters)
+{
+    size_t len = 100000, at[2] = {0, 0};
+    uint8_t *plain = calloc(1, len);
+    line *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+    largest = 0;
+    line_start(a, &deep_client);
+    line_start(b, &noting_deep);
+    for (int rounds = 0; rounds < 4; rounds++) {
+        carry(a, &at[0], b);
+        carry(b, &at[1], a);
+    }
+    cr_assert_str_eq(line_log(b), "up ");
+    line_send(b, plain, len);
+    line_turns(b, 6);
+    carry(b, &at[1], a);
+    cr_expect_eq(a->received.len, len);
+    cr_expect_eq(largest, 16384);
+    line_end(a);
+    line_end(b);
+    free(a);
+    free(b);
+    free(plain);
+}

@@ -306,7 +306,12 @@ rws__filter_status rws__filter_commit(rws__filter *filter, size_t bytes)
             rws__stream_mark_dirty(stream);
         return RWS__FILTER_OPEN;
     }
-    rws__filter_status status = filter->below->type->seal(filter->below, filter->out, bytes);
+    rws__filter_status status = RWS__FILTER_OPEN;
+    /* A record of this filter may be more than the one below takes at once. */
+    for (size_t at = 0; at < bytes && status != RWS__FILTER_FAILED; at += SEAL_BYTES) {
+        size_t len = bytes - at < SEAL_BYTES ? bytes - at : SEAL_BYTES;
+        status = filter->below->type->seal(filter->below, filter->out + at, len);
+    }
     rws__slab_give(&stream->streams->send_slab, filter->out);
     filter->out = NULL;
     return status;
