@@ -148,6 +148,7 @@ typedef struct rws__stream_cold {
     bool zero_copy_sent;   /* some of it left: its notification's report counts */
     bool zero_copy_off;    /* given up */
     rws__slot_link linger; /* LINGERING */
+    rws__slot_link starved;
 } rws__stream_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */
