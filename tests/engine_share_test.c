@@ -113,6 +113,94 @@ Test(engine_share, never_gives_more_than_there_is)
     }
 }
 
+/* ---- holders with filters ---- */
+
+static size_t wire[HOLDERS];
+
+/* What such a holder counts for: its wire queue's part, too, where that is not taken. */
+static size_t counted(uint32_t n)
+{
+    return held[n] + (wire[n] > share.wire_bytes ? wire[n] : share.wire_bytes);
+}
+
+static void take_message(uint32_t n, size_t block)
+{
+    if (!rws__share_allows(&share, used, counted(n), block, RWS__SHARE_MESSAGE)) return;
+    held[n] += block;
+    used += block;
+}
+
+static bool take_wire(uint32_t n, size_t block)
+{
+    if (!rws__share_allows(&share, used, wire[n], block, RWS__SHARE_WIRE) &&
+        !rws__share_allows(&share, used, held[n] + wire[n], block, RWS__SHARE_MESSAGE))
+        return false;
+    wire[n] += block;
+    used += block;
+    cr_assert_leq(used, share.bytes);
+    return true;
+}
+
+/* All queue and seal as much as they can, and send nothing. */
+Test(engine_share, leaves_a_part_to_every_wire_queue)
+{
+    static const size_t blocks[] = {512, 4096, 65536, MIB};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
+        start(4 * MIB, 256);
+        for (uint32_t n = 0; n < 256; n++)
+            wire[n] = 0;
+        for (int round = 0; round < 3000; round++)
+            for (uint32_t n = 0; n < 200; n++)
+                round % 3 == 0 ? (void)take_wire(n, 512) : take_message(n, blocks[i]);
+        cr_expect_leq(used, 4 * MIB / 16 * 15, "the reserve is kept");
+        for (uint32_t n = 200; n < 256; n++) {
+            take_message(n, 2048);
+            cr_expect_eq(held[n], 2048, "holder %u, blocks of %zu", n, blocks[i]);
+        }
+        for (uint32_t n = 0; n < 256; n++)
+            while (wire[n] < 2048)
+                cr_assert(take_wire(n, 256), "holder %u, blocks of %zu", n, blocks[i]);
+    }
+}
+
+static void random_filtered_run(void)
+{
+    uint32_t holders = 1 + (uint32_t)(next_random() % 300);
+    start(((size_t)1 + next_random() % 64) << 20, holders);
+    for (uint32_t n = 0; n < holders; n++)
+        wire[n] = 0;
+    for (int step = 0; step < 20000; step++) {
+        uint32_t n = (uint32_t)(next_random() % holders);
+        size_t block = (size_t)256 << next_random() % 12;
+        size_t *part = next_random() % 2 ? &wire[n] : &held[n];
+        if (next_random() % 3 == 0) {
+            size_t less = *part > 0 ? next_random() % *part + 1 : 0;
+            *part -= less;
+            used -= less;
+        } else if (part == &wire[n]) {
+            (void)take_wire(n, block);
+        } else {
+            take_message(n, block);
+        }
+        uint32_t other = (uint32_t)(next_random() % holders);
+        if (wire[other] < share.wire_bytes)
+            cr_assert(rws__share_allows(&share, used, wire[other], share.wire_bytes - wire[other],
+                                        RWS__SHARE_WIRE));
+        if (counted(other) < share.minimum_bytes)
+            cr_assert(rws__share_allows(&share, used, counted(other),
+                                        share.minimum_bytes - counted(other), RWS__SHARE_MESSAGE));
+    }
+}
+
+Test(engine_share, keeps_its_promise_to_wire_queues_at_random)
+{
+    seed_random();
+    for (int run = 0; run < 50; run++)
+        random_filtered_run();
+}
+
+/* ---- at random ---- */
+
 static void random_run(void)
 {
     uint32_t holders = 1 + (uint32_t)(next_random() % 300);

@@ -17,7 +17,11 @@
  * - on_up is called when every filter has finished its handshake or is out. No plain byte passes a
  *   filter before its own handshake is finished.
  * - The send queue of the stream holds plain bytes. They are sealed when no send is in flight,
- * until the wire queue has 64 KiB. The wire queue exists only with filters, and is bounded.
+ * until the wire queue has 64 KiB; where the send pool is scarce, 2 KiB or less. The wire queue
+ * exists only with filters, and never has more than 256 KiB.
+ * - A stream with filters is one holder of the send pool: its queue, its wire queue and what is on
+ * its way between filters count together. Part of its share is its wire queue's (share.h), and
+ * counts as held even if it is not. Where there is no room to seal anything, it is deferred.
  * - rws__stream_queued() counts plain bytes until the kernel took what they became;
  * rws__stream.taken, and with it the progress of sending, counts wire bytes.
  * - With a filter nothing is lent to the send queue and no receive is direct. When the last filter
@@ -48,15 +52,24 @@ typedef struct rws__filter_input {
 
 typedef struct rws__filter_type {
     const char *name;
+    /* end() writes a record which says that nothing follows, and peers answer it with theirs. So a
+     * stream that is finished does not close before the peer's end record or end of stream: what
+     * comes to a closed socket makes the kernel reset the connection. Until then open() is called,
+     * and what it passes on is discarded. */
+    bool has_end_record;
     /* Everything below is open: send what begins the handshake, if it is this side that begins.
      * HANDSHAKING, OPEN, DONE or FAILED. */
     rws__filter_status (*start)(rws__filter *filter);
-    /* Wire to plain. `input` may be changed in place, and is used as a whole, with two exceptions:
-     * when it is DONE, and in the call in which the handshake ends. That call passes nothing on and
-     * returns OPEN; it is called again with the rest when what is above was started. What is
-     * incomplete is kept in the filter's own memory, which it bounds. Any status. */
+    /* Wire to plain. `input` may be changed in place, and is used as a whole, with three
+     * exceptions: when it is DONE, when no more is wanted (rws__filter_pass_on() says so), and
+     * in the call in which the handshake ends. That call passes nothing on and returns OPEN; it is
+     * called again with the rest when what is above was started. What is incomplete is kept in the
+     * filter's own memory, which it bounds. Any status. */
     rws__filter_status (*open)(rws__filter *filter, rws__filter_input *input);
-    /* Plain to wire, all of `len` bytes (at most 16 KiB). OPEN or FAILED. */
+    /* So many bytes seal() or end() adds at most to what it is given. There is room for them, and
+     * for what filters below add, when the chain calls one: else it waits until there is. */
+    size_t growth_max;
+    /* Plain to wire, all of `len` bytes (at most 16 KiB), as one record. OPEN or FAILED. */
     rws__filter_status (*seal)(rws__filter *filter, const uint8_t *data, size_t len);
     /* Nothing is sealed any more: write the end record. OPEN or FAILED. */
     rws__filter_status (*end)(rws__filter *filter);
@@ -71,7 +84,7 @@ struct rws__filter {
     /* What follows is the chain's. */
     rws__stream *stream;
     rws__filter *above, *below; /* NULL: the program's side; the file */
-    uint8_t *out;               /* reserved and not committed, where a filter is below */
+    uint8_t *out;               /* where it writes if a filter is below: in a block of the slab */
     rws__filter_status status;
 };
 
@@ -87,17 +100,19 @@ struct rws__filter_maker {
 /* The stream's filters are made by `maker` (borrowed until it is up; NULL: none) when bytes can
  * flow. Before it is accepted, adopted or dialled. */
 void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker);
-/* Put `filter` (*taken* if 0 is returned) above those that are there, before the stream is up.
- * Returns 0 or -ENOMEM. */
+/* Put `filter` (*taken* if 0 is returned) above those that are there: before bytes can flow, or in
+ * make(). Returns 0 or -ENOMEM. */
 int rws__stream_push_filter(rws__stream *stream, rws__filter *filter);
 
 /* ---- for filters ---- */
 
 /* Pass plain bytes on, in open(). They may be changed in place. Returns whether more is wanted:
- * false when the stream is ending. */
+ * false when the stream is ending, but for an end record that is waited for. Whoever leaves input
+ * then is not called for more. */
 bool rws__filter_pass_on(rws__filter *filter, uint8_t *data, size_t len);
 /* Room for `bytes` on their way to the wire, or NULL: there is no memory, or the peer takes nothing
- * of what this side answers. Followed by rws__filter_commit() in the same call of the filter. */
+ * of what this side answers. Not NULL in seal() and end(), within growth_max. Followed by
+ * rws__filter_commit() in the same call of the filter, with no rws__filter_pass_on() in between. */
 uint8_t *rws__filter_reserve(rws__filter *filter, size_t bytes);
 /* So many of them were written. OPEN, or FAILED: the filter returns that too. */
 rws__filter_status rws__filter_commit(rws__filter *filter, size_t bytes);

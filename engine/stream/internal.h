@@ -57,9 +57,17 @@ void rws__filters_input(rws__stream *stream, uint8_t *data, size_t len);
 bool rws__filters_on_eof(rws__stream *stream);
 /* Whether the peer's end record came: no input follows. */
 bool rws__filters_have_ended(const rws__stream *stream);
-/* Plain bytes to the wire queue, as far as it has room; at last the end record. */
+/* Plain bytes to the wire queue, as far as it and the send pool have room; at last the end record.
+ */
 void rws__filters_seal(rws__stream *stream);
 rws__sendq *rws__filters_wire(rws__stream *stream);
+/* Pump those on the list `starved`. */
+void rws__filters_retry(rws__streams *streams);
+/* Whether it is on that list: something is still to be sealed, if only the end record. */
+bool rws__filters_are_starved(const rws__stream *stream);
+/* Whether what is queued can't be sealed now, with nothing in flight: a handshake is not over, the
+ * pool has no room, or the chain has failed. */
+bool rws__filters_hold_back(const rws__stream *stream);
 /* The kernel took `len` bytes of the wire queue. */
 void rws__filters_sent(rws__stream *stream, size_t len);
 /* Give all their memory back. */

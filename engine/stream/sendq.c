@@ -45,13 +45,26 @@ static rws__chunk *take_shared(rws__sendq *queue, rws__slab *slab, const rws__sh
     return take_chunk(queue, slab, bytes);
 }
 
-uint8_t *rws__sendq_grow(rws__sendq *queue, rws__slab *slab, const rws__share *share, size_t bytes,
-                         rws__share_use use)
+size_t rws__sendq_usual_bytes(rws__sendq *queue)
 {
     if (queue->chunk_order == 0) queue->chunk_order = CHUNK_ORDER_MIN;
     if (queue->head != NULL && queue->chunk_order < CHUNK_ORDER_MAX) queue->chunk_order++;
+    return (size_t)1 << queue->chunk_order;
+}
+
+uint8_t *rws__sendq_add(rws__sendq *queue, rws__slab *slab, size_t bytes)
+{
+    rws__chunk *chunk = take_chunk(queue, slab, bytes);
+    if (chunk == NULL) return NULL;
+    append_chunk(queue, chunk);
+    return chunk->own;
+}
+
+uint8_t *rws__sendq_grow(rws__sendq *queue, rws__slab *slab, const rws__share *share, size_t bytes,
+                         rws__share_use use)
+{
     size_t want = sizeof(rws__chunk) + bytes;
-    size_t usual = (size_t)1 << queue->chunk_order;
+    size_t usual = rws__sendq_usual_bytes(queue);
     rws__chunk *chunk = take_shared(queue, slab, share, want > usual ? want : usual, use);
     if (chunk == NULL && want < usual) chunk = take_shared(queue, slab, share, want, use);
     if (chunk == NULL) return NULL;

@@ -33,7 +33,7 @@ typedef struct rws__chunk {
 typedef struct rws__sendq {
     rws__chunk *head, *tail;
     size_t bytes;        /* queued or in flight */
-    size_t held_bytes;   /* of the slab, in blocks */
+    size_t held_bytes;   /* of the slab, in blocks; and what the stream's wire queue counts for */
     uint32_t burst;      /* bytes appended since the queue was empty */
     uint8_t chunk_order; /* size of the next first chunk; 0: never used */
 } rws__sendq;
@@ -42,6 +42,10 @@ typedef struct rws__sendq {
  * the room, or NULL. The bytes count only with rws__sendq_commit(). */
 uint8_t *rws__sendq_grow(rws__sendq *queue, rws__slab *slab, const rws__share *share, size_t bytes,
                          rws__share_use use);
+/* The size of block that the next chunk has where a smaller one would do; asked once for each. */
+size_t rws__sendq_usual_bytes(rws__sendq *queue);
+/* A chunk in a block of `bytes`, which the caller may take; returns its room, or NULL. */
+uint8_t *rws__sendq_add(rws__sendq *queue, rws__slab *slab, size_t bytes);
 static inline void rws__sendq_commit(rws__sendq *queue, size_t bytes)
 {
     queue->tail->end += (uint32_t)bytes;

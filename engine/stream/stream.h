@@ -137,7 +137,7 @@ typedef struct rws__stream_cold {
     socklen_t dial_len;
     int32_t install_fd;                    /* while `installing` */
     uint32_t ask_interval_ms;              /* of rws__stream_ask() */
-    const rws__filter_maker *filter_maker; /* makes its filters when it comes up; or NULL */
+    const rws__filter_maker *filter_maker; /* until it has made the filters; or NULL */
     rws__filters *filters;                 /* while `wired` */
     union {
         struct sockaddr generic;
@@ -148,6 +148,7 @@ typedef struct rws__stream_cold {
     bool zero_copy_sent;   /* some of it left: its notification's report counts */
     bool zero_copy_off;    /* given up */
     rws__slot_link linger; /* LINGERING */
+    rws__slot_link starved;
 } rws__stream_cold;
 
 /* The bulk of what an idle connection costs. What every message touches comes first. */

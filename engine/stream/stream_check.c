@@ -51,6 +51,8 @@ static void check_sending(rws__stream *stream)
     bool timed = rws__timer_is_set(&stream->timer);
     if (stream->send_mode == RWS__SEND_IDLE) {
         if (sends && out->bytes > 0) RWS_ASSERT(stream->dirty);
+        if (sends && stream->wired && stream->sendq.bytes > 0)
+            RWS_ASSERT(stream->dirty || rws__filters_hold_back(stream));
     } else {
         RWS_ASSERT(stream->send_len > 0 && stream->send_len <= out->bytes);
         /* Whoever waits for the peer has a deadline. */

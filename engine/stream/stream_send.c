@@ -46,7 +46,8 @@ bool rws__stream_is_sent(rws__stream *stream)
 
 bool rws__stream_owes(rws__stream *stream)
 {
-    return !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream);
+    return !rws__stream_is_sent(stream) || rws__stream_lends_to_kernel(stream) ||
+           (stream->wired && rws__filters_are_starved(stream));
 }
 
 /*

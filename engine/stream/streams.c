@@ -16,6 +16,7 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
     rws__random(&streams->generation_first, sizeof streams->generation_first);
     if (streams->generation_first == 0) streams->generation_first = 1;
     streams->linger.link_offset = offsetof(rws__stream_cold, linger);
+    streams->starved.link_offset = offsetof(rws__stream_cold, starved);
     size_t slots = options->slots_max;
     RWS_ASSERT(slots > 0 && slots <= RWS__SLOTS_MAX);
     RWS_ASSERT(options->slot_bytes >= sizeof(rws__stream));
@@ -250,6 +251,8 @@ void rws__streams_flush(rws__streams *streams)
     close_files(streams);
     pump_list(streams, deferred);
     pump_list(streams, dirty);
+    /* What the others gave back is theirs. */
+    if (streams->starved.first != 0) rws__filters_retry(streams);
     rws__registered_settle(&streams->registered);
     rws__streams_check(streams);
 }

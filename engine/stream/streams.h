@@ -7,6 +7,8 @@
  * - A stream is on at most one of the lists `dirty` and `deferred`.
  * - Every quiet send in flight has an entry in `quiet`, until it was settled or completed.
  * - The streams in the phase LINGERING, and no others, are on the list `linger`, oldest first.
+ * - The streams whose filters wait for room in the send pool, with nothing in flight, are on the
+ *   list `starved`, and tried again each turn.
  * - A file that no stream has is on the list of files to close until the ring took its close.
  */
 #ifndef RINGWS_STREAM_STREAMS_H
@@ -54,6 +56,7 @@ struct rws__streams {
     uint32_t dirty;
     uint32_t deferred, deferred_last;
     rws__slot_queue linger;
+    rws__slot_queue starved;
     bool hurried;        /* nobody lingers for longer than it must */
     size_t direct_bytes; /* asked for by direct receives of this turn */
     rws__quiet_list quiet;

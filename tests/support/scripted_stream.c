@@ -36,6 +36,7 @@ static size_t on_input(rws__stream *stream, uint8_t *data, size_t len)
     if (pauses) len = l->pause_at - had;
     feed_bytes_append(&l->received, data, len);
     if (l->echo) line_send(l, data, len);
+    if (l->finish_at > 0 && had + len >= l->finish_at) rws__stream_finish(stream, l->finish_as);
     if (!pauses) return len;
     l->pause_at = 0;
     rws__stream_pause(stream);

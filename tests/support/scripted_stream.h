@@ -21,6 +21,8 @@ typedef struct line {
     bool echo;              /* queue what came */
     bool finish_at_eof;     /* with RWS__FINISH_CLOSE */
     size_t pause_at;        /* pause when so many bytes came in all; 0: never */
+    size_t finish_at;       /* finish when so many bytes came in all; 0: never */
+    rws__finish finish_as;  /* how */
     size_t direct_bytes;    /* to be received directly; 0: none */
     uint8_t direct[131072]; /* where they go */
 } line;

@@ -1,0 +1,198 @@
+/*
+ * What filter.h asks of filters and of who puts them on a stream, and what it leaves to them
+ * (ctest: scripted ring): filters of this file, which do one thing each.
+ */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "support/scripted_shard.h"
+#include "support/scripted_stream.h"
+
+TestSuite(stream_filter_rules, .timeout = 60);
+
+/* ---- a filter that passes everything on; the functions that a test is about are replaced ---- */
+
+static rws__filter_status pass_start(rws__filter *filter)
+{
+    (void)filter;
+    return RWS__FILTER_OPEN;
+}
+
+static rws__filter_status pass_open(rws__filter *filter, rws__filter_input *input)
+{
+    rws__filter_pass_on(filter, input->data, input->len);
+    input->data += input->len;
+    input->len = 0;
+    return RWS__FILTER_OPEN;
+}
+
+static rws__filter_status pass_seal(rws__filter *filter, const uint8_t *data, size_t len)
+{
+    uint8_t *out = rws__filter_reserve(filter, len);
+    if (out == NULL) return rws__filter_fail_no_memory(filter);
+    memcpy(out, data, len);
+    return rws__filter_commit(filter, len);
+}
+
+static rws__filter_status pass_nothing(rws__filter *filter)
+{
+    (void)filter;
+    return RWS__FILTER_OPEN;
+}
+
+static void pass_free(rws__filter *filter)
+{
+    free(filter);
+}
+
+#define PASS .name = "pass", .start = pass_start, .on_eof = pass_nothing, .free = pass_free
+
+static const rws__filter_type pass_type = {PASS, .open = pass_open, .seal = pass_seal,
+                                           .end = pass_nothing};
+
+static int push(rws__stream *stream, const rws__filter_type *type)
+{
+    rws__filter *filter = calloc(1, sizeof *filter);
+    cr_assert_not_null(filter);
+    filter->type = type;
+    return rws__stream_push_filter(stream, filter);
+}
+
+/* ---- putting filters on a stream ---- */
+
+static void expect_abort(void)
+{
+    const struct rlimit none = {0, 0};
+    (void)setrlimit(RLIMIT_CORE, &none);
+}
+
+Test(stream_filter_rules, none_is_put_on_a_stream_that_is_up, .signal = SIGABRT)
+{
+    line l;
+    expect_abort();
+    line_start(&l, NULL);
+    l.ring->manual = SCRIPT_BIT(SCRIPT_SEND) | SCRIPT_BIT(SCRIPT_SEND_QUIET);
+    line_send(&l, "plain", 5);
+    line_pump(&l);
+    push(l.stream, &pass_type);
+}
+
+/* ---- input ---- */
+
+/* Passes on a byte at a time, for as long as more is wanted. */
+static rws__filter_status byte_open(rws__filter *filter, rws__filter_input *input)
+{
+    bool more = true;
+    while (more && input->len > 0) {
+        more = rws__filter_pass_on(filter, input->data, 1);
+        input->data++;
+        input->len--;
+    }
+    return RWS__FILTER_OPEN;
+}
+
+static const rws__filter_type byte_type = {PASS, .open = byte_open, .seal = pass_seal,
+                                           .end = pass_nothing};
+
+static int make_bytes(const rws__filter_maker *maker, rws__stream *stream)
+{
+    (void)maker;
+    int res = push(stream, &byte_type);
+    return res == 0 ? push(stream, &byte_type) : res;
+}
+
+static const toy_maker bytes_filter = {.maker = {make_bytes}};
+
+Test(stream_filter_rules, a_filter_may_stop_when_no_more_is_wanted)
+{
+    static const rws__finish ways[] = {RWS__FINISH_CUT, RWS__FINISH_CLOSE, RWS__FINISH_LINGER};
+    for (size_t i = 0; i < 3; i++) {
+        line l;
+        line_start(&l, &bytes_filter);
+        l.finish_at = 3;
+        l.finish_as = ways[i];
+        line_feed(&l, "abcdefgh", 8, SIZE_MAX);
+        line_turns(&l, 3);
+        cr_expect_eq(l.received.len, 3);
+        line_end(&l);
+    }
+}
+
+/* ---- output ---- */
+
+static size_t largest; /* that was sealed at once */
+
+static rws__filter_status noting_seal(rws__filter *filter, const uint8_t *data, size_t len)
+{
+    if (len > largest) largest = len;
+    return pass_seal(filter, data, len);
+}
+
+static const rws__filter_type noting_type = {PASS, .open = pass_open, .seal = noting_seal,
+                                             .end = pass_nothing};
+
+/* What is above it are toys, the lower of which make records of the records of the upper. */
+static int make_noting(const rws__filter_maker *maker, rws__stream *stream)
+{
+    int res = push(stream, &noting_type);
+    return res == 0 ? toy_make(maker, stream) : res;
+}
+
+static const toy_maker noting = {.maker = {make_noting}, .toys = 1};
+static const toy_maker noting_deep = {.maker = {make_noting}, .toys = 2};
+static const toy_maker deep_client = {.maker = {toy_make}, .client = true, .toys = 2};
+
+Test(stream_filter_rules, no_more_than_16_kib_is_sealed_at_once)
+{
+    size_t len = 100000;
+    uint8_t *plain = calloc(1, len);
+    line l;
+    line_peer peer;
+    largest = 0;
+    line_greet(&l, &peer, &noting);
+    line_send(&l, plain, len);
+    line_turns(&l, 6);
+    line_peer_read(&peer, &l);
+    cr_expect_eq(peer.plain.len, len);
+    cr_expect_eq(largest, 16384);
+    line_end(&l);
+    line_peer_free(&peer);
+    free(plain);
+}
+
+/* Carry what one sent to the other. */
+static void carry(line *from, size_t *at, line *to)
+{
+    line_turns(from, 2);
+    feed_bytes *wire = &from->ring->wire[LINE_FILE];
+    line_feed(to, wire->data + *at, wire->len - *at, SIZE_MAX);
+    *at = wire->len;
+}
+
+Test(stream_filter_rules, no_more_than_16_kib_is_sealed_at_once_by_stacked_filters)
+{
+    size_t len = 100000, at[2] = {0, 0};
+    uint8_t *plain = calloc(1, len);
+    line *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+    largest = 0;
+    line_start(a, &deep_client);
+    line_start(b, &noting_deep);
+    for (int rounds = 0; rounds < 4; rounds++) {
+        carry(a, &at[0], b);
+        carry(b, &at[1], a);
+    }
+    cr_assert_str_eq(line_log(b), "up ");
+    line_send(b, plain, len);
+    line_turns(b, 6);
+    carry(b, &at[1], a);
+    cr_expect_eq(a->received.len, len);
+    cr_expect_eq(largest, 16384);
+    line_end(a);
+    line_end(b);
+    free(a);
+    free(b);
+    free(plain);
+}
