@@ -452,3 +452,87 @@ Test(engine_listener_live, what_waits_in_an_inherited_socket_is_the_next_servers
         close(ours);
     }
 }
+
+/* ---- those who are refused, or say nothing ---- */
+
+static rws_server *make_small(uint32_t off)
+{
+    rws_server *server;
+    rws_error error;
+    char features[TEST_FEATURES_BYTES];
+    rws_runtime_options options = RWS_RUNTIME_OPTIONS_DEFAULT;
+    rws__features_write(off, features, sizeof features);
+    options.features_off = features;
+    options.shards = 1;
+    options.connections_max = 10;
+    options.drain_timeout_ms = 2000;
+    options.linger_timeout_ms = 60000; /* those who linger go only where others need the slot */
+    cr_assert_eq(rws_server_create(&server, &options, &error), 0, "%s", error.text);
+    return server;
+}
+
+/* The accepts of many listeners keep slots free, but not those that make the ones that linger go.
+ */
+Test(engine_listener_live, those_who_are_refused_take_no_place_from_many_listeners)
+{
+    static const uint32_t counts[] = {1, 4, 16};
+    for (size_t i = 0; i < COUNT(counts); i++) {
+        place any = {.name = "any"};
+        raw_client refused[120], honest;
+        rws_server *server = make_small(0);
+        add_place(server, "/", &any);
+        for (uint32_t n = 0; n < counts[i]; n++)
+            listen_on_loopback(server);
+        start(server);
+        uint16_t port = rws_server_port(server, 0);
+        for (size_t n = 0; n < COUNT(refused); n++)
+            cr_assert_eq(ask_port(&refused[n], port, "/wrong", ""), 404, "%u listeners, the %zuth",
+                         counts[i], n);
+        for (uint32_t n = 0; n < counts[i]; n++) {
+            cr_assert_eq(ask_port(&honest, rws_server_port(server, n), "/", ""), 101, "listener %u",
+                         n);
+            raw_close(&honest);
+        }
+        for (size_t n = 0; n < COUNT(refused); n++)
+            raw_close(&refused[n]);
+        stop(server);
+    }
+}
+
+/* Whether they are silent, refused, or as many as there are slots. */
+Test(engine_listener_live, those_who_take_no_place_keep_no_server_from_dialling)
+{
+    static const struct {
+        const char *target;
+        uint32_t count;
+    } rows[] = {{NULL, 12}, {"/wrong", 12}, {NULL, 80}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        place any = {.name = "any"}, dialled = {.name = "dialled"};
+        engine_server broker;
+        raw_client peers[80];
+        cr_assert_eq(engine_server_start(&broker, NULL, NULL), 0);
+        rws_server *server = make_small(0);
+        add_place(server, "/", &any);
+        rws_endpoint_options options = endpoint_options(NULL, &dialled);
+        options.role = RWS_CLIENT;
+        const rws_endpoint *client = add(server, &options);
+        listen_on_loopback(server);
+        start(server);
+        uint16_t port = rws_server_port(server, 0);
+        for (uint32_t n = 0; n < rows[i].count; n++)
+            if (rows[i].target != NULL)
+                cr_assert_eq(ask_port(&peers[n], port, rows[i].target, ""), 404);
+            else
+                cr_assert(raw_connect(&peers[n], "127.0.0.1", port, 0));
+        test_sleep_ms(100); /* all that are accepted are */
+        char url[64];
+        rws_error error;
+        snprintf(url, sizeof url, "ws://127.0.0.1:%u/", broker.port);
+        cr_assert_eq(rws_server_dial(server, client, url, NULL, NULL, &error), 0, "%s", error.text);
+        cr_expect(engine_server_await(&dialled.opened, 1), "row %zu", i);
+        for (uint32_t n = 0; n < rows[i].count; n++)
+            raw_close(&peers[n]);
+        stop(server);
+        cr_assert_eq(engine_server_stop(&broker), 0);
+    }
+}

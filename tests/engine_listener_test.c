@@ -127,7 +127,7 @@ Test(engine_listener, never_accepts_more_than_it_has_slots_for)
 {
     for (size_t i = 0; i < COUNT(ways); i++) {
         start(ways[i]);
-        uint32_t all = w.shard->conns.streams.options.slots_max;
+        uint32_t all = w.shard->conns.streams.options.slots_max - RWS__RESERVE_DIALS;
         for (uint32_t n = 0; n < all; n++) {
             world_accept(&w);
             uint32_t room = all - w.shard->conns.streams.slots_used;
@@ -168,7 +168,7 @@ Test(engine_listener, several_never_accept_more_than_there_are_slots_for)
         options.listeners = counts[i % COUNT(counts)];
         options.handshake_timeout_ms = 1000000;
         world_start(&w, &options);
-        uint32_t all = w.shard->conns.streams.options.slots_max;
+        uint32_t all = w.shard->conns.streams.options.slots_max - RWS__RESERVE_DIALS;
         for (uint32_t n = 0; n < options.listeners; n++)
             cr_assert_geq(accepts_of(n), 1, "%u listeners: %u", options.listeners, n);
         for (uint32_t n = 0; n < all; n++) {

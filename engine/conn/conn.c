@@ -83,6 +83,7 @@ static void tell_refused(rws_conn *conn, const rws__cause *cause)
     rws__count(&rws__conn_counters(conn)->refused, 1);
     rws__conn_enter(conn, RWS__CONN_ENDED);
     rws__conn_drop_request(conn);
+    if (dial != NULL) rws__conn_table(conn)->dials_count--;
     if (dial == NULL || dial->endpoint->handler.on_dial_error == NULL) return;
     rws_error error;
     rws_span text = cause->text;

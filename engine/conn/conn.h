@@ -30,6 +30,9 @@
  * longest is closed for each new one. */
 #define RWS__RESERVE      64u
 #define RWS__RESERVE_FREE 32u
+/* And so many for dials alone: peers that are silent, or refused, can't keep this side from
+ * dialling. */
+#define RWS__RESERVE_DIALS 8u
 
 typedef struct rws__conns rws__conns;
 
@@ -95,6 +98,7 @@ struct rws__conns {
     uint32_t index;           /* the shard's */
     uint32_t connections_max; /* more are answered with 503 */
     uint32_t open_count;
+    uint32_t dials_count; /* that may open: each has its place */
     size_t request_bytes; /* of the pool, that requests which are decided later have */
     bool draining;
     bool cut_off_some;         /* the drain's deadline ended connections */
@@ -107,6 +111,11 @@ struct rws__conns {
 };
 
 static_assert(offsetof(rws__conns, streams) == 0, "a stream leads to its connections");
+
+static inline bool rws__conns_are_full(const rws__conns *conns)
+{
+    return conns->open_count + conns->dials_count >= conns->connections_max;
+}
 
 static inline rws__conns *rws__conn_table(const rws_conn *conn)
 {

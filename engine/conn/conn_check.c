@@ -79,14 +79,16 @@ void rws__conn_check(rws__stream *stream)
 void rws__conns_check(rws__conns *conns)
 {
     const rws__streams *streams = &conns->streams;
-    uint32_t open = 0, waiting = 0;
+    uint32_t open = 0, dials = 0, waiting = 0;
     if (streams->slots_touched > CONNS_PER_TURN) return;
     for (uint32_t slot = 0; slot < streams->slots_touched; slot++) {
-        const rws_conn *conn = (const rws_conn *)rws__streams_at(streams, slot);
+        rws_conn *conn = (rws_conn *)rws__streams_at(streams, slot);
         open += conn->state >= RWS__CONN_OPEN && conn->state < RWS__CONN_ENDING;
+        dials += conn->state != RWS__CONN_FREE && conn->state < RWS__CONN_OPEN &&
+                 rws__conn_dial(conn) != NULL;
         waiting += (conn->pauses & RWS__PAUSE_BUDGET) != 0;
     }
-    RWS_ASSERT(open == conns->open_count);
+    RWS_ASSERT(open == conns->open_count && dials == conns->dials_count);
     const rws__stream *stream = rws__slot_queue_first(streams, &conns->budget);
     for (; stream != NULL; stream = rws__slot_queue_next(&conns->budget, stream), waiting--) {
         RWS_ASSERT(waiting > 0);

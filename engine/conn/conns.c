@@ -20,7 +20,7 @@ int rws__conns_init(rws__conns *conns, rws__loop *loop, uint32_t index, uint32_t
                     uint32_t headers_max, const rws__streams_options *options)
 {
     rws__streams_options own = *options;
-    own.slots_max = connections_max + RWS__RESERVE;
+    own.slots_max = connections_max + RWS__RESERVE + RWS__RESERVE_DIALS;
     own.slot_bytes = sizeof(rws_conn);
     own.cold_bytes = sizeof(rws__conn_cold);
     conns->budget.link_offset = offsetof(rws__conn_cold, budget);
@@ -45,7 +45,7 @@ void rws__conns_deinit(rws__conns *conns)
 
 static rws_conn *take(rws__conns *conns, uint32_t timeout_ms)
 {
-    rws__streams_make_room(&conns->streams, RWS__RESERVE_FREE);
+    rws__streams_make_room(&conns->streams, RWS__RESERVE_FREE + RWS__RESERVE_DIALS);
     rws_conn *conn = (rws_conn *)rws__streams_take(&conns->streams, &rws__conn_events);
     if (conn == NULL) return NULL;
     rws__conn_enter(conn, RWS__CONN_CONNECTING);
@@ -63,9 +63,10 @@ rws_conn *rws__conns_take(rws__conns *conns, const rws__http_rules *http)
 
 rws_conn *rws__conns_take_dial(rws__conns *conns, rws__dial *dial)
 {
-    rws_conn *conn =
-        conns->streams.slots_used < conns->connections_max ? take(conns, dial->timeout_ms) : NULL;
+    if (rws__conns_are_full(conns)) return NULL;
+    rws_conn *conn = take(conns, dial->timeout_ms);
     if (conn == NULL) return NULL;
+    conns->dials_count++;
     rws__conn_cold_part(conn)->dial = dial;
     conn->endpoint = dial->endpoint;
     conn->user = dial->user;
@@ -167,7 +168,8 @@ void rws__conns_cancel_dial(rws__conns *conns, uint64_t dial_id)
 
 static void stop_dial(rws_conn *conn)
 {
-    rws__cause cause = rws__cause_abnormal(RWS_E_STATE, RWS_CLOSED_BY_US, "the runtime is stopping");
+    rws__cause cause =
+        rws__cause_abnormal(RWS_E_STATE, RWS_CLOSED_BY_US, "the runtime is stopping");
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }
 

@@ -70,8 +70,7 @@ static void refuse_request(rws_conn *conn, const rws_request *request)
 static const char *why_full(const rws__conns *conns)
 {
     if (conns->draining) return "The server is going away.";
-    if (conns->open_count >= conns->connections_max)
-        return "The server has no room for more connections.";
+    if (rws__conns_are_full(conns)) return "The server has no room for more connections.";
     return NULL;
 }
 
@@ -374,6 +373,7 @@ static void on_response(rws_conn *conn, const rws__http_head *head)
     } else {
         rws__dial_free(rws__conn_loop(conn)->env, dial);
         rws__conn_cold_part(conn)->dial = NULL;
+        rws__conn_table(conn)->dials_count--;
         open_conn(conn);
     }
 }

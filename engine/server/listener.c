@@ -10,6 +10,9 @@
 #include <unistd.h>
 
 #define MULTISHOT_SLOT RWS__ACCEPTS
+/* Single accepts of a shard. Each keeps a slot free, and must not keep those that free themselves
+ * of connections that linger (RWS__RESERVE_FREE) from being used. */
+#define ACCEPTS_MAX (RWS__RESERVE - RWS__RESERVE_FREE)
 /* After an accept that failed for want of a resource. */
 #define RESOURCE_PAUSE_MS 100
 
@@ -21,7 +24,8 @@ static rws__loop *loop_of(const rws__listener *listener)
 static uint32_t free_slots(const rws__listener *listener)
 {
     const rws__streams *streams = &listener->conns->streams;
-    return streams->options.slots_max - streams->slots_used;
+    uint32_t slots = streams->options.slots_max - RWS__RESERVE_DIALS;
+    return slots > streams->slots_used ? slots - streams->slots_used : 0;
 }
 
 void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__accepting *all,
@@ -82,7 +86,7 @@ static void arm_singles(rws__listener *listener)
 {
     /* No more accepts than free slots: each may bring a connection. Shared out, so that no listener
      * has none because the others have all. */
-    uint32_t room = free_slots(listener), share = RWS__RESERVE / listener->all->listeners;
+    uint32_t room = free_slots(listener), share = ACCEPTS_MAX / listener->all->listeners;
     room = room > listener->all->armed ? room - listener->all->armed : 0;
     for (uint32_t i = 0; i < RWS__ACCEPTS && i < share && room > 0; i++) {
         rws__accept_slot *slot = &listener->accepts[i];
@@ -165,7 +169,7 @@ uint32_t rws__listener_room(const rws__listener *listener)
 {
     if (listener->fd < 0) return 0;
     bool rests = listener->multishot_armed && !listener->cancelled;
-    return rests ? 2 * listener->all->backlogs : UINT32_MAX;
+    return rests ? 2 * listener->all->backlogs + RWS__RESERVE_DIALS : UINT32_MAX;
 }
 
 static void on_accept_error(rws__listener *listener, int32_t res)

@@ -24,7 +24,7 @@
 #define SENDING_BYTES_PER_S_MIN   1024u
 
 #define CONNECTIONS_DEFAULT 16384u
-#define DESCRIPTORS_SPARE   64u /* listeners, rings, the program's own */
+#define DESCRIPTORS_SPARE   56u /* listeners, rings, the program's own */
 #define TIMEOUT_MAX_MS      86400000u
 /* In the queue beside the messages: frame headers and the answers to pings. */
 #define QUEUE_SPARE_BYTES 65536u
@@ -116,7 +116,7 @@ static int set_connections(rws__runtime_config *config, uint32_t value, rws_erro
 {
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
-    uint64_t spare = RWS__RESERVE + DESCRIPTORS_SPARE;
+    uint64_t spare = RWS__RESERVE + RWS__RESERVE_DIALS + DESCRIPTORS_SPARE;
     uint64_t allowed = limit.rlim_cur > spare ? limit.rlim_cur - spare : 0;
     if (allowed > RWS__SLOTS_MAX - spare) allowed = RWS__SLOTS_MAX - spare;
     uint64_t standard = allowed < CONNECTIONS_DEFAULT ? allowed : CONNECTIONS_DEFAULT;

@@ -11,7 +11,7 @@
 #define CQ_ENTRIES 4096
 
 static_assert(offsetof(rws__shard, loop) == 0, "a loop leads to its shard");
-static_assert(RWS__LISTENERS_MAX <= RWS__RESERVE, "each may have one accept in flight");
+static_assert(RWS__LISTENERS_MAX <= RWS__RESERVE - RWS__RESERVE_FREE, "each has an accept");
 
 static rws__shard *shard_of(const rws__loop *loop)
 {
