@@ -637,6 +637,43 @@ Test(engine_request_deferred, leave_room_for_messages)
     }
 }
 
+/* What the clients send meanwhile is of that share too. */
+Test(engine_request_deferred, leave_room_whatever_is_sent_early)
+{
+    static const size_t pieces[] = {100, 3000, 8000};
+    static uint8_t bytes[8000];
+    for (size_t i = 0; i < COUNT(pieces); i++) {
+        test_options options = world_server_options();
+        options.connections_max = 60;
+        options.partial_bytes_max = 262144;
+        memset(&later, 0, sizeof later);
+        world_start(&w, &options);
+        w.endpoint->handler.on_upgrade = on_upgrade_later;
+        const rws__pool *pool = w.shard->conns.streams.partial;
+        uint32_t files[20], refused = 0;
+        for (size_t j = 0; j < COUNT(files); j++) {
+            files[j] = ask();
+            world_feed(&w, files[j], bytes, 1);
+        }
+        for (size_t j = 0; j < COUNT(files); j++) {
+            world_feed(&w, files[j], bytes, pieces[i]);
+            world_turns(&w, 2);
+            cr_assert_eq(pool->charged_bytes, w.shard->conns.request_bytes);
+            cr_assert_leq(pool->charged_bytes, options.partial_bytes_max / 4);
+            if (w.ring->wire[files[j]].len == 0) continue;
+            cr_assert(was_sent(files[j], "HTTP/1.1 503 "));
+            world_eof(&w, files[j]);
+            refused++;
+        }
+        cr_assert_eq(later.released, refused);
+        cr_assert_eq(refused > 0, pieces[i] > 100);
+        cr_assert_lt(refused, COUNT(files));
+        rws__conns_drain(&w.shard->conns);
+        cr_assert_eq(w.shard->conns.request_bytes, 0);
+        world_end(&w);
+    }
+}
+
 /* What is said about it while it is decided counts too. */
 Test(engine_request_deferred, counts_what_the_answer_is_to_say)
 {

@@ -27,22 +27,24 @@ static size_t charged_bytes(const rws__payload *payload)
     return payload != NULL ? payload->charged : 0;
 }
 
-void rws__request_count(rws_request *request)
+bool rws__request_count(rws_request *request)
 {
     const rws__slab *slab = &pool_of(request)->slab;
     rws__conns *conns = rws__conn_table(request->conn);
     size_t bytes = rws__slab_block_bytes(slab, request) +
                    rws__slab_block_bytes(slab, request->headers) + charged_bytes(request->bytes) +
                    charged_bytes(request->extra) + charged_bytes(request->body) +
-                   charged_bytes(request->early);
+                   charged_bytes(request->early) + charged_bytes(request->conn->stream.stalled);
     conns->request_bytes += bytes - request->counted_bytes;
     request->counted_bytes = bytes;
+    return conns->request_bytes == bytes ||
+           conns->request_bytes <= pool_of(request)->budget_bytes / RWS__REQUESTS_SHARE;
 }
 
 /* What it has of the pool changed. */
 static void recount(rws_request *request)
 {
-    if (request->step != RWS__REQUEST_READING) rws__request_count(request);
+    if (request->step != RWS__REQUEST_READING) (void)rws__request_count(request);
 }
 
 rws_span rws_request_method(const rws_request *request)

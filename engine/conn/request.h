@@ -22,8 +22,8 @@
 #define RWS__EXTRA_MAX 4096u /* bytes of headers that a program may add */
 #define RWS__BODY_MAX  4096u /* of an answer that is not the 101 */
 
-/* So much of what a client sends while its request is decided is received; then it has to wait, and
- * whether it has left is not noticed any more. */
+/* When more than so much of what a client sends while its request is decided came, it has to wait,
+ * and whether it has left is not noticed any more. */
 #define RWS__EARLY_MAX 4096u
 
 /* What on_upgrade returns when the program decides later: no status, and nothing that a program
@@ -58,8 +58,9 @@ static_assert(sizeof(rws_request) <= 512, "a block of the pool");
 
 void rws__request_enter(rws_request *request, rws__request_step step);
 
-/* Count what it has of the pool, from when it is left for later. */
-void rws__request_count(rws_request *request);
+/* Count what it has of the pool, from when it is left for later. False: all of them together have
+ * more than their share, and it is not the only one. */
+bool rws__request_count(rws_request *request);
 
 static inline rws_span rws__payload_span(const rws__payload *payload)
 {

@@ -20,6 +20,7 @@
 #define HEAD_USUAL 1024u
 
 static const char no_memory[] = "The server is out of memory for connections. Try again later.";
+static const char too_many[] = "The server has too many requests to decide on. Try again later.";
 
 const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path)
 {
@@ -201,22 +202,19 @@ static void wait_in_stream(rws_conn *conn, rws_request *request)
     request->early = NULL;
 }
 
-/* Returns how much was taken: the rest waits in the stream, which is paused. */
-static size_t keep_early(rws_conn *conn, const uint8_t *data, size_t len)
+/* Beyond the bound the stream is paused, and beyond the share of all requests it is refused. */
+static void keep_early(rws_conn *conn, const uint8_t *data, size_t len)
 {
     rws_request *request = request_of(conn);
-    size_t room = RWS__EARLY_MAX - rws__payload_span(request->early).len;
-    if (len > room) {
+    if (rws__payload_append(&request->early, conn->stream.streams->partial, data, len, 0) != 0) {
+        refuse_text(conn, 503, no_memory);
+        return;
+    }
+    if (request->early->len > RWS__EARLY_MAX) {
         wait_in_stream(conn, request);
         rws__conn_set_pause(conn, RWS__PAUSE_REQUEST);
-        rws__request_count(request);
-        return 0;
     }
-    if (rws__payload_append(&request->early, conn->stream.streams->partial, data, len, 0) != 0)
-        refuse_text(conn, 503, no_memory);
-    else
-        rws__request_count(request);
-    return len;
+    if (!rws__request_count(request)) refuse_text(conn, 503, too_many);
 }
 
 void rws__conn_answer_request(rws_conn *conn)
@@ -260,19 +258,12 @@ static int keep_head(rws_request *request, const uint8_t *data, size_t len)
 /* on_upgrade has not decided. */
 static void leave_for_later(rws_conn *conn, rws_request *request, const uint8_t *data, size_t len)
 {
-    const rws__conns *conns = rws__conn_table(conn);
-    if (keep_head(request, data, len) != 0) {
+    if (keep_head(request, data, len) != 0)
         refuse_text(conn, 503, no_memory);
-        return;
-    }
-    rws__request_count(request);
-    bool is_alone = conns->request_bytes == request->counted_bytes;
-    if (!is_alone &&
-        conns->request_bytes > conns->streams.partial->budget_bytes / RWS__REQUESTS_SHARE) {
-        refuse_text(conn, 503, "The server has too many requests to decide on. Try again later.");
-        return;
-    }
-    rws__request_enter(request, RWS__REQUEST_DECIDING);
+    else if (!rws__request_count(request))
+        refuse_text(conn, 503, too_many);
+    else
+        rws__request_enter(request, RWS__REQUEST_DECIDING);
 }
 
 /* Ask the program. `data` is the head. */
@@ -467,14 +458,16 @@ static size_t more_input(rws_conn *conn, const uint8_t *data, size_t len)
 
 size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len)
 {
-    if (request_of(conn) != NULL) return keep_early(conn, data, len);
+    if (request_of(conn) != NULL) {
+        keep_early(conn, data, len);
+        return len;
+    }
     size_t taken =
         conn->assembly == NULL ? first_input(conn, data, len) : more_input(conn, data, len);
     if (taken == len) return taken;
     /* What follows the head in the same bytes is frames. */
     if (conn->state == RWS__CONN_OPEN)
-        taken += rws__conn_frames(conn, data + taken, len - taken);
-    else if (conn->state == RWS__CONN_UPGRADING)
-        taken += keep_early(conn, data + taken, len - taken);
-    return taken;
+        return taken + rws__conn_frames(conn, data + taken, len - taken);
+    if (conn->state == RWS__CONN_UPGRADING) keep_early(conn, data + taken, len - taken);
+    return len;
 }
