@@ -148,6 +148,45 @@ Test(engine_budget, leaves_half_to_what_came)
     world_end(&w);
 }
 
+/* ---- input that waits ---- */
+
+/* Those who leave input waiting, because they read nothing or are paused, take none of what the
+ * messages of others need; each may have some. */
+Test(engine_budget, input_that_waits_leaves_room_for_messages)
+{
+    test_options options = world_server_options();
+    options.partial_bytes_max = 1u << 20;
+    options.message_bytes_max = 1u << 19;
+    world_start(&w, &options);
+    uint32_t files[7];
+    for (size_t i = 0; i < 7; i++)
+        files[i] = world_open(&w);
+    w.log.len = 0;
+    static const uint8_t zeros[32768];
+    for (size_t i = 0; i < 6; i++) {
+        rws_conn_pause(world_conn(&w, files[i]));
+        /* All of it is on its way before the receive is taken back. */
+        for (int part = 0; part < 8; part++)
+            script_recv(w.ring, files[i], zeros, sizeof zeros, false);
+        world_turns(&w, 3);
+    }
+    size_t waits = w.shard->conns.streams.stalled_bytes;
+    cr_assert_geq(waits, (1u << 20) / 4);
+    cr_assert_leq(waits, (1u << 20) / 2);
+    cr_assert_gt(world_stats(&w).out_of_memory, 0, "the others are ended");
+    feed_bytes half = {0};
+    feed_bytes long_one = world_long_frame(400000);
+    feed_bytes_append(&half, long_one.data, 300000);
+    world_feed_pieces(&w, files[6], &half, 20000);
+    cr_assert(w.open[files[6]]);
+    world_feed(&w, files[6], long_one.data + 300000, long_one.len - 300000);
+    world_turns(&w, 3);
+    cr_assert_not_null(strstr(world_log(&w), "6:400000:"), "%s", world_log(&w));
+    feed_bytes_free(&half);
+    feed_bytes_free(&long_one);
+    world_end(&w);
+}
+
 /* ---- nothing is left at all ---- */
 
 typedef struct budget_step {

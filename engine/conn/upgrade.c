@@ -197,8 +197,7 @@ static void answer(rws_conn *conn, const rws_request *request)
 static void wait_in_stream(rws_conn *conn, rws_request *request)
 {
     if (request->early == NULL) return;
-    RWS_ASSERT(conn->stream.stalled == NULL);
-    conn->stream.stalled = request->early;
+    rws__stream_return_input(&conn->stream, request->early);
     request->early = NULL;
 }
 

@@ -35,6 +35,7 @@ void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool m
 /* Input for what is above; what it does not take waits. */
 void rws__stream_deliver(rws__stream *stream, uint8_t *data, size_t len);
 void rws__stream_deliver_stalled(rws__stream *stream);
+void rws__stream_drop_stalled(rws__stream *stream);
 
 /* stream_send.c */
 void rws__stream_pump_send(rws__stream *stream);

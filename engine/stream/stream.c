@@ -138,8 +138,7 @@ static void drop_descriptor(rws__stream *stream)
 static void cut(rws__stream *stream)
 {
     rws__stream_mark_dirty(stream);
-    rws__payload_release(stream->stalled);
-    stream->stalled = NULL;
+    rws__stream_drop_stalled(stream);
     if (stream->installing && stream->ops == 0) drop_descriptor(stream);
     stream->reset = rws__stream_owes(stream);
     rws__stream_enter(stream, RWS__STREAM_CLOSING);
@@ -153,8 +152,7 @@ void rws__stream_finish(rws__stream *stream, rws__finish finish)
         cut(stream);
     } else if (stream->phase == RWS__STREAM_UP) {
         rws__stream_mark_dirty(stream);
-        rws__payload_release(stream->stalled);
-        stream->stalled = NULL;
+        rws__stream_drop_stalled(stream);
         stream->finish = (uint8_t)finish;
         rws__stream_enter(stream, RWS__STREAM_FLUSHING);
         if (rws__stream_owes(stream)) rws__stream_watch(stream);

@@ -226,6 +226,9 @@ static inline size_t rws__stream_queued(const rws__stream *stream)
  * effect waits, and comes first. */
 void rws__stream_pause(rws__stream *stream);
 void rws__stream_resume(rws__stream *stream);
+/* Input (*taken*) that was kept above for a while: it waits, as if it had come while the stream was
+ * paused. Nothing waits yet. */
+void rws__stream_return_input(rws__stream *stream, rws__payload *input);
 /* Large pieces come here: receive them one at a time, into memory of what is above. */
 void rws__stream_expect_bulk(rws__stream *stream);
 /* Whether a piece of `bytes` would be received directly. */

@@ -127,6 +127,7 @@ static void check_linger(const rws__streams *streams, uint32_t lingering)
 void rws__streams_check(rws__streams *streams)
 {
     uint32_t all = streams->slots_touched, used = 0, lingering = 0, quiet = 0;
+    size_t stalled = 0;
     if (all > SLOTS_PER_TURN) {
         for (uint32_t i = 0; i < SLOTS_PER_TURN; i++)
             rws__stream_check(rws__streams_at(streams, streams->check_next++ % all));
@@ -137,9 +138,11 @@ void rws__streams_check(rws__streams *streams)
         rws__stream_check(stream);
         used += stream->phase != RWS__STREAM_FREE;
         lingering += stream->phase == RWS__STREAM_LINGERING;
+        if (stream->stalled != NULL) stalled += stream->stalled->len;
         quiet += stream->send_mode == RWS__SEND_QUIET;
     }
     check_linger(streams, lingering);
+    RWS_ASSERT(stalled == streams->stalled_bytes);
     RWS_ASSERT(quiet <= streams->quiet.count);
     RWS_ASSERT(streams->slots_used == used);
     RWS_ASSERT(streams->slots_used + streams->free_count == streams->slots_touched);

@@ -133,12 +133,50 @@ void rws__stream_pump_recv(rws__stream *stream)
 
 /* ---- completions ---- */
 
-static void stall(rws__stream *stream, const uint8_t *data, size_t len)
+/* Waiting input has at most half of the budget for messages, in fair shares: who does not read what
+ * is sent may have much waiting, and must not take what the messages of others need. */
+static bool may_stall(const rws__stream *stream, size_t had, size_t len)
+{
+    const rws__streams *streams = stream->streams;
+    size_t used = streams->stalled_bytes, most = streams->stall_share.bytes;
+    if (used > most || had > used) return false;
+    return rws__share_allows(&streams->stall_share, used, had, len, RWS__SHARE_MESSAGE);
+}
+
+/* `again`: it waited before. */
+static void stall(rws__stream *stream, const uint8_t *data, size_t len, bool again)
 {
     if (len == 0) return;
+    rws__streams *streams = stream->streams;
     size_t had = stream->stalled != NULL ? stream->stalled->len : 0;
-    if (rws__payload_append(&stream->stalled, stream->streams->partial, data, len, 2 * had) != 0)
+    if ((!again && !may_stall(stream, had, len)) ||
+        rws__payload_append(&stream->stalled, streams->partial, data, len, 2 * had) != 0) {
         stream->events->on_input_overflow(stream);
+        return;
+    }
+    streams->stalled_bytes += len;
+}
+
+/* What waits is no longer the stream's. */
+static rws__payload *take_stalled(rws__stream *stream)
+{
+    rws__payload *input = stream->stalled;
+    stream->stalled = NULL;
+    if (input != NULL) stream->streams->stalled_bytes -= input->len;
+    return input;
+}
+
+void rws__stream_drop_stalled(rws__stream *stream)
+{
+    rws__payload_release(take_stalled(stream));
+}
+
+void rws__stream_return_input(rws__stream *stream, rws__payload *input)
+{
+    RWS_ASSERT(stream->stalled == NULL);
+    stream->stalled = input;
+    stream->streams->stalled_bytes += input->len;
+    rws__stream_mark_dirty(stream);
 }
 
 /* Whether input may be passed on now: what came before goes first. */
@@ -151,15 +189,17 @@ void rws__stream_deliver(rws__stream *stream, uint8_t *data, size_t len)
 {
     if (stream->phase != RWS__STREAM_UP) return;
     size_t taken = may_deliver(stream) ? stream->events->on_input(stream, data, len) : 0;
-    if (stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken);
+    if (stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken, false);
 }
 
 void rws__stream_deliver_stalled(rws__stream *stream)
 {
     /* Taken out, because it may have to wait again. */
-    rws__payload *input = stream->stalled;
-    stream->stalled = NULL;
-    rws__stream_deliver(stream, input->data, input->len);
+    rws__payload *input = take_stalled(stream);
+    size_t taken = 0;
+    if (may_deliver(stream)) taken = stream->events->on_input(stream, input->data, input->len);
+    if (stream->phase == RWS__STREAM_UP)
+        stall(stream, input->data + taken, input->len - taken, true);
     rws__payload_release(input);
 }
 
@@ -205,5 +245,6 @@ void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool m
     }
     /* The usual case first. */
     if (may_deliver(stream)) taken = stream->events->on_input(stream, data, len);
-    if (taken < len && stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken);
+    if (taken < len && stream->phase == RWS__STREAM_UP)
+        stall(stream, data + taken, len - taken, false);
 }

@@ -34,6 +34,7 @@ int rws__streams_init(rws__streams *streams, rws__loop *loop, const rws__streams
         rws__slab_init(&streams->send_slab, options->send_pool_bytes_max) != 0)
         return -ENOMEM;
     rws__share_init(&streams->send_share, streams->send_slab.bytes, options->slots_max);
+    rws__share_init(&streams->stall_share, options->partial_bytes_max / 2, options->slots_max);
     return 0;
 }
 
@@ -150,7 +151,7 @@ static void release(rws__stream *stream)
     stream->events->on_released(stream);
     rws__filters_free(stream);
     rws__sendq_clear(&stream->sendq, &streams->send_slab);
-    rws__payload_release(stream->stalled);
+    rws__stream_drop_stalled(stream);
     if (stream->has_cold) {
         rws__stream_cold *cold = rws__stream_cold_part(stream);
         RWS_ASSERT(cold->kernel_loan == NULL);

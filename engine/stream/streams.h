@@ -68,6 +68,8 @@ struct rws__streams {
     rws__slab send_slab;
     rws__share send_share;      /* who may take how much of it */
     rws__pool *partial;         /* messages, heads and waiting input */
+    rws__share stall_share;     /* who may have how much of it as waiting input */
+    size_t stalled_bytes;       /* waiting input of all */
     rws__registered registered; /* parts of its slab */
 };
 
