@@ -300,11 +300,95 @@ Test(engine_progress, lingers_after_the_closing_handshake_exactly_when_something
         if (row->lingers) {
             /* What it still sends does no harm. */
             world_feed(&w, file, "stray", 5);
+            w.ring->unacknowledged[file] = 0;
             world_eof(&w, file);
             world_turns(&w, 2);
         }
         cr_expect(w.ring->closed[file], "%s", row->name);
         cr_expect_eq(w.ring->calls_of[SCRIPT_DISCONNECT], 0, "%s", row->name);
+        world_end(&w);
+    }
+}
+
+/* A peer that ends its half and does not read leaves nothing with the kernel. */
+static const struct half_close {
+    const char *name;
+    uint32_t unacknowledged;
+    uint32_t reads; /* of it in each half of a second */
+    uint32_t ends_ms;
+    bool is_reset;
+} half_closes[] = {
+    {"it has all", 0, 0, 0, false},
+    {"it takes nothing", 50000, 0, 10000, true},
+    {"it reads all, slowly", 50000, 5000, 5000, false},
+    {"it stops", 200000, 1000, 10000, true},
+};
+
+Test(engine_progress, a_half_closed_connection_is_waited_for_while_the_peer_takes_something)
+{
+    for (size_t i = 0; i < COUNT(half_closes); i++) {
+        const struct half_close *row = &half_closes[i];
+        test_options options = options_for_send();
+        options.linger_timeout_ms = 5000;
+        world_start(&w, &options);
+        uint32_t file = world_open(&w);
+        send_bytes(file, 70000);
+        world_turns(&w, 3);
+        w.ring->unacknowledged[file] = row->unacknowledged;
+        world_eof(&w, file);
+        world_turns(&w, 4);
+        world_log_is(&w, "open0 close0:1006::peer ", row->name);
+        uint32_t ms = 0;
+        for (; ms < 60000 && !w.ring->closed[file]; ms += 500) {
+            uint32_t left = w.ring->unacknowledged[file];
+            w.ring->unacknowledged[file] -= left < row->reads ? left : row->reads;
+            if (ms >= 5000 && row->is_reset) w.ring->unacknowledged[file] = left; /* no more */
+            world_pass(&w, 500);
+        }
+        cr_expect(w.ring->closed[file], "%s", row->name);
+        cr_expect(ms >= row->ends_ms && ms <= row->ends_ms + 1000, "%s: after %u ms", row->name,
+                  ms);
+        cr_expect_eq(w.ring->calls_of[SCRIPT_DISCONNECT], row->is_reset, "%s", row->name);
+        cr_expect_eq(world_stats(&w).bytes_discarded > 0, row->is_reset, "%s", row->name);
+        world_end(&w);
+    }
+}
+
+/* No receive tells of a reset any more, and its bytes are never acknowledged. */
+Test(engine_progress, a_reset_behind_the_end_of_the_peers_half_is_noticed)
+{
+    start(0);
+    uint32_t file = world_open(&w);
+    send_bytes(file, 70000);
+    world_turns(&w, 3);
+    w.ring->unacknowledged[file] = 50000;
+    w.ring->manual = SCRIPT_BIT(SCRIPT_SHUTDOWN);
+    world_eof(&w, file);
+    world_turns(&w, 4);
+    script_complete(w.ring, script_find(w.ring, SCRIPT_SHUTDOWN, file), -ENOTCONN, 0);
+    world_turns(&w, 3);
+    cr_assert(w.ring->closed[file]);
+    cr_assert_eq(world_stats(&w).bytes_discarded, 0, "it was the peer's doing");
+    world_end(&w);
+}
+
+/* What the kernel still has of it goes, too. */
+Test(engine_progress, an_abort_resets_what_may_not_be_there_yet)
+{
+    static const struct {
+        size_t sent;
+        bool resets;
+    } rows[] = {{100, false}, {3000, false}, {5000, true}, {70000, true}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        start(0);
+        uint32_t file = world_open(&w);
+        send_bytes(file, rows[i].sent);
+        world_turns(&w, 3);
+        rws_conn_abort(world_conn(&w, file));
+        world_turns(&w, 3);
+        cr_expect(w.ring->closed[file]);
+        cr_expect_eq(w.ring->calls_of[SCRIPT_DISCONNECT], rows[i].resets, "%zu bytes",
+                     rows[i].sent);
         world_end(&w);
     }
 }

@@ -14,6 +14,7 @@ void rws__stream_broken(rws__stream *stream, int32_t res);
 void rws__stream_pump(rws__stream *stream);
 void rws__stream_on_installed(rws__stream *stream, int32_t res);
 void rws__stream_on_connected(rws__stream *stream, int32_t res);
+void rws__stream_on_shut_down(rws__stream *stream, int32_t res);
 static inline uint64_t rws__stream_op(const rws__stream *stream, rws__op_kind kind)
 {
     return rws__op_pack(kind, stream->slot, stream->generation);

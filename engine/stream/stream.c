@@ -140,7 +140,7 @@ static void cut(rws__stream *stream)
     rws__stream_mark_dirty(stream);
     rws__stream_drop_stalled(stream);
     if (stream->installing && stream->ops == 0) drop_descriptor(stream);
-    stream->reset = rws__stream_owes(stream);
+    stream->reset = rws__stream_owes(stream) || stream->sent_much;
     rws__stream_enter(stream, RWS__STREAM_CLOSING);
 }
 
@@ -230,11 +230,17 @@ static int submit_close(rws__stream *stream)
     return res;
 }
 
+/* Whether the kernel may still have something that the peer has not acknowledged. */
+static bool may_owe(const rws__stream *stream)
+{
+    return stream->sent_much && rws__stream_can_ask(stream);
+}
+
 /* Everything was sent: how to go on. A close while the peer may still send something, and has not
  * acknowledged everything, would be answered by a reset that throws the rest away. */
 static rws__stream_phase after_flush(rws__stream *stream)
 {
-    if (stream->eof) return RWS__STREAM_CLOSING;
+    if (stream->eof) return may_owe(stream) ? RWS__STREAM_FLUSHING : RWS__STREAM_CLOSING;
     /* Early kernels put a removed direct descriptor a second later (seen on 6.1), so the peer would
      * wait that long for the end of stream. Those that have the socket commands (6.7) do it at
      * once. */
@@ -272,6 +278,25 @@ static void pump_shutting(rws__stream *stream)
     rws__stream_enter(stream, waits ? RWS__STREAM_LINGERING : RWS__STREAM_CLOSING);
 }
 
+void rws__stream_on_shut_down(rws__stream *stream, int32_t res)
+{
+    stream->shutting_down = false;
+    rws__stream_mark_dirty(stream);
+    /* -ENOTCONN: the peer has reset it, which no receive tells any more when its half had ended. */
+    if (res < 0 && stream->phase == RWS__STREAM_LINGERING)
+        rws__stream_enter(stream, RWS__STREAM_CLOSING);
+}
+
+/* The peer ended its half. One that does not read must not leave the kernel with what it did not
+ * take: it is waited for while it acknowledges. */
+static void pump_lingering(rws__stream *stream)
+{
+    if (!may_owe(stream))
+        rws__stream_enter(stream, RWS__STREAM_CLOSING);
+    else if (!stream->end_asked)
+        rws__stream_ask_for(stream, RWS__ASKING_FLUSHED);
+}
+
 static void pump_closing(rws__stream *stream)
 {
     if (stream->installing) return; /* closed when it is there */
@@ -289,8 +314,7 @@ static void pump_end(rws__stream *stream)
 {
     if (stream->phase == RWS__STREAM_FLUSHING) pump_flushing(stream);
     if (stream->phase == RWS__STREAM_SHUTTING) pump_shutting(stream);
-    if (stream->phase == RWS__STREAM_LINGERING && stream->eof)
-        rws__stream_enter(stream, RWS__STREAM_CLOSING);
+    if (stream->phase == RWS__STREAM_LINGERING && stream->eof) pump_lingering(stream);
     if (stream->phase == RWS__STREAM_CLOSING) pump_closing(stream);
 }
 

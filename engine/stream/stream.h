@@ -181,6 +181,7 @@ struct rws__stream {
     bool reset : 1;         /* what the peer has not got is thrown away with the file */
     bool shutting_down : 1; /* the shutdown was submitted and has not completed */
     bool sent_much : 1;     /* more than what leaves at once in the first window of a connection */
+    bool end_asked : 1;     /* whether the peer has all was asked when its end had come */
     bool ask_waits : 1;     /* rws__stream_ask() was called and is not answered yet */
     bool wired;             /* what is sent comes from the wire queue of filters (filter.h) */
     bool no_card;        /* a unix socket or loopback: no network card is on the way to the peer */

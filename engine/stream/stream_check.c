@@ -88,7 +88,10 @@ static void check_end(rws__stream *stream)
             RWS_ASSERT(stream->asking != RWS__ASKING_NOTHING || stream->dirty);
         break;
     case RWS__STREAM_SHUTTING: RWS_ASSERT(stream->dirty); break;
-    case RWS__STREAM_LINGERING: RWS_ASSERT(!stream->eof || stream->dirty); break;
+    case RWS__STREAM_LINGERING:
+        RWS_ASSERT(!stream->eof || stream->dirty || stream->end_asked ||
+                   stream->asking != RWS__ASKING_NOTHING);
+        break;
     case RWS__STREAM_CLOSING:
         RWS_ASSERT(stream->installing || stream->shutting_down || stream->dirty);
         break;

@@ -69,7 +69,9 @@ void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged)
 {
     if (stream->phase != RWS__STREAM_LINGERING) return;
     int32_t more = rws__stream_progress(stream, unacknowledged);
-    if (is_waited_for(stream, more, unacknowledged))
+    if (stream->eof && unacknowledged == 0)
+        rws__stream_enter(stream, RWS__STREAM_CLOSING);
+    else if (is_waited_for(stream, more, unacknowledged))
         rws__stream_set_linger(stream);
     else
         rws__stream_cut_off(stream, unacknowledged);

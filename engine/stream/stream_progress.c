@@ -142,8 +142,12 @@ static void judge(rws__stream *stream, rws__asking what, uint32_t unacknowledged
     case RWS__ASKING_ABOVE: judge_for_above(stream, unacknowledged); break;
     case RWS__ASKING_SENDING: judge_sending(stream, unacknowledged); break;
     case RWS__ASKING_FLUSHED:
-        if (stream->phase != RWS__STREAM_FLUSHING) break;
-        rws__stream_enter(stream, unacknowledged == 0 ? RWS__STREAM_CLOSING : RWS__STREAM_SHUTTING);
+        stream->end_asked = stream->eof;
+        if (stream->phase != RWS__STREAM_FLUSHING && stream->phase != RWS__STREAM_LINGERING) break;
+        if (unacknowledged == 0)
+            rws__stream_enter(stream, RWS__STREAM_CLOSING);
+        else if (stream->phase == RWS__STREAM_FLUSHING)
+            rws__stream_enter(stream, RWS__STREAM_SHUTTING);
         break;
     case RWS__ASKING_LINGER: rws__stream_judge_linger(stream, unacknowledged); break;
     case RWS__ASKING_NOTHING: break;

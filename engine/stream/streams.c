@@ -314,10 +314,7 @@ static void on_operation(rws__stream *stream, const rws__cqe *cqe)
 {
     stream->ops--;
     switch (rws__op_kind_of(cqe->user_data)) {
-    case RWS__OP_SHUTDOWN:
-        stream->shutting_down = false;
-        rws__stream_mark_dirty(stream);
-        break;
+    case RWS__OP_SHUTDOWN: rws__stream_on_shut_down(stream, cqe->res); break;
     case RWS__OP_CLOSE: stream->file = -1; break;
     case RWS__OP_INSTALL: rws__stream_on_installed(stream, cqe->res); break;
     case RWS__OP_CONNECT: rws__stream_on_connected(stream, cqe->res); break;
