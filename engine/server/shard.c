@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <unistd.h>
 
 /* So much of a wide broadcast is submitted together. To 1,000 and 5,000 connections, in
  * uWebSockets' time: 256 entries 0.68 and 0.57, 512 0.64 and 0.60, 1,024 0.56 and 0.76. */
@@ -148,7 +147,7 @@ void rws__shard_deinit(rws__shard *shard)
     if (shard->config == NULL) return;
     rws__loop_deinit(&shard->loop);
     for (uint32_t i = 0; i < shard->listeners_count; i++)
-        if (shard->listeners[i].fd >= 0) close(shard->listeners[i].fd);
+        if (shard->listeners[i].fd >= 0) rws__socket_close(shard->listeners[i].fd);
     rws__conns_deinit(&shard->conns);
 }
 

@@ -1,8 +1,9 @@
 #include "support/scripted_ring.h"
 
+#include "support/scripted_sockets.h"
+
 #include <errno.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -384,13 +385,9 @@ static void complete_usual(rws__ring *ring, script_op *op)
     case SCRIPT_TIMEOUT:
         if (op->target <= script_now_ms) script_complete(ring, op, -ETIME, 0);
         return;
-    case SCRIPT_READ_EVENT: {
-        struct pollfd event = {.fd = (int)op->file, .events = POLLIN};
-        uint64_t value;
-        if (poll(&event, 1, 0) == 1 && read(event.fd, &value, sizeof value) == sizeof value)
-            script_complete(ring, op, sizeof value, 0);
+    case SCRIPT_READ_EVENT:
+        if (script_event_take((int)op->file)) script_complete(ring, op, sizeof(uint64_t), 0);
         return;
-    }
     case SCRIPT_DISCONNECT: disconnect(ring, op->file); break;
     case SCRIPT_SEND_QUIET: send_out(ring, op, op->len); break;
     default: return;
@@ -717,10 +714,10 @@ int rws__ring_cancel_file(rws__ring *ring, uint32_t file)
     return queue_simple(ring, SCRIPT_CANCEL_FILE, file, 0);
 }
 
-int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user_data)
+int rws__ring_read_event(rws__ring *ring, int event, uint64_t *value, uint64_t user_data)
 {
     (void)value;
-    return queue_simple(ring, SCRIPT_READ_EVENT, (uint32_t)fd, user_data);
+    return queue_simple(ring, SCRIPT_READ_EVENT, (uint32_t)event, user_data);
 }
 
 int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data)
