@@ -9,7 +9,8 @@
  * - Files are direct descriptors (indices of the ring's table), but for listeners and the wake-up
  *   descriptor.
  *
- * What another ring has to keep, beyond what stands at the functions:
+ * What another ring has to keep, beyond what stands at the functions. It brings sockets.h, event.h,
+ * clock.h and random.h with it; buffers.h it can have as it is.
  *
  * Turns
  * - A turn that waits may return without a completion, at any time. Its errors end the loop.
