@@ -524,7 +524,7 @@ static const rws__lender_ops ops_of_two = {.release = release_two, .for_this_tur
 
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
-    if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0) return false;
+    if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0 || ring->lends_none) return false;
     return ring->buffers[cqe->flags >> RWS__CQE_BUFFER_SHIFT].data == end;
 }
 
@@ -549,6 +549,7 @@ rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
         breach(ring, "bytes were lent that are in no buffer, or in one that was recycled");
         return NULL;
     }
+    if (ring->lends_none) return NULL;
     script_buffer *buffer = &ring->buffers[first], *next = &ring->buffers[last];
     buffer->readers++;
     if (first == last) {
