@@ -259,6 +259,26 @@ Test(engine_dialer, reports_a_dial_beyond_connections_max)
     world_end(&w);
 }
 
+/* Where descriptors are what is missing, the sentence says what to do; else the kernel's reason. */
+Test(engine_dialer, says_why_there_is_no_socket)
+{
+    static const int results[] = {-EMFILE, -ENFILE, -EAFNOSUPPORT, -EACCES, -ENOBUFS};
+    for (size_t i = 0; i < COUNT(results); i++) {
+        start();
+        script_net.make_result = results[i];
+        cr_assert_eq(dial("ws://127.0.0.1:9/", NULL), 0);
+        char expected[32];
+        snprintf(expected, sizeof expected, "dial_error7:%d ", results[i]);
+        world_log_is(&w, expected, "no socket");
+        if (i < 2)
+            cr_expect_not_null(strstr(w.dial_error, "ulimit -n"), "%s", w.dial_error);
+        else
+            cr_expect_str_eq(w.dial_error, rws_strerror(results[i]));
+        script_net.make_result = 0;
+        world_end(&w);
+    }
+}
+
 Test(engine_dialer, says_that_the_runtime_is_stopping)
 {
     start();

@@ -187,6 +187,25 @@ Test(engine_lend, copies_a_message_that_lies_in_three_buffers)
     world_end(&w);
 }
 
+/* What ring.h allows every ring. */
+Test(engine_lend, copies_what_a_ring_neither_joins_nor_lends)
+{
+    static const size_t sizes[] = {10, 4096, 6000, 65536, 262135};
+    static const size_t steps[] = {2500, 16384, 1u << 20};
+    for (size_t i = 0; i < COUNT(sizes) * COUNT(steps); i++) {
+        start(0);
+        w.ring->lends_none = true;
+        uint32_t file = world_open(&w);
+        feed_bytes frame = world_long_frame(sizes[i % COUNT(sizes)]);
+        world_feed_pieces(&w, file, &frame, steps[i / COUNT(sizes)]);
+        world_turns(&w, 4);
+        echoes_are_sent(file, RWS_BINARY, sizes[i % COUNT(sizes)], 1, "neither joined nor lent");
+        nothing_is_held();
+        feed_bytes_free(&frame);
+        world_end(&w);
+    }
+}
+
 /* The head was kept, because it came in pieces: what came behind it is not in a provided buffer. */
 Test(engine_lend, copies_a_message_that_came_behind_a_kept_request)
 {

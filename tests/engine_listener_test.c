@@ -6,11 +6,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "support/scripted_shard.h"
@@ -285,27 +283,22 @@ Test(engine_listener, serves_without_the_address_if_it_is_not_wanted_or_not_foun
 
 /* ---- descriptors that are put into the table ---- */
 
-static void start_unix(char *path, size_t size)
-{
-    snprintf(path, size, "/tmp/ringws-listener-%d.sock", (int)getpid());
-    test_options options = world_server_options();
-    options.unix_path = path;
-    world_start(&w, &options);
-}
+static const char unix_path[] = "/nowhere/listener.sock";
 
-static bool is_open(int fd)
+static void start_unix(void)
 {
-    return fcntl(fd, F_GETFD) >= 0;
+    test_options options = world_server_options();
+    options.unix_path = unix_path;
+    world_start(&w, &options);
 }
 
 Test(engine_listener, installs_the_descriptors_of_a_unix_socket)
 {
-    char path[64];
-    start_unix(path, sizeof path);
-    int fd = eventfd(0, EFD_CLOEXEC);
+    start_unix();
+    int fd = script_socket();
     script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
     world_turns(&w, 3);
-    cr_assert_not(is_open(fd), "the table has it");
+    cr_assert_not(script_socket_is_open(fd), "the table has it");
     world_feed(&w, 100, world_request, strlen(world_request));
     world_turns(&w, 2);
     world_log_is(&w, "open100 ", "installed");
@@ -313,24 +306,23 @@ Test(engine_listener, installs_the_descriptors_of_a_unix_socket)
     socklen_t len = sizeof address;
     cr_assert_eq(rws_conn_peer(world_conn(&w, 100), &address, &len), 0);
     cr_assert_eq(address.ss_family, AF_UNIX);
-    cr_assert_eq(access(path, F_OK), 0);
+    cr_assert_str_eq(script_net.unlinked, "");
     world_end(&w);
-    cr_assert_neq(access(path, F_OK), 0, "the socket's file is removed");
+    cr_assert_str_eq(script_net.unlinked, unix_path, "the socket's file is removed");
 }
 
 Test(engine_listener, closes_a_descriptor_that_the_table_does_not_take)
 {
     static const int32_t results[] = {0, -ENFILE, -ENOMEM, -EBADF, -ECANCELED};
     for (size_t i = 0; i < COUNT(results); i++) {
-        char path[64];
-        start_unix(path, sizeof path);
+        start_unix();
         w.ring->manual = SCRIPT_BIT(SCRIPT_INSTALL);
-        int fd = eventfd(0, EFD_CLOEXEC);
+        int fd = script_socket();
         script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
         world_turns(&w, 2);
         script_complete(w.ring, script_find(w.ring, SCRIPT_INSTALL, UINT32_MAX), results[i], 0);
         world_turns(&w, 3);
-        cr_assert_not(is_open(fd));
+        cr_assert_not(script_socket_is_open(fd));
         cr_assert_eq(w.shard->conns.streams.slots_used, 0);
         cr_assert_eq(w.ring->calls_of[SCRIPT_CLOSE], 0, "there is nothing to close");
         world_end(&w);
@@ -340,13 +332,12 @@ Test(engine_listener, closes_a_descriptor_that_the_table_does_not_take)
 /* A full submission queue loses nothing: it is tried again in the next turn. */
 Test(engine_listener, installs_a_descriptor_that_the_ring_took_later)
 {
-    char path[64];
-    start_unix(path, sizeof path);
+    start_unix();
     w.ring->refuse[SCRIPT_INSTALL] = 3;
-    int fd = eventfd(0, EFD_CLOEXEC);
+    int fd = script_socket();
     script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
     world_turns(&w, 6);
-    cr_assert_not(is_open(fd), "the table has it");
+    cr_assert_not(script_socket_is_open(fd), "the table has it");
     world_feed(&w, 100, world_request, strlen(world_request));
     world_log_is(&w, "open100 ", "installed");
     world_end(&w);
@@ -354,15 +345,14 @@ Test(engine_listener, installs_a_descriptor_that_the_ring_took_later)
 
 Test(engine_listener, closes_a_descriptor_that_the_ring_never_took)
 {
-    char path[64];
-    start_unix(path, sizeof path);
+    start_unix();
     w.ring->refuse[SCRIPT_INSTALL] = UINT32_MAX;
-    int fd = eventfd(0, EFD_CLOEXEC);
+    int fd = script_socket();
     script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
     world_turns(&w, 2);
-    cr_assert(is_open(fd));
+    cr_assert(script_socket_is_open(fd));
     world_advance(&w, 20000);
-    cr_assert_not(is_open(fd), "at the handshake's deadline");
+    cr_assert_not(script_socket_is_open(fd), "at the handshake's deadline");
     cr_assert_eq(w.shard->conns.streams.slots_used, 0);
     world_end(&w);
 }
@@ -370,10 +360,9 @@ Test(engine_listener, closes_a_descriptor_that_the_ring_never_took)
 /* The handshake's deadline passes, or the drain ends, while the file is on its way. */
 Test(engine_listener, closes_a_file_that_comes_too_late)
 {
-    char path[64];
-    start_unix(path, sizeof path);
+    start_unix();
     w.ring->manual = SCRIPT_BIT(SCRIPT_INSTALL);
-    int fd = eventfd(0, EFD_CLOEXEC);
+    int fd = script_socket();
     script_complete(w.ring, script_find(w.ring, SCRIPT_ACCEPT_FD, UINT32_MAX), fd, 0);
     world_turns(&w, 2);
     world_advance(&w, 20000);

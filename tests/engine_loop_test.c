@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "support/scripted_shard.h"
 
@@ -157,24 +155,13 @@ Test(engine_loop, arms_the_timeout_although_the_ring_is_full)
 
 /* ---- one that can't be made ---- */
 
-static void allow_descriptors(rlim_t more)
-{
-    int next = dup(0);
-    cr_assert_geq(next, 0);
-    close(next);
-    struct rlimit limit;
-    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    limit.rlim_cur = (rlim_t)next + more;
-    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
-/* There is no eventfd, and so nothing to lock, to close or to cancel. */
+/* There is no event, and so nothing to lock, to close or to cancel. */
 Test(engine_loop, is_freed_although_it_could_not_be_made)
 {
     static const rws__loop_owner owner;
     static rws__loop loop;
     static const rws__env env;
-    allow_descriptors(0);
+    script_net.events_max = 0;
     cr_assert_eq(rws__loop_init(&loop, &env, &owner), -EMFILE);
     cr_assert_null(loop.mailbox.env);
     rws__loop_deinit(&loop);
@@ -186,19 +173,16 @@ Test(engine_loop, is_freed_although_it_could_not_be_made)
 /* Of three shards the first, the second or the third fails. */
 Test(engine_loop, is_freed_with_those_that_were_made)
 {
-    for (rlim_t made = 0; made < 3; made++) {
+    for (uint32_t made = 0; made < 3; made++) {
         rws_runtime_options options = RWS_RUNTIME_OPTIONS_DEFAULT;
         options.shards = 3;
         options.connections_max = 4;
         rws__runtime_config config;
         rws_error error = {0};
         cr_assert_eq(rws__runtime_config_make(&config, &options, 1, &error), 0, "%s", error.text);
-        struct rlimit before;
-        getrlimit(RLIMIT_NOFILE, &before);
-        allow_descriptors(made);
+        script_net.events_max = made;
         static rws_runtime runtime;
         int res = rws__runtime_init(&runtime, &config, &error);
-        setrlimit(RLIMIT_NOFILE, &before);
         cr_assert_eq(res, -EMFILE);
         cr_assert_not_null(strstr(error.text, "eventfd"), "%s", error.text);
     }

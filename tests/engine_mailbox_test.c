@@ -23,10 +23,10 @@ static void start(void)
 
 static bool is_woken(void)
 {
-    struct pollfd event = {.fd = mailbox.wake_fd, .events = POLLIN};
+    struct pollfd event = {.fd = mailbox.event, .events = POLLIN};
     if (poll(&event, 1, 0) != 1) return false;
     uint64_t value;
-    cr_assert_eq(read(mailbox.wake_fd, &value, sizeof value), sizeof value);
+    cr_assert_eq(read(mailbox.event, &value, sizeof value), sizeof value);
     return true;
 }
 
@@ -188,7 +188,7 @@ Test(engine_mailbox, keeps_every_post_of_every_thread_in_its_order)
     for (uintptr_t i = 0; i < THREADS; i++)
         cr_assert_eq(pthread_create(&threads[i], NULL, post_many, (void *)i), 0);
     while (atomic_load(&posted_ok) < THREADS * POSTS) {
-        struct pollfd event = {.fd = mailbox.wake_fd, .events = POLLIN};
+        struct pollfd event = {.fd = mailbox.event, .events = POLLIN};
         poll(&event, 1, 100);
         if (is_woken()) rws__mailbox_run(&mailbox);
     }

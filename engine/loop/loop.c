@@ -80,7 +80,7 @@ static void arm_tick(rws__loop *loop)
 static void arm_wake(rws__loop *loop)
 {
     if (loop->wake_armed) return;
-    if (rws__ring_read_event(loop->ring, loop->mailbox.wake_fd, &loop->wake_value,
+    if (rws__ring_read_event(loop->ring, loop->mailbox.event, &loop->wake_value,
                              rws__op_pack(RWS__OP_WAKE, 0, 0)) == 0)
         loop->wake_armed = true;
     else

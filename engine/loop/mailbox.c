@@ -1,17 +1,17 @@
 #include "engine/loop/mailbox.h"
 
+#include "engine/ring/event.h"
+
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #define BATCH 64u /* posts that are taken out under one lock */
 
 int rws__mailbox_init(rws__mailbox *mailbox, const rws__env *env)
 {
     memset(mailbox, 0, sizeof *mailbox);
-    mailbox->wake_fd = eventfd(0, EFD_CLOEXEC);
-    if (mailbox->wake_fd < 0) return -errno;
+    mailbox->event = rws__event_open();
+    if (mailbox->event < 0) return mailbox->event;
     pthread_mutex_init(&mailbox->lock, NULL);
     mailbox->env = env; /* from here on there is something to free */
     return 0;
@@ -23,7 +23,7 @@ void rws__mailbox_deinit(rws__mailbox *mailbox)
     rws__mailbox_close(mailbox);
     rws__free(mailbox->env, mailbox->posts, mailbox->capacity * sizeof(rws__post));
     pthread_mutex_destroy(&mailbox->lock);
-    close(mailbox->wake_fd);
+    rws__event_close(mailbox->event);
     mailbox->env = NULL;
 }
 
@@ -65,12 +65,7 @@ int rws__mailbox_post(rws__mailbox *mailbox, rws__post_fn fn, void *arg)
 
 void rws__mailbox_wake(const rws__mailbox *mailbox)
 {
-    int saved = errno; /* a signal handler must not change it */
-    uint64_t one = 1;
-    /* Fails only when the counter is full, and then the shard is woken anyway. */
-    ssize_t written = write(mailbox->wake_fd, &one, sizeof one);
-    (void)written;
-    errno = saved;
+    rws__event_signal(mailbox->event);
 }
 
 /* Take out at most `max` of the posts that wait, the first ones; returns their number. Called with

@@ -1,7 +1,7 @@
 /*
  * The mailbox of a shard: functions that other threads want run on its thread. Bounded; a mutex
- * guards it, because it is off the hot path. The eventfd that wakes the shard is written by the
- * sender, once for a run of posts.
+ * guards it, because it is off the hot path. The event that wakes the shard is signalled by
+ * the sender, once for a run of posts.
  */
 #ifndef RINGWS_LOOP_MAILBOX_H
 #define RINGWS_LOOP_MAILBOX_H
@@ -27,7 +27,7 @@ typedef struct rws__mailbox {
     uint32_t capacity, first, count;
     bool closed;
     bool running; /* rws__mailbox_run() wakes the shard for what is posted meanwhile */
-    int wake_fd;  /* eventfd */
+    int event;    /* wakes the shard (engine/ring/event.h) */
     const rws__env *env;
 } rws__mailbox;
 

@@ -9,7 +9,8 @@
  * - Files are direct descriptors (indices of the ring's table), but for listeners and the wake-up
  *   descriptor.
  *
- * What another ring has to keep, beyond what stands at the functions:
+ * What another ring has to keep, beyond what stands at the functions. It brings sockets.h, event.h,
+ * clock.h and random.h with it; buffers.h it can have as it is.
  *
  * Turns
  * - A turn that waits may return without a completion, at any time. Its errors end the loop.
@@ -209,8 +210,8 @@ int rws__ring_close(rws__ring *ring, uint32_t file, uint64_t user_data);
 int rws__ring_cancel(rws__ring *ring, uint64_t user_data);
 int rws__ring_cancel_file(rws__ring *ring, uint32_t file);
 
-/* Read the 8 bytes of an eventfd. */
-int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user_data);
+/* Wait for a signal of an event (event.h); the 8 bytes of its counter are written to `*value`. */
+int rws__ring_read_event(rws__ring *ring, int event, uint64_t *value, uint64_t user_data);
 /* One completion (-ETIME) after `ms` milliseconds; at most one call of this and the next function
  * per turn. */
 int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data);

@@ -9,6 +9,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/pages.h"
+#include "engine/ring/buffers.h"
 #include "engine/ring/compat.h"
 
 #include <assert.h>
@@ -33,40 +34,19 @@ static_assert(RWS__CQE_BUFFER_SHIFT == IORING_CQE_BUFFER_SHIFT, "kernel's value"
 
 #define BUFFER_GROUP   0
 #define SUBMIT_RETRIES 3
-/* The kernel goes round all incremental buffers that it has and touches all of their memory and
- * cache. So it has the halves of two at first. When it found none (-ENOBUFS), it gets them whole,
- * and twice as many. */
-#define INCREMENTAL_START 2
 /* A busy wait reads the clock after so many looks, about a microsecond. */
 #define LOOKS_PER_CLOCK 64
 /* A packet filter may hold what we send to ourselves; a completion that comes later is nobody's. */
 #define PROBE_WAIT_MS 100
 
-/* What is known of one provided buffer. */
-typedef struct buffer_state {
-    rws__lender lender; /* of bytes in this buffer */
-    rws__lender across; /* of bytes that begin in it and end in the next */
-    rws__ring *ring;
-    uint32_t head;    /* incremental: bytes that the kernel has used up */
-    uint32_t readers; /* completions that were not recycled yet, and loans */
-    bool in_ring;     /* the kernel may still fill it, or it waits for its turn */
-    bool waits;       /* nobody reads it, and the kernel is given one before it first */
-} buffer_state;
-
 struct rws__ring {
     struct io_uring uring;
     uint32_t features;
     uint64_t busy_wait_us;
-    uint32_t buffers;
-    uint32_t buffers_start;  /* so many are given by half while there are no more */
-    uint32_t buffers_in_use; /* the first so many were given to the kernel */
-    uint32_t next_buffer;    /* the one that the kernel is given next */
-    bool ran_dry;            /* since the last turn */
-    size_t buffer_bytes;
-    uint8_t *buffer_memory;
+    rws__buffers buffers;
+    bool ran_dry; /* of buffers, since the last turn */
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
-    buffer_state *buffer_states;
     struct __kernel_timespec timeout; /* read by the kernel when the turn submits it */
     uint64_t overflows;
     uint64_t enters;
@@ -78,7 +58,7 @@ static int register_buffer_ring(rws__ring *ring, uint16_t flags)
 {
     struct rws__buf_reg reg = {
         .ring_addr = (uint64_t)(uintptr_t)ring->buffer_ring,
-        .ring_entries = ring->buffers,
+        .ring_entries = ring->buffers.count,
         .bgid = BUFFER_GROUP,
         .flags = flags,
     };
@@ -87,94 +67,34 @@ static int register_buffer_ring(rws__ring *ring, uint16_t flags)
     return res < 0 ? -errno : 0;
 }
 
-static void provide(rws__ring *ring, uint32_t index)
+static void provide(rws__ring *ring, uint32_t index, uint8_t *memory, size_t bytes)
 {
-    buffer_state *state = &ring->buffer_states[index];
-    state->head = 0;
-    state->in_ring = true;
-    size_t bytes = ring->buffer_bytes;
-    if (ring->buffers_in_use <= ring->buffers_start) bytes /= 2;
-    io_uring_buf_ring_add(ring->buffer_ring, ring->buffer_memory + index * ring->buffer_bytes,
-                          (unsigned)bytes, (unsigned short)index,
-                          io_uring_buf_ring_mask(ring->buffers), 0);
+    io_uring_buf_ring_add(ring->buffer_ring, memory, (unsigned)bytes, (unsigned short)index,
+                          io_uring_buf_ring_mask(ring->buffers.count), 0);
     io_uring_buf_ring_advance(ring->buffer_ring, 1);
-}
-
-/* The buffers lie one behind the other, and the kernel gets them in that order: a message that
- * fills one and goes on in the next is in one piece. */
-static void provide_in_order(rws__ring *ring)
-{
-    while (ring->buffer_states[ring->next_buffer].waits) {
-        ring->buffer_states[ring->next_buffer].waits = false;
-        provide(ring, ring->next_buffer);
-        ring->next_buffer = (ring->next_buffer + 1) % ring->buffers_in_use;
-    }
-}
-
-static void drop_reader(buffer_state *state)
-{
-    RWS_ASSERT(state->readers > 0);
-    if (--state->readers > 0 || state->in_ring) return;
-    state->in_ring = state->waits = true;
-    provide_in_order(state->ring);
-}
-
-static void release_buffer(rws__lender *lender)
-{
-    drop_reader((buffer_state *)lender);
-}
-
-static void release_across(rws__lender *lender)
-{
-    buffer_state *state = (buffer_state *)((char *)lender - offsetof(buffer_state, across));
-    drop_reader(state + 1);
-    drop_reader(state);
-}
-
-static const rws__lender_ops buffer_ops = {.release = release_buffer, .for_this_turn = true};
-static const rws__lender_ops across_ops = {.release = release_across, .for_this_turn = true};
-
-static void use_buffers(rws__ring *ring, uint32_t count)
-{
-    while (ring->buffers_in_use < count && ring->buffers_in_use < ring->buffers)
-        provide(ring, ring->buffers_in_use++);
 }
 
 static void free_buffers(rws__ring *ring)
 {
     rws__pages_release(ring->buffer_ring, ring->buffer_ring_bytes);
-    rws__pages_release(ring->buffer_memory, ring->buffers * ring->buffer_bytes);
-    free(ring->buffer_states);
     ring->buffer_ring = NULL;
-    ring->buffer_memory = NULL;
-    ring->buffer_states = NULL;
+    rws__buffers_deinit(&ring->buffers);
 }
 
 /* Make `count` buffers of `bytes` and hand them to the kernel. */
 static int make_buffers(rws__ring *ring, uint32_t count, size_t bytes, uint16_t flags)
 {
-    ring->buffers = count;
-    ring->buffer_bytes = bytes;
+    int res = rws__buffers_init(&ring->buffers, count, bytes, provide, ring);
+    if (res != 0) return res;
     ring->buffer_ring_bytes = count * sizeof(struct io_uring_buf);
-    ring->buffer_states = calloc(count, sizeof(buffer_state));
-    ring->buffer_memory = rws__pages_reserve(count * bytes);
     ring->buffer_ring = rws__pages_reserve(ring->buffer_ring_bytes);
-    int res = -ENOMEM;
-    if (ring->buffer_states != NULL && ring->buffer_memory != NULL && ring->buffer_ring != NULL)
-        res = register_buffer_ring(ring, flags);
+    res = ring->buffer_ring != NULL ? register_buffer_ring(ring, flags) : -ENOMEM;
     if (res != 0) {
         free_buffers(ring);
         return res;
     }
     io_uring_buf_ring_init(ring->buffer_ring);
-    for (uint32_t i = 0; i < count; i++) {
-        ring->buffer_states[i].lender.ops = &buffer_ops;
-        ring->buffer_states[i].across.ops = &across_ops;
-        ring->buffer_states[i].ring = ring;
-    }
-    bool grows = (flags & RWS__PBUF_RING_INC) && count > INCREMENTAL_START;
-    ring->buffers_start = grows ? INCREMENTAL_START : 0;
-    use_buffers(ring, grows ? INCREMENTAL_START : count);
+    rws__buffers_start(&ring->buffers, flags & RWS__PBUF_RING_INC);
     return 0;
 }
 
@@ -432,7 +352,7 @@ static bool poll_completions(rws__ring *ring)
 
 int rws__ring_turn(rws__ring *ring, bool wait)
 {
-    if (ring->ran_dry) use_buffers(ring, ring->buffers_in_use * 2);
+    if (ring->ran_dry) rws__buffers_grow(&ring->buffers);
     ring->ran_dry = false;
     if (wait && ring->busy_wait_us > 0) {
         if (io_uring_sq_ready(&ring->uring) > 0) {
@@ -471,46 +391,24 @@ uint32_t rws__ring_reap(rws__ring *ring, rws__cqe *out, uint32_t max)
     }
 }
 
-static uint32_t buffer_index(const rws__cqe *cqe)
-{
-    return cqe->flags >> RWS__CQE_BUFFER_SHIFT;
-}
-
 uint8_t *rws__ring_buffer(rws__ring *ring, const rws__cqe *cqe)
 {
-    uint32_t index = buffer_index(cqe);
-    RWS_ASSERT(index < ring->buffers);
-    buffer_state *state = &ring->buffer_states[index];
-    uint8_t *data = ring->buffer_memory + index * ring->buffer_bytes + state->head;
-    state->readers++;
-    if (cqe->res > 0) state->head += (uint32_t)cqe->res;
-    if (!(cqe->flags & RWS__CQE_BUFFER_MORE)) state->in_ring = false;
-    return data;
+    return rws__buffers_look(&ring->buffers, cqe);
 }
 
 void rws__ring_recycle(rws__ring *ring, const rws__cqe *cqe)
 {
-    drop_reader(&ring->buffer_states[buffer_index(cqe)]);
+    rws__buffers_recycle(&ring->buffers, cqe);
 }
 
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
-    if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0) return false;
-    uint32_t index = buffer_index(cqe);
-    return ring->buffer_memory + index * ring->buffer_bytes + ring->buffer_states[index].head ==
-           end;
+    return rws__buffers_continue(&ring->buffers, end, cqe);
 }
 
 rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
 {
-    size_t begin = (size_t)(data - ring->buffer_memory);
-    size_t first = begin / ring->buffer_bytes, last = (begin + len - 1) / ring->buffer_bytes;
-    if (last > first + 1) return NULL;
-    buffer_state *state = &ring->buffer_states[first];
-    state->readers++;
-    if (last == first) return &state->lender;
-    state[1].readers++;
-    return &state->across;
+    return rws__buffers_lend(&ring->buffers, data, len);
 }
 
 /* ---- operations ---- */

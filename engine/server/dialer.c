@@ -6,11 +6,9 @@
 #include "codec/url.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 /* What servers commonly take for a head, ours too. */
 #define REQUEST_MAX 8192
@@ -25,14 +23,7 @@ static int resolve(rws__dial *dial, const rws__url *url)
         dial->address_len = sizeof address;
         return 0;
     }
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list;
-    char port[8];
-    snprintf(port, sizeof port, "%u", url->port);
-    if (getaddrinfo(url->host, port, &hints, &list) != 0) return RWS_E_ADDRESS;
-    memcpy(&dial->address, list->ai_addr, list->ai_addrlen);
-    dial->address_len = list->ai_addrlen;
-    freeaddrinfo(list);
-    return 0;
+    return rws__socket_resolve(url->host, url->port, &dial->address, &dial->address_len);
 }
 
 /* Whether the request can be written at all: the strings are checked where the caller can still be
@@ -146,7 +137,7 @@ static void start(const rws__dial_post *post)
     }
     rws_conn *conn = rws__conns_take_dial(post->conns, dial);
     if (conn == NULL) {
-        close(fd);
+        rws__socket_close(fd);
         fail(post, -ENFILE, "connections_max connections are open already");
         return;
     }

@@ -5,9 +5,7 @@
 #include "engine/stream/filter.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
 #define MULTISHOT_SLOT RWS__ACCEPTS
 /* Single accepts of a shard. Each keeps a slot free, and must not keep those that free themselves
@@ -40,12 +38,11 @@ void rws__listener_init(rws__listener *listener, uint32_t index, int fd, rws__ac
     listener->config = config;
     listener->http = http;
     listener->family = config->unix_path != NULL ? AF_UNIX : AF_UNSPEC;
-    struct sockaddr_storage address = {0};
-    socklen_t len = sizeof address;
+    struct sockaddr_storage address;
     if (fd < 0) return;
     all->listeners++;
     if (config->unix_path == NULL && !config->inherited) all->backlogs += config->backlog;
-    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) return;
+    if (rws__socket_local(fd, &address) != 0) return;
     listener->family = address.ss_family;
     listener->loopback = rws__is_loopback((struct sockaddr *)&address);
 }
@@ -238,10 +235,7 @@ void rws__listener_turn_away(const rws__listener *listener, int fd)
                                            (rws_span){text, sizeof text - 1});
     RWS_ASSERT(len > 0);
     /* Behind filters the peer expects something else. */
-    if (listener->config->filters == NULL)
-        (void)send(fd, answer, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
-    (void)shutdown(fd, SHUT_WR);
-    close(fd);
+    rws__socket_turn_away(fd, answer, listener->config->filters == NULL ? (size_t)len : 0);
 }
 
 /* The peer of an ordinary descriptor, for where it can't be asked for later. */
@@ -250,9 +244,8 @@ static void keep_peer(const rws__listener *listener, rws__stream *stream, int fd
     if (!listener->config->peer_address || listener->family == AF_UNIX ||
         (loop_of(listener)->features & RWS__FEATURE_SOCKET_COMMANDS))
         return;
-    struct sockaddr_storage address = {0};
-    socklen_t len = sizeof address;
-    if (getpeername(fd, (struct sockaddr *)&address, &len) != 0) return;
+    struct sockaddr_storage address;
+    if (rws__socket_peer(fd, &address) != 0) return;
     memcpy(&rws__stream_cold_part(stream)->peer, &address, sizeof(struct sockaddr_in6));
 }
 
@@ -276,11 +269,11 @@ void rws__listener_on_deadline(rws__listener *listener)
  * it with 503. */
 static void take_backlog(rws__listener *listener)
 {
-    (void)fcntl(listener->fd, F_SETFL, O_NONBLOCK);
+    rws__socket_stop_waiting(listener->fd);
     /* Not later: once nobody listens, the next server may take the path for its own. */
-    if (listener->config->unix_path != NULL) (void)unlink(listener->config->unix_path);
+    if (listener->config->unix_path != NULL) rws__socket_unlink(listener->config->unix_path);
     while (free_slots(listener) > 0) {
-        int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
+        int fd = rws__socket_accept(listener->fd);
         if (fd < 0) break;
         rws__listener_adopt(listener, fd);
     }
@@ -292,6 +285,6 @@ void rws__listener_finish(rws__listener *listener)
     /* An inherited one goes on listening where it came from: what waits in it is the next server's,
      * and so are its flags. */
     if (!listener->config->inherited) take_backlog(listener);
-    close(listener->fd);
+    rws__socket_close(listener->fd);
     listener->fd = -1;
 }

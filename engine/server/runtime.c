@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- handing accepted descriptors round ---- */
 
@@ -75,7 +74,8 @@ static void remove_sockets(const rws_runtime *runtime)
 {
     for (uint32_t i = 0; i < runtime->listeners_count; i++) {
         const char *path = runtime->listeners[i].config.unix_path;
-        if (path != NULL && runtime->workers[0].shard.listeners[i].fd >= 0) unlink(path);
+        if (path != NULL && runtime->workers[0].shard.listeners[i].fd >= 0)
+            rws__socket_unlink(path);
     }
 }
 

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <unistd.h>
 
 /* So much of a wide broadcast is submitted together. To 1,000 and 5,000 connections, in
  * uWebSockets' time: 256 entries 0.68 and 0.57, 512 0.64 and 0.60, 1,024 0.56 and 0.76. */
@@ -31,15 +30,15 @@ static rws__listener *listener_of(rws__shard *shard, const rws__cqe *cqe)
 /* In a drain, what has no accept in flight any more stops listening. */
 static void finish_listeners(rws__shard *shard)
 {
-    if (!shard->conns.draining) return;
     for (uint32_t i = 0; i < shard->listeners_count; i++)
         if (rws__listener_is_quiet(&shard->listeners[i]))
             rws__listener_finish(&shard->listeners[i]);
 }
 
+/* Whether a drain has nothing more to wait for. */
 static bool is_drained(const rws__shard *shard)
 {
-    if (!shard->conns.draining || shard->conns.streams.slots_used > 0) return false;
+    if (shard->conns.streams.slots_used > 0) return false;
     for (uint32_t i = 0; i < shard->listeners_count; i++)
         if (shard->listeners[i].fd >= 0) return false;
     return true;
@@ -72,7 +71,8 @@ static bool on_flush(rws__loop *loop)
     /* After the flush, in which a message may have ended with nothing else to come. */
     rws__conns_check_budget(&shard->conns);
     /* Flushing may have given the last slot back, and then no completion will come. */
-    return rws__streams_are_busy(&shard->conns.streams) || is_drained(shard);
+    return rws__streams_are_busy(&shard->conns.streams) ||
+           (shard->conns.draining && is_drained(shard));
 }
 
 static uint32_t on_completions(rws__loop *loop, const rws__cqe *cqes, uint32_t left)
@@ -149,7 +149,7 @@ void rws__shard_deinit(rws__shard *shard)
     if (shard->config == NULL) return;
     rws__loop_deinit(&shard->loop);
     for (uint32_t i = 0; i < shard->listeners_count; i++)
-        if (shard->listeners[i].fd >= 0) close(shard->listeners[i].fd);
+        if (shard->listeners[i].fd >= 0) rws__socket_close(shard->listeners[i].fd);
     rws__conns_deinit(&shard->conns);
 }
 
@@ -192,17 +192,24 @@ int rws__shard_open(rws__shard *shard, rws_error *error)
                                     : "");
 }
 
+/* A turn had the result `res`, or the shard drains. */
+static void look_at_end(rws__shard *shard, int res)
+{
+    if (res == 0) finish_listeners(shard);
+    if (res < 0) shard->error = res;
+    shard->ended = res < 0 || (res == 0 && is_drained(shard));
+}
+
 int rws__shard_turn(rws__shard *shard, bool may_wait)
 {
     int res = rws__loop_turn(&shard->loop, may_wait);
-    if (res < 0) shard->error = res;
-    if (res == 0) finish_listeners(shard);
+    if (res != 0 || shard->conns.draining) look_at_end(shard, res);
     return res;
 }
 
 bool rws__shard_has_ended(const rws__shard *shard)
 {
-    return shard->error != 0 || is_drained(shard);
+    return shard->ended;
 }
 
 int rws__shard_result(const rws__shard *shard)
@@ -214,7 +221,7 @@ int rws__shard_result(const rws__shard *shard)
 
 int rws__shard_run(rws__shard *shard)
 {
-    while (!rws__shard_has_ended(shard))
+    while (!shard->ended)
         (void)rws__shard_turn(shard, true);
     return rws__shard_result(shard);
 }

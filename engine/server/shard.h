@@ -21,6 +21,7 @@ typedef struct rws__shard {
     const rws__runtime_config *config;
     rws__timer drain_timer;
     uint64_t discarded_before; /* bytes_discarded when the drain began */
+    bool ended;                /* drained, or for `error`: known at the end of a turn */
     int error;                 /* what its loop can't go on for; 0: it can */
 } rws__shard;
 

@@ -1,22 +1,11 @@
 /*
- * Sockets, before a ring has them: listeners are opened, dialled ones are made and set up.
+ * The listeners of a configuration: opened for all shards, with a sentence for what goes wrong.
  */
 #ifndef RINGWS_SERVER_SOCKETS_H
 #define RINGWS_SERVER_SOCKETS_H
 
 #include "engine/base/env.h"
-
-#include <netinet/in.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <sys/socket.h>
-
-/* What accepted sockets inherit from their listener, and dialled ones get. */
-typedef struct rws__socket_options {
-    int send_buffer_bytes;    /* SO_SNDBUF; 0: the kernel's */
-    uint32_t keepalive_s;     /* idle seconds before the first probe; 0: no keep-alive */
-    uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT; 0: the kernel's */
-} rws__socket_options;
+#include "engine/ring/sockets.h"
 
 typedef struct rws__listener_config {
     char *address; /* NULL for a unix socket, and an inherited one */
@@ -39,8 +28,5 @@ int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t c
  * not TCP. Nothing is taken. Any thread. */
 int rws__listener_inherit(const rws__listener_config *config, int fd, uint16_t *port,
                           rws_error *error);
-
-/* A socket to dial with, or -errno. Any thread. */
-int rws__socket_make(sa_family_t family, const rws__socket_options *options);
 
 #endif

@@ -1,8 +1,9 @@
 #include "support/scripted_ring.h"
 
+#include "support/scripted_sockets.h"
+
 #include <errno.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -384,13 +385,9 @@ static void complete_usual(rws__ring *ring, script_op *op)
     case SCRIPT_TIMEOUT:
         if (op->target <= script_now_ms) script_complete(ring, op, -ETIME, 0);
         return;
-    case SCRIPT_READ_EVENT: {
-        struct pollfd event = {.fd = (int)op->file, .events = POLLIN};
-        uint64_t value;
-        if (poll(&event, 1, 0) == 1 && read(event.fd, &value, sizeof value) == sizeof value)
-            script_complete(ring, op, sizeof value, 0);
+    case SCRIPT_READ_EVENT:
+        if (script_event_take((int)op->file)) script_complete(ring, op, sizeof(uint64_t), 0);
         return;
-    }
     case SCRIPT_DISCONNECT: disconnect(ring, op->file); break;
     case SCRIPT_SEND_QUIET: send_out(ring, op, op->len); break;
     default: return;
@@ -527,7 +524,7 @@ static const rws__lender_ops ops_of_two = {.release = release_two, .for_this_tur
 
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {
-    if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0) return false;
+    if (!(cqe->flags & RWS__CQE_BUFFER) || cqe->res <= 0 || ring->lends_none) return false;
     return ring->buffers[cqe->flags >> RWS__CQE_BUFFER_SHIFT].data == end;
 }
 
@@ -552,6 +549,7 @@ rws__lender *rws__ring_lend(rws__ring *ring, const uint8_t *data, size_t len)
         breach(ring, "bytes were lent that are in no buffer, or in one that was recycled");
         return NULL;
     }
+    if (ring->lends_none) return NULL;
     script_buffer *buffer = &ring->buffers[first], *next = &ring->buffers[last];
     buffer->readers++;
     if (first == last) {
@@ -717,10 +715,10 @@ int rws__ring_cancel_file(rws__ring *ring, uint32_t file)
     return queue_simple(ring, SCRIPT_CANCEL_FILE, file, 0);
 }
 
-int rws__ring_read_event(rws__ring *ring, int fd, uint64_t *value, uint64_t user_data)
+int rws__ring_read_event(rws__ring *ring, int event, uint64_t *value, uint64_t user_data)
 {
     (void)value;
-    return queue_simple(ring, SCRIPT_READ_EVENT, (uint32_t)fd, user_data);
+    return queue_simple(ring, SCRIPT_READ_EVENT, (uint32_t)event, user_data);
 }
 
 int rws__ring_timeout(rws__ring *ring, uint64_t ms, uint64_t user_data)

@@ -108,7 +108,8 @@ struct rws__ring {
     script_buffer buffers[SCRIPT_BUFFERS];
     script_block *joined; /* where the next buffers are, or NULL */
     uint32_t buffers_out;
-    bool copies; /* notifications say so */
+    bool copies;     /* notifications say so */
+    bool lends_none; /* no bytes are lent, and no receive continues another */
     struct {
         uint8_t *memory; /* NULL: the entry is empty */
         size_t len;

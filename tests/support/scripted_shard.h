@@ -14,6 +14,7 @@
 #include "engine/server/runtime.h"
 #include "support/options.h"
 #include "support/scripted_ring.h"
+#include "support/scripted_sockets.h"
 
 typedef struct world world;
 
