@@ -36,6 +36,7 @@ struct rws__filters {
     bool ended;      /* the peer's end record came */
     bool end_sealed; /* ours was written */
     bool failed;
+    bool deaf; /* some input was left: what follows can't be understood */
 };
 
 static rws__filters *chain(const rws__stream *stream)
@@ -227,6 +228,8 @@ static void fail(rws__stream *stream)
     if (filters->failed || stream->phase >= RWS__STREAM_CLOSING) return;
     filters->failed = true;
     bool tell = !rws__stream_is_finishing(stream);
+    /* Only the peer's end is waited for, and what comes until then is discarded. */
+    if (!tell && rws__stream_unsent(stream) == 0) return;
     /* What the peer's own end destroys does not count. */
     if (filters->cause.who == RWS_CLOSED_BY_US)
         rws__count(&stream->streams->loop->counters.bytes_discarded, stream->sendq.bytes);
@@ -257,6 +260,7 @@ static bool take_status(rws__stream *stream, rws__filter *filter, rws__filter_st
         filter->status = RWS__FILTER_ENDED;
         chain(stream)->ended = true;
         rws__stream_mark_dirty(stream); /* on_eof, when what came before was taken */
+        if (rws__stream_is_finishing(stream)) stream->eof = true;
         return false;
     case RWS__FILTER_FAILED: fail(stream); return false;
     }
@@ -298,21 +302,39 @@ void rws__filters_start(rws__stream *stream)
 
 /* ---- up: wire to plain ---- */
 
+static bool has_end_record(const rws__stream *stream)
+{
+    const rws__filter *filter = stream->filter;
+    while (filter != NULL && !filter->type->has_end_record)
+        filter = filter->below;
+    return filter != NULL;
+}
+
+/* Whether input is opened: for what is above, or, when that is finished, for the end record. */
+static bool wants_input(const rws__stream *stream)
+{
+    const rws__filters *filters = chain(stream);
+    if (stream->phase == RWS__STREAM_UP) return true;
+    return stream->phase >= RWS__STREAM_FLUSHING && stream->phase < RWS__STREAM_CLOSING &&
+           filters->is_up && !filters->ended && !filters->failed && !filters->deaf &&
+           has_end_record(stream);
+}
+
 static void pass_up(rws__stream *stream, rws__filter *filter, uint8_t *data, size_t len)
 {
     rws__filter_input input = {data, len};
     while (filter != NULL && input.len > 0) {
-        if (stream->phase != RWS__STREAM_UP) return;
+        if (!wants_input(stream)) return;
         rws__filter *above = filter->above;
         bool was_open = filter->status != RWS__FILTER_HANDSHAKING;
         rws__filter_status status = filter->type->open(filter, &input);
         if (take_status(stream, filter, status)) start_from(stream, above);
-        if (status == RWS__FILTER_DONE)
+        if (status == RWS__FILTER_DONE) {
             filter = above;
-        else
-            RWS_ASSERT(input.len == 0 || status == RWS__FILTER_FAILED ||
-                       stream->phase != RWS__STREAM_UP ||
-                       (status == RWS__FILTER_OPEN && !was_open));
+        } else if (input.len > 0 && !(status == RWS__FILTER_OPEN && !was_open)) {
+            RWS_ASSERT(status == RWS__FILTER_FAILED || stream->phase != RWS__STREAM_UP);
+            chain(stream)->deaf = true;
+        }
     }
     /* No filter is left above: the rest is plain. */
     if (input.len > 0) rws__stream_deliver(stream, input.data, input.len);
@@ -323,7 +345,7 @@ bool rws__filter_pass_on(rws__filter *filter, uint8_t *data, size_t len)
     rws__stream *stream = filter->stream;
     RWS_ASSERT(filter->status == RWS__FILTER_OPEN);
     pass_up(stream, filter->above, data, len);
-    return stream->phase == RWS__STREAM_UP;
+    return wants_input(stream);
 }
 
 void rws__filters_input(rws__stream *stream, uint8_t *data, size_t len)
@@ -467,6 +489,10 @@ static bool seal_end(rws__stream *stream)
     }
     give_way(stream);
     if (status == RWS__FILTER_FAILED) fail(stream);
+    if (chain(stream)->ended)
+        stream->eof = true; /* both ends were told */
+    else if (stream->finish == RWS__FINISH_CLOSE && chain(stream)->is_up && has_end_record(stream))
+        stream->finish = RWS__FINISH_LINGER;
     return chain(stream)->end_sealed;
 }
 

@@ -52,11 +52,16 @@ typedef struct rws__filter_input {
 
 typedef struct rws__filter_type {
     const char *name;
+    /* end() writes a record which says that nothing follows, and peers answer it with theirs. So a
+     * stream that is finished does not close before the peer's end record or end of stream: what
+     * comes to a closed socket makes the kernel reset the connection. Until then open() is called,
+     * and what it passes on is discarded. */
+    bool has_end_record;
     /* Everything below is open: send what begins the handshake, if it is this side that begins.
      * HANDSHAKING, OPEN, DONE or FAILED. */
     rws__filter_status (*start)(rws__filter *filter);
     /* Wire to plain. `input` may be changed in place, and is used as a whole, with three
-     * exceptions: when it is DONE, when the stream is ending (rws__filter_pass_on() says so), and
+     * exceptions: when it is DONE, when no more is wanted (rws__filter_pass_on() says so), and
      * in the call in which the handshake ends. That call passes nothing on and returns OPEN; it is
      * called again with the rest when what is above was started. What is incomplete is kept in the
      * filter's own memory, which it bounds. Any status. */
@@ -102,7 +107,8 @@ int rws__stream_push_filter(rws__stream *stream, rws__filter *filter);
 /* ---- for filters ---- */
 
 /* Pass plain bytes on, in open(). They may be changed in place. Returns whether more is wanted:
- * false when the stream is ending. */
+ * false when the stream is ending, but for an end record that is waited for. Whoever leaves input
+ * then is not called for more. */
 bool rws__filter_pass_on(rws__filter *filter, uint8_t *data, size_t len);
 /* Room for `bytes` on their way to the wire, or NULL: there is no memory, or the peer takes nothing
  * of what this side answers. Not NULL in seal() and end(), within growth_max. Followed by

@@ -53,7 +53,8 @@ typedef enum rws__stream_phase {
 /* How a stream ends once its queue is sent. */
 typedef enum rws__finish {
     RWS__FINISH_CLOSE,  /* close; if the peer has not acknowledged everything, as LINGER, so that
-                           what it still sends can't reset the connection */
+                           what it still sends can't reset the connection; so, too, if a filter
+                           has an end record (filter.h) */
     RWS__FINISH_LINGER, /* shut our half down, wait for the peer's end of stream, close */
     RWS__FINISH_AWAIT,  /* wait for the peer's end of stream, close */
     RWS__FINISH_CUT, /* close at once; the queue, and what the kernel has of it, is thrown away */

@@ -161,6 +161,7 @@ static void toy_free(rws__filter *filter)
 }
 
 static const rws__filter_type toy_type_table = {
+    .has_end_record = true,
     .growth_max = TOY_HEADER,
     .name = "toy",
     .start = start,
