@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -195,4 +196,103 @@ Test(stream_filter_rules, no_more_than_16_kib_is_sealed_at_once_by_stacked_filte
     free(a);
     free(b);
     free(plain);
+}
+
+/* ---- failing ---- */
+
+static char logged[1024]; /* all lines, a newline after each */
+
+static void keep_line(rws_log_level level, const char *text, void *user)
+{
+    (void)user;
+    cr_expect_eq(level, RWS_LOG_INFO);
+    strncat(logged, text, sizeof logged - strlen(logged) - 2);
+    strcat(logged, "\n");
+}
+
+static const rws__env logging = {.log = keep_line};
+
+/* With a sentence that is gone when it returns, and a second one. */
+static rws__filter_status failing_open(rws__filter *filter, rws__filter_input *input)
+{
+    char text[300];
+    memset(text, 'x', sizeof text);
+    memcpy(text, "it said ", 8);
+    if (input->len < 200) text[8 + input->len] = '\0';
+    memcpy(text + 8, input->data, input->len < 200 ? input->len : 200);
+    text[sizeof text - 1] = '\0';
+    (void)rws__filter_fail(filter, RWS_E_ARGUMENT, RWS_CLOSED_BY_PEER, text);
+    memset(text, 'y', sizeof text - 1);
+    return rws__filter_fail(filter, RWS_E_INTERNAL, RWS_CLOSED_BY_US, text);
+}
+
+static rws__filter_status wait_for_more(rws__filter *filter)
+{
+    (void)filter;
+    return RWS__FILTER_HANDSHAKING;
+}
+
+static const rws__filter_type failing_types[] = {
+    {PASS, .open = failing_open, .seal = pass_seal, .end = pass_nothing},
+    {.name = "handshake",
+     .start = wait_for_more,
+     .open = failing_open,
+     .seal = pass_seal,
+     .end = pass_nothing,
+     .on_eof = pass_nothing,
+     .free = pass_free},
+};
+
+static int make_failing(const rws__filter_maker *maker, rws__stream *stream)
+{
+    return push(stream, &failing_types[((const toy_maker *)maker)->client]);
+}
+
+static const toy_maker failing[] = {{.maker = {make_failing}},
+                                    {.maker = {make_failing}, .client = true}};
+
+Test(stream_filter_rules, why_a_filter_failed_is_kept_and_logged)
+{
+    static const char *const names[] = {"pass", "handshake"};
+    for (int i = 0; i < 2; i++) {
+        line l;
+        char expected[256];
+        logged[0] = '\0';
+        line_init(&l);
+        l.loop.env = &logging;
+        line_accept(&l, &failing[i]);
+        line_feed(&l, "no\n", 3, SIZE_MAX);
+        line_turns(&l, 3);
+        snprintf(expected, sizeof expected, "a connection ended, by its filter '%s': it said no?\n",
+                 names[i]);
+        cr_expect_str_eq(logged, expected);
+        cr_expect_str_eq(l.ended_text, "it said no?");
+        line_end(&l);
+    }
+}
+
+Test(stream_filter_rules, of_a_long_sentence_the_start_is_kept)
+{
+    char input[256];
+    line l;
+    line_start(&l, &failing[0]);
+    memset(input, 'n', sizeof input);
+    line_feed(&l, input, sizeof input, SIZE_MAX);
+    line_turns(&l, 3);
+    cr_expect_eq(strlen(l.ended_text), 127);
+    line_end(&l);
+}
+
+Test(stream_filter_rules, an_end_in_a_handshake_is_logged)
+{
+    line l;
+    logged[0] = '\0';
+    line_init(&l);
+    l.loop.env = &logging;
+    line_accept(&l, &failing[1]);
+    line_eof(&l);
+    line_turns(&l, 3);
+    cr_expect_str_eq(logged, "a connection ended, by its filter 'handshake': the peer closed the "
+                             "connection before its handshake ended\n");
+    line_end(&l);
 }

@@ -116,8 +116,9 @@ bool rws__filter_pass_on(rws__filter *filter, uint8_t *data, size_t len);
 uint8_t *rws__filter_reserve(rws__filter *filter, size_t bytes);
 /* So many of them were written. OPEN, or FAILED: the filter returns that too. */
 rws__filter_status rws__filter_commit(rws__filter *filter, size_t bytes);
-/* What went wrong; `text` lives for good. What waits in the wire queue, such as an alert, is still
- * sent. Returns FAILED. */
+/* What went wrong: for what is above, and for the log (RWS_LOG_INFO). Of `text` at most 127 bytes
+ * are copied, control characters as '?'. Of several calls the first counts. What waits in the wire
+ * queue, such as an alert, is still sent. Returns FAILED. */
 rws__filter_status rws__filter_fail(rws__filter *filter, int status, rws_closer who,
                                     const char *text);
 /* The same where rws__filter_reserve() returned NULL. */

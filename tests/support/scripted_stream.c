@@ -61,7 +61,10 @@ static void on_asked(rws__stream *stream, bool moved)
 
 static void on_ended(rws__stream *stream, const rws__cause *cause)
 {
-    note(line_of(stream), "ended:%d ", cause->status);
+    line *l = line_of(stream);
+    note(l, "ended:%d ", cause->status);
+    if (cause->text.len > 0 && cause->text.len < sizeof l->ended_text)
+        memcpy(l->ended_text, cause->text.data, cause->text.len);
 }
 
 static void on_input_overflow(rws__stream *stream)
