@@ -296,3 +296,45 @@ Test(stream_filter_rules, an_end_in_a_handshake_is_logged)
                              "connection before its handshake ended\n");
     line_end(&l);
 }
+
+/* ---- what is asserted after every turn, in builds that do so ---- */
+
+#ifdef RINGWS_CHECK_INVARIANTS
+
+Test(stream_filter_rules, a_chain_without_its_mark_is_noticed, .signal = SIGABRT)
+{
+    line l;
+    expect_abort();
+    line_start(&l, &bytes_filter);
+    l.stream->wired = false;
+    l.stream->filter = NULL;
+    line_turn(&l);
+}
+
+Test(stream_filter_rules, a_direct_receive_under_a_filter_is_noticed, .signal = SIGABRT)
+{
+    line l;
+    expect_abort();
+    line_start(&l, &bytes_filter);
+    l.stream->recv_mode = RWS__RECV_DIRECT;
+    line_turn(&l);
+}
+
+static void keep(rws__lender *lender)
+{
+    (void)lender;
+}
+
+Test(stream_filter_rules, a_loan_under_a_filter_is_noticed, .signal = SIGABRT)
+{
+    static const rws__lender_ops ops = {.release = keep, .retain = keep};
+    rws__lender lender = {.ops = &ops};
+    line l;
+    expect_abort();
+    line_start(&l, &failing[1]);
+    cr_assert(
+        rws__sendq_lend(&l.stream->sendq, &l.streams.send_slab, (const uint8_t *)"x", 1, &lender));
+    line_turn(&l);
+}
+
+#endif

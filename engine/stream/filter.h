@@ -24,6 +24,8 @@
  * counts as held even if it is not. Where there is no room to seal anything, it is deferred.
  * - rws__stream_queued() counts plain bytes until the kernel took what they became;
  * rws__stream.taken, and with it the progress of sending, counts wire bytes.
+ * - The chain of a stream exists exactly while `wired`: from the first push until the last filter
+ * is out and what it wrote was sent.
  * - With a filter nothing is lent to the send queue and no receive is direct. When the last filter
  * is out, both are possible again.
  * - While the stream is paused, wire bytes that came still go through the filters; the plain ones
