@@ -81,6 +81,53 @@ Test(stream_filter_rules, none_is_put_on_a_stream_that_is_up, .signal = SIGABRT)
     push(l.stream, &pass_type);
 }
 
+static char dialled[64]; /* for whom filters were made */
+
+static int make_for(const rws__filter_maker *maker, rws__stream *stream,
+                    const rws__filter_target *target)
+{
+    (void)maker;
+    if (target == NULL)
+        snprintf(dialled, sizeof dialled, "accepted");
+    else
+        snprintf(dialled, sizeof dialled, "%.*s %u", (int)target->host.len, target->host.data,
+                 target->port);
+    return push(stream, &pass_type);
+}
+
+static const toy_maker for_whom = {.maker = {make_for}};
+
+Test(stream_filter_rules, a_maker_is_told_who_is_dialled)
+{
+    static const struct {
+        const char *url, *expected;
+    } rows[] = {
+        {"ws://127.0.0.1:81/path", "127.0.0.1 81"},
+        {"ws://127.0.0.1/", "127.0.0.1 80"},
+        {"ws://[::1]:8080", "::1 8080"},
+        {"ws+unix:///tmp/socket", "localhost 0"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        world w;
+        test_options options = world_server_options();
+        world_start_client(&w, &options);
+        w.runtime.dial_filters = &for_whom.maker;
+        dialled[0] = '\0';
+        cr_assert_eq(world_dial(&w, rows[i].url, NULL, NULL), 0);
+        world_turns(&w, 4);
+        cr_expect_str_eq(dialled, rows[i].expected);
+        world_end(&w);
+    }
+}
+
+Test(stream_filter_rules, a_maker_is_told_that_it_was_accepted)
+{
+    line l;
+    line_start(&l, &for_whom);
+    cr_expect_str_eq(dialled, "accepted");
+    line_end(&l);
+}
+
 /* ---- input ---- */
 
 /* Passes on a byte at a time, for as long as more is wanted. */
@@ -98,8 +145,10 @@ static rws__filter_status byte_open(rws__filter *filter, rws__filter_input *inpu
 static const rws__filter_type byte_type = {PASS, .open = byte_open, .seal = pass_seal,
                                            .end = pass_nothing};
 
-static int make_bytes(const rws__filter_maker *maker, rws__stream *stream)
+static int make_bytes(const rws__filter_maker *maker, rws__stream *stream,
+                      const rws__filter_target *target)
 {
+    (void)target;
     (void)maker;
     int res = push(stream, &byte_type);
     return res == 0 ? push(stream, &byte_type) : res;
@@ -136,10 +185,12 @@ static const rws__filter_type noting_type = {PASS, .open = pass_open, .seal = no
                                              .end = pass_nothing};
 
 /* What is above it are toys, the lower of which make records of the records of the upper. */
-static int make_noting(const rws__filter_maker *maker, rws__stream *stream)
+static int make_noting(const rws__filter_maker *maker, rws__stream *stream,
+                       const rws__filter_target *target)
 {
+    (void)target;
     int res = push(stream, &noting_type);
-    return res == 0 ? toy_make(maker, stream) : res;
+    return res == 0 ? toy_make(maker, stream, target) : res;
 }
 
 static const toy_maker noting = {.maker = {make_noting}, .toys = 1};
@@ -243,8 +294,10 @@ static const rws__filter_type failing_types[] = {
      .free = pass_free},
 };
 
-static int make_failing(const rws__filter_maker *maker, rws__stream *stream)
+static int make_failing(const rws__filter_maker *maker, rws__stream *stream,
+                        const rws__filter_target *target)
 {
+    (void)target;
     return push(stream, &failing_types[((const toy_maker *)maker)->client]);
 }
 

@@ -131,10 +131,13 @@ bool rws__filters_hold_back(const rws__stream *stream)
 
 /* ---- putting in and taking out ---- */
 
-void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker)
+void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker,
+                             const rws__filter_target *target)
 {
     RWS_ASSERT(stream->phase == RWS__STREAM_FREE);
-    if (maker != NULL) rws__stream_cold_part(stream)->filter_maker = maker;
+    if (maker == NULL) return;
+    rws__stream_cold_part(stream)->filter_maker = maker;
+    rws__stream_cold_part(stream)->filter_target = target;
 }
 
 int rws__stream_push_filter(rws__stream *stream, rws__filter *filter)
@@ -301,8 +304,9 @@ void rws__filters_start(rws__stream *stream)
 {
     rws__stream_cold *cold = rws__stream_cold_part(stream);
     const rws__filter_maker *maker = cold->filter_maker;
-    int res = maker != NULL ? maker->make(maker, stream) : 0;
+    int res = maker != NULL ? maker->make(maker, stream, cold->filter_target) : 0;
     cold->filter_maker = NULL;
+    cold->filter_target = NULL;
     if (res < 0) {
         rws__cause cause = rws__cause_abnormal(res, RWS_CLOSED_BY_US,
                                                "the filters of the connection could not be made");

@@ -90,18 +90,27 @@ struct rws__filter {
     rws__filter_status status;
 };
 
-/* Puts the filters on a stream that is about to come up. */
+/* Who is dialled. */
+struct rws__filter_target {
+    rws_span host; /* of the URL, without brackets; of a unix socket "localhost" */
+    uint16_t port; /* of a unix socket 0 */
+};
+
+/* Puts the filters on a stream that is about to come up. It outlives every filter that it made. */
 struct rws__filter_maker {
     /* Make them, and push them: the outermost first. Returns 0 or a negative status, which ends the
-     * stream. `maker` is the start of what the owner keeps for it (a certificate, …). */
-    int (*make)(const rws__filter_maker *maker, rws__stream *stream);
+     * stream. `maker` is the start of what the owner keeps for it (a certificate, …); `target` is
+     * borrowed until this returns, and NULL if the stream was accepted. */
+    int (*make)(const rws__filter_maker *maker, rws__stream *stream,
+                const rws__filter_target *target);
 };
 
 /* ---- for who puts filters on streams ---- */
 
-/* The stream's filters are made by `maker` (borrowed until it is up; NULL: none) when bytes can
- * flow. Before it is accepted, adopted or dialled. */
-void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker);
+/* The stream's filters are made by `maker` (NULL: none) when bytes can flow; `target` (borrowed
+ * until then) is who is dialled, or NULL. Before it is accepted, adopted or dialled. */
+void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker,
+                             const rws__filter_target *target);
 /* Put `filter` (*taken* if 0 is returned) above those that are there: before bytes can flow, or in
  * make(). Returns 0 or -ENOMEM. */
 int rws__stream_push_filter(rws__stream *stream, rws__filter *filter);

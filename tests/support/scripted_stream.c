@@ -170,7 +170,7 @@ void line_accept(line *l, const toy_maker *maker)
     l->stream = rws__streams_take(&l->streams, &events);
     cr_assert_not_null(l->stream);
     l->stream->family = AF_INET;
-    rws__stream_set_filters(l->stream, maker != NULL ? &maker->maker : NULL);
+    rws__stream_set_filters(l->stream, maker != NULL ? &maker->maker : NULL, NULL);
     rws__stream_accepted(l->stream, (int32_t)LINE_FILE, NULL);
     line_turns(l, 2);
 }
