@@ -46,6 +46,7 @@ static rws__filter_status pass_nothing(rws__filter *filter)
 
 static void pass_free(rws__filter *filter)
 {
+    memset(filter, 0xFF, sizeof *filter);
     free(filter);
 }
 
@@ -169,6 +170,49 @@ Test(stream_filter_rules, a_filter_may_stop_when_no_more_is_wanted)
         cr_expect_eq(l.received.len, 3);
         line_end(&l);
     }
+}
+
+/* Passes half on, and takes itself out. */
+static rws__filter_status half_open(rws__filter *filter, rws__filter_input *input)
+{
+    size_t half = input->len / 2;
+    rws__filter_pass_on(filter, input->data, half);
+    input->data += half;
+    input->len -= half;
+    return RWS__FILTER_DONE;
+}
+
+static rws__filter_status leaving_open(rws__filter *filter, rws__filter_input *input)
+{
+    (void)filter;
+    (void)input;
+    return RWS__FILTER_DONE;
+}
+
+static const rws__filter_type leaving_types[] = {
+    {PASS, .open = half_open, .seal = pass_seal, .end = pass_nothing},
+    {PASS, .open = leaving_open, .seal = pass_seal, .end = pass_nothing}};
+
+static int make_leaving(const rws__filter_maker *maker, rws__stream *stream,
+                        const rws__filter_target *target)
+{
+    (void)maker;
+    (void)target;
+    int res = push(stream, &leaving_types[0]);
+    return res == 0 ? push(stream, &leaving_types[1]) : res;
+}
+
+static const toy_maker leaving = {.maker = {make_leaving}};
+
+Test(stream_filter_rules, a_filter_may_leave_while_the_one_below_passes_on_and_leaves)
+{
+    line l;
+    line_start(&l, &leaving);
+    line_feed(&l, "abcdefgh", 8, SIZE_MAX);
+    line_turns(&l, 2);
+    cr_expect_eq(l.received.len, 8);
+    cr_expect_not(l.stream->wired);
+    line_end(&l);
 }
 
 /* ---- output ---- */

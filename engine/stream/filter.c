@@ -348,9 +348,9 @@ static void pass_up(rws__stream *stream, rws__filter *filter, uint8_t *data, siz
     rws__filter_input input = {data, len};
     while (filter != NULL && input.len > 0) {
         if (!wants_input(stream)) return;
-        rws__filter *above = filter->above;
         bool was_open = filter->status != RWS__FILTER_HANDSHAKING;
         rws__filter_status status = filter->type->open(filter, &input);
+        rws__filter *above = filter->above; /* another one may have left meanwhile */
         if (take_status(stream, filter, status)) start_from(stream, above);
         if (status == RWS__FILTER_DONE) {
             filter = above;
