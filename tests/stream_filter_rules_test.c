@@ -293,6 +293,145 @@ Test(stream_filter_rules, no_more_than_16_kib_is_sealed_at_once_by_stacked_filte
     free(plain);
 }
 
+/* ---- when its functions are called ---- */
+
+/* Writes a letter for each call of its functions: capitals are the upper one's. Its handshake is
+ * one byte from the peer; a 'p' that comes later is answered with an 'a'. */
+typedef struct watching {
+    rws__filter filter;
+    bool upper, opening, passing;
+} watching;
+
+static char calls[256];
+
+static void note(rws__filter *filter, char letter)
+{
+    size_t len = strlen(calls);
+    bool upper = ((watching *)filter)->upper;
+    cr_assert_lt(len + 1, sizeof calls);
+    calls[len] = (char)(upper ? letter - 'a' + 'A' : letter);
+    calls[len + 1] = '\0';
+}
+
+static rws__filter_status watching_start(rws__filter *filter)
+{
+    note(filter, 's');
+    return RWS__FILTER_HANDSHAKING;
+}
+
+static rws__filter_status watching_open(rws__filter *filter, rws__filter_input *input)
+{
+    watching *own = (watching *)filter;
+    note(filter, 'o');
+    cr_assert_gt(input->len, 0);
+    if (filter->status == RWS__FILTER_HANDSHAKING) {
+        input->data++;
+        input->len--;
+        return RWS__FILTER_OPEN;
+    }
+    own->opening = true;
+    if (own->upper && *input->data == 'p') {
+        uint8_t *out = rws__filter_reserve(filter, 1);
+        cr_assert_not_null(out);
+        *out = 'a';
+        cr_assert_eq(rws__filter_commit(filter, 1), RWS__FILTER_OPEN);
+    }
+    own->passing = true;
+    rws__filter_pass_on(filter, input->data, input->len);
+    own->opening = own->passing = false;
+    input->data += input->len;
+    input->len = 0;
+    return RWS__FILTER_OPEN;
+}
+
+static rws__filter_status watching_seal(rws__filter *filter, const uint8_t *data, size_t len)
+{
+    watching *own = (watching *)filter;
+    note(filter, 'w');
+    cr_assert_gt(len, 0);
+    cr_assert(!own->opening || own->passing);
+    return pass_seal(filter, data, len);
+}
+
+static rws__filter_status watching_end(rws__filter *filter)
+{
+    note(filter, 'e');
+    cr_assert_not(((watching *)filter)->opening);
+    cr_assert_neq(filter->status, RWS__FILTER_HANDSHAKING);
+    return RWS__FILTER_OPEN;
+}
+
+static rws__filter_status watching_on_eof(rws__filter *filter)
+{
+    note(filter, 'f');
+    return RWS__FILTER_OPEN;
+}
+
+static void watching_free(rws__filter *filter)
+{
+    note(filter, 'x');
+    cr_assert_not(((watching *)filter)->opening);
+    free(filter);
+}
+
+static const rws__filter_type watching_type = {
+    .name = "watching",
+    .start = watching_start,
+    .open = watching_open,
+    .seal = watching_seal,
+    .end = watching_end,
+    .on_eof = watching_on_eof,
+    .free = watching_free,
+};
+
+static int make_watching(const rws__filter_maker *maker, rws__stream *stream,
+                         const rws__filter_target *target)
+{
+    (void)maker;
+    (void)target;
+    for (int upper = 0; upper < 2; upper++) {
+        watching *own = calloc(1, sizeof *own);
+        cr_assert_not_null(own);
+        own->filter.type = &watching_type;
+        own->upper = upper;
+        cr_assert_eq(rws__stream_push_filter(stream, &own->filter), 0);
+    }
+    return 0;
+}
+
+static const toy_maker watched = {.maker = {make_watching}};
+
+Test(stream_filter_rules, its_functions_are_called_in_the_order_that_is_promised)
+{
+    static const struct {
+        const char *name, *input; /* a byte after the other */
+        bool eof, finish;
+        const char *expected;
+    } rows[] = {
+        {"an end before the upper one starts", "", true, false, "sFfXx"},
+        {"an end in the upper one's handshake", "h", true, false, "soSFfXx"},
+        {"it is finished in the first handshake", "", false, true, "sXx"},
+        {"it is finished in the second handshake", "h", false, true, "soSeXx"},
+        {"it is finished", "hh", false, true, "soSoOEeXx"},
+        {"it is finished, and then the peer ends", "hh", true, true, "soSoOEeXx"},
+        {"the peer ends", "hh", true, false, "soSoOFfXx"},
+        {"an answer from within", "hhp", false, false, "soSoOoOwXx"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        line l;
+        calls[0] = '\0';
+        line_start(&l, &watched);
+        line_feed(&l, rows[i].input, strlen(rows[i].input), 1);
+        if (rows[i].finish) {
+            rws__stream_finish(l.stream, RWS__FINISH_LINGER);
+            line_turns(&l, 3);
+        }
+        if (rows[i].eof) line_eof(&l);
+        line_end(&l);
+        cr_expect_str_eq(calls, rows[i].expected, "%s: %s", rows[i].name, calls);
+    }
+}
+
 /* ---- failing ---- */
 
 static char logged[1024]; /* all lines, a newline after each */
