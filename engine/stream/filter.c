@@ -478,6 +478,7 @@ uint8_t *rws__filter_reserve(rws__filter *filter, size_t bytes)
     if (filters->wire.bytes + bytes > WIRE_BYTES_MAX) return NULL;
     if (filter->below == NULL) return wire_room(stream, bytes, once);
     if (!filters->has_room) return take_block(stream, filter, bytes, once);
+    RWS_ASSERT(filter->out != NULL); /* growth_max is true */
     RWS_ASSERT(bytes <= rws__slab_block_bytes(&stream->streams->send_slab, filter->out));
     return filter->out;
 }
