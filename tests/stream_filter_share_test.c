@@ -75,19 +75,22 @@ static const rws__filter_type type = {
     .free = on_free,
 };
 
-static int make_one(const rws__filter_maker *maker, rws__stream *stream)
+static int make_one(const rws__filter_maker *maker, rws__stream *stream,
+                    const rws__filter_target *target)
 {
     (void)maker;
+    (void)target;
     rws__filter *filter = calloc(1, sizeof *filter);
     cr_assert_not_null(filter);
     filter->type = &type;
     return rws__stream_push_filter(stream, filter);
 }
 
-static int make_two(const rws__filter_maker *maker, rws__stream *stream)
+static int make_two(const rws__filter_maker *maker, rws__stream *stream,
+                    const rws__filter_target *target)
 {
-    int res = make_one(maker, stream);
-    return res == 0 ? make_one(maker, stream) : res;
+    int res = make_one(maker, stream, target);
+    return res == 0 ? make_one(maker, stream, target) : res;
 }
 
 static const rws__filter_maker makers[] = {{make_one}, {make_two}};
@@ -207,7 +210,7 @@ static crowd *start(size_t pool_bytes, uint32_t count, uint32_t filters)
     for (uint32_t i = 0; i < count; i++) {
         c->all[i] = rws__streams_take(&c->streams, &events);
         c->all[i]->family = AF_INET;
-        if (filters > 0) rws__stream_set_filters(c->all[i], &makers[filters - 1]);
+        if (filters > 0) rws__stream_set_filters(c->all[i], &makers[filters - 1], NULL);
         rws__stream_accepted(c->all[i], (int32_t)i, NULL);
     }
     turns(c, 2);

@@ -1,6 +1,7 @@
 /*
- * Why something ended, given once, where it is known. A dial's error, on_close, a counter and a
- * log line all read it there.
+ * Why something ended, given once, where it is known. A dial's error, on_close and the counters
+ * read it there; where a filter failed, a log line too, because on_close has no place for the text
+ * of an end without a close frame.
  */
 #ifndef RINGWS_BASE_CAUSE_H
 #define RINGWS_BASE_CAUSE_H

@@ -7,6 +7,7 @@
 #include "codec/handshake.h"
 #include "engine/base/env.h"
 #include "engine/conn/endpoint.h"
+#include "engine/stream/filter.h"
 
 #include <sys/socket.h>
 
@@ -19,12 +20,13 @@ typedef struct rws__dial {
     socklen_t address_len;
     char *authority; /* owned, as are the other strings */
     char *target;
+    char *host;
+    rws__filter_target server; /* that host, and its port */
     char *subprotocols_text, *origin_text;
     rws_span subprotocols, origin;
     char key[RWS__KEY_BYTES];
-    const struct rws__filter_maker
-        *filters;        /* of its stream: the place of TLS and CONNECT; or NULL */
-    uint32_t timeout_ms; /* from the dial to on_open */
+    const rws__filter_maker *filters; /* of its stream: the place of TLS and CONNECT; or NULL */
+    uint32_t timeout_ms;              /* from the dial to on_open */
     size_t head_bytes_max;
     void *user;
     size_t headers_len;

@@ -67,13 +67,16 @@ static int copy_texts(rws__dial *dial, const rws__env *env, const rws__url *url,
 {
     dial->authority = rws__copy_string(env, url->authority);
     dial->target = rws__copy_string(env, url->target);
+    dial->host = rws__copy_string(env, url->is_unix ? url->authority : url->host);
     dial->origin_text = rws__copy_string(env, options->origin != NULL ? options->origin : "");
     dial->subprotocols_text = options->subprotocols != NULL
                                   ? rws__copy_string(env, options->subprotocols)
                                   : join_subprotocols(env, dial->endpoint);
-    if (dial->authority == NULL || dial->target == NULL || dial->origin_text == NULL ||
-        dial->subprotocols_text == NULL)
+    if (dial->authority == NULL || dial->target == NULL || dial->host == NULL ||
+        dial->origin_text == NULL || dial->subprotocols_text == NULL)
         return -ENOMEM;
+    dial->server.host = (rws_span){dial->host, strlen(dial->host)};
+    dial->server.port = url->is_unix ? 0 : url->port;
     dial->subprotocols = (rws_span){dial->subprotocols_text, strlen(dial->subprotocols_text)};
     dial->origin = (rws_span){dial->origin_text, strlen(dial->origin_text)};
     return add_headers(dial, options);
@@ -143,7 +146,7 @@ static void start(const rws__dial_post *post)
     }
     conn->stream.family = (uint8_t)dial->address.ss_family;
     conn->stream.no_card = dial->address.ss_family == AF_UNIX;
-    rws__stream_set_filters(&conn->stream, dial->filters);
+    rws__stream_set_filters(&conn->stream, dial->filters, &dial->server);
     rws__stream_dial(&conn->stream, fd, (const struct sockaddr *)&dial->address, dial->address_len);
 }
 

@@ -192,7 +192,7 @@ static rws__stream *take_stream(rws__listener *listener)
     if (conn == NULL) return NULL;
     conn->stream.family = (uint8_t)listener->family;
     conn->stream.no_card = listener->loopback || listener->family == AF_UNIX;
-    rws__stream_set_filters(&conn->stream, listener->config->filters);
+    rws__stream_set_filters(&conn->stream, listener->config->filters, NULL);
     return &conn->stream;
 }
 

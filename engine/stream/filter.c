@@ -6,8 +6,10 @@
  */
 #include "engine/stream/filter.h"
 
+#include "engine/base/env.h"
 #include "engine/stream/internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -22,13 +24,17 @@
 #define LEAST_BYTES 64u
 /* A filter may add to the wire queue beyond WIRE_BYTES: what one seal makes, answers in between. */
 #define WIRE_BYTES_MAX (4 * WIRE_BYTES)
+/* Of the sentence that says why a filter failed. */
+#define TEXT_BYTES 128u
 
 struct rws__filters {
     rws__filter *outermost;
     rws__sendq wire;
     size_t out_bytes;     /* of the filters' blocks */
     size_t charged_bytes; /* in the `held_bytes` of the stream's queue */
-    rws__cause cause;
+    rws__cause cause;     /* its text is `text` */
+    const char *name;     /* of the filter that failed */
+    char text[TEXT_BYTES];
     bool is_up;      /* on_up was called */
     bool sealing;    /* a send of what is written now follows at once */
     bool has_room;   /* what is written now has its room already */
@@ -38,6 +44,8 @@ struct rws__filters {
     bool failed;
     bool deaf; /* some input was left: what follows can't be understood */
 };
+
+static_assert(sizeof(rws__filters) <= 256, "it is the smallest block of the pool");
 
 static rws__filters *chain(const rws__stream *stream)
 {
@@ -123,10 +131,13 @@ bool rws__filters_hold_back(const rws__stream *stream)
 
 /* ---- putting in and taking out ---- */
 
-void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker)
+void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker,
+                             const rws__filter_target *target)
 {
     RWS_ASSERT(stream->phase == RWS__STREAM_FREE);
-    if (maker != NULL) rws__stream_cold_part(stream)->filter_maker = maker;
+    if (maker == NULL) return;
+    rws__stream_cold_part(stream)->filter_maker = maker;
+    rws__stream_cold_part(stream)->filter_target = target;
 }
 
 int rws__stream_push_filter(rws__stream *stream, rws__filter *filter)
@@ -210,9 +221,14 @@ void rws__filters_free(rws__stream *stream)
 rws__filter_status rws__filter_fail(rws__filter *filter, int status, rws_closer who,
                                     const char *text)
 {
-    rws__cause *cause = &chain(filter->stream)->cause;
+    rws__filters *filters = chain(filter->stream);
     /* The first one is the reason of those that follow. */
-    if (cause->status == 0) *cause = rws__cause_abnormal(status, who, text);
+    if (filters->cause.status != 0) return RWS__FILTER_FAILED;
+    size_t len = strnlen(text, TEXT_BYTES - 1);
+    for (size_t i = 0; i < len; i++)
+        filters->text[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7F ? '?' : text[i];
+    filters->name = filter->type->name;
+    filters->cause = rws__cause_abnormal(status, who, filters->text);
     return RWS__FILTER_FAILED;
 }
 
@@ -226,6 +242,7 @@ static void fail(rws__stream *stream)
 {
     rws__filters *filters = chain(stream);
     if (filters->failed || stream->phase >= RWS__STREAM_CLOSING) return;
+    RWS_ASSERT(filters->cause.status < 0);
     filters->failed = true;
     bool tell = !rws__stream_is_finishing(stream);
     /* Only the peer's end is waited for, and what comes until then is discarded. */
@@ -240,7 +257,10 @@ static void fail(rws__stream *stream)
         rws__stream_finish(stream, RWS__FINISH_CUT);
     else
         rws__stream_finish(stream, filters->is_up ? RWS__FINISH_LINGER : RWS__FINISH_CLOSE);
-    if (tell) stream->events->on_ended(stream, &cause);
+    if (!tell) return;
+    rws__log(stream->streams->loop->env, RWS_LOG_INFO, "a connection ended, by its filter '%s': %s",
+             filters->name, filters->text);
+    stream->events->on_ended(stream, &cause);
 }
 
 /* ---- handshakes ---- */
@@ -284,11 +304,14 @@ void rws__filters_start(rws__stream *stream)
 {
     rws__stream_cold *cold = rws__stream_cold_part(stream);
     const rws__filter_maker *maker = cold->filter_maker;
-    int res = maker != NULL ? maker->make(maker, stream) : 0;
+    int res = maker != NULL ? maker->make(maker, stream, cold->filter_target) : 0;
     cold->filter_maker = NULL;
+    cold->filter_target = NULL;
     if (res < 0) {
         rws__cause cause = rws__cause_abnormal(res, RWS_CLOSED_BY_US,
                                                "the filters of the connection could not be made");
+        rws__log(stream->streams->loop->env, RWS_LOG_INFO, "a connection ended: %s (status %d)",
+                 cause.text.data, res);
         rws__stream_end(stream, &cause);
         return;
     }
@@ -325,9 +348,9 @@ static void pass_up(rws__stream *stream, rws__filter *filter, uint8_t *data, siz
     rws__filter_input input = {data, len};
     while (filter != NULL && input.len > 0) {
         if (!wants_input(stream)) return;
-        rws__filter *above = filter->above;
         bool was_open = filter->status != RWS__FILTER_HANDSHAKING;
         rws__filter_status status = filter->type->open(filter, &input);
+        rws__filter *above = filter->above; /* another one may have left meanwhile */
         if (take_status(stream, filter, status)) start_from(stream, above);
         if (status == RWS__FILTER_DONE) {
             filter = above;
@@ -365,9 +388,11 @@ bool rws__filters_on_eof(rws__stream *stream)
         return false;
     }
     if (filters->is_up) return true;
-    filters->cause =
-        rws__cause_abnormal(RWS_E_CLOSED, RWS_CLOSED_BY_PEER,
-                            "the peer closed the connection before its handshake ended");
+    rws__filter *filter = filters->outermost;
+    while (filter->status != RWS__FILTER_HANDSHAKING)
+        filter = filter->above;
+    (void)rws__filter_fail(filter, RWS_E_CLOSED, RWS_CLOSED_BY_PEER,
+                           "the peer closed the connection before its handshake ended");
     fail(stream);
     return false;
 }
@@ -453,6 +478,7 @@ uint8_t *rws__filter_reserve(rws__filter *filter, size_t bytes)
     if (filters->wire.bytes + bytes > WIRE_BYTES_MAX) return NULL;
     if (filter->below == NULL) return wire_room(stream, bytes, once);
     if (!filters->has_room) return take_block(stream, filter, bytes, once);
+    RWS_ASSERT(filter->out != NULL); /* growth_max is true */
     RWS_ASSERT(bytes <= rws__slab_block_bytes(&stream->streams->send_slab, filter->out));
     return filter->out;
 }

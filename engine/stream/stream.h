@@ -36,6 +36,7 @@ typedef struct rws__streams rws__streams;
 typedef struct rws__filter rws__filter;
 typedef struct rws__filters rws__filters;
 typedef struct rws__filter_maker rws__filter_maker;
+typedef struct rws__filter_target rws__filter_target;
 
 typedef enum rws__stream_phase {
     RWS__STREAM_FREE = 0,
@@ -53,7 +54,8 @@ typedef enum rws__stream_phase {
 /* How a stream ends once its queue is sent. */
 typedef enum rws__finish {
     RWS__FINISH_CLOSE,  /* close; if the peer has not acknowledged everything, as LINGER, so that
-                           what it still sends can't reset the connection */
+                           what it still sends can't reset the connection; so, too, if a filter
+                           has an end record (filter.h) */
     RWS__FINISH_LINGER, /* shut our half down, wait for the peer's end of stream, close */
     RWS__FINISH_AWAIT,  /* wait for the peer's end of stream, close */
     RWS__FINISH_CUT, /* close at once; the queue, and what the kernel has of it, is thrown away */
@@ -135,10 +137,11 @@ typedef struct rws__stream_cold {
     uint8_t *direct;             /* where a direct receive in flight goes */
     const struct sockaddr *dial; /* where it is to be connected to; borrowed until on_up */
     socklen_t dial_len;
-    int32_t install_fd;                    /* while `installing` */
-    uint32_t ask_interval_ms;              /* of rws__stream_ask() */
-    const rws__filter_maker *filter_maker; /* until it has made the filters; or NULL */
-    rws__filters *filters;                 /* while `wired` */
+    int32_t install_fd;                      /* while `installing` */
+    uint32_t ask_interval_ms;                /* of rws__stream_ask() */
+    const rws__filter_maker *filter_maker;   /* until it has made the filters; or NULL */
+    const rws__filter_target *filter_target; /* for it */
+    rws__filters *filters;                   /* while `wired` */
     union {
         struct sockaddr generic;
         struct sockaddr_in in;

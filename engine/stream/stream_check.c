@@ -79,6 +79,17 @@ static void check_receiving(const rws__stream *stream)
         RWS_ASSERT(stream->stalled != NULL || stream->dirty);
 }
 
+/* filter.h: the chain exists exactly while `wired`; with a filter nothing is lent, and no receive
+ * is direct. */
+static void check_filters(const rws__stream *stream)
+{
+    bool has_chain = stream->has_cold && rws__stream_cold_of(stream)->filters != NULL;
+    RWS_ASSERT(stream->wired == has_chain);
+    if (stream->filter == NULL) return;
+    RWS_ASSERT(stream->wired && stream->recv_mode != RWS__RECV_DIRECT);
+    RWS_ASSERT(rws__sendq_lender(&stream->sendq) == NULL && !rws__stream_lends_to_kernel(stream));
+}
+
 /* Its end goes on by itself. */
 static void check_end(rws__stream *stream)
 {
@@ -106,6 +117,7 @@ void rws__stream_check(rws__stream *stream)
     check_operations(stream);
     check_sending(stream);
     check_receiving(stream);
+    check_filters(stream);
     check_end(stream);
     if (stream->want_turn || stream->asking_next != RWS__ASKING_NOTHING) RWS_ASSERT(stream->dirty);
     if (stream->ask_waits) RWS_ASSERT(stream->asking != RWS__ASKING_NOTHING || stream->dirty);

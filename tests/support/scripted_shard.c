@@ -340,6 +340,7 @@ int world_dial(world *w, const char *url, const char *subprotocols, void *dial_u
     rws__dial *dial;
     int res = rws__dial_create(&dial, &config->env, w->endpoint, url, &checked);
     if (res != 0) return res;
+    dial->filters = w->runtime.dial_filters;
     rws__dial_post *post = rws__alloc(&config->env, sizeof *post);
     cr_assert_not_null(post);
     *post = (rws__dial_post){dial, &w->shard->conns, socket};

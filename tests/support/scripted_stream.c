@@ -61,7 +61,10 @@ static void on_asked(rws__stream *stream, bool moved)
 
 static void on_ended(rws__stream *stream, const rws__cause *cause)
 {
-    note(line_of(stream), "ended:%d ", cause->status);
+    line *l = line_of(stream);
+    note(l, "ended:%d ", cause->status);
+    if (cause->text.len > 0 && cause->text.len < sizeof l->ended_text)
+        memcpy(l->ended_text, cause->text.data, cause->text.len);
 }
 
 static void on_input_overflow(rws__stream *stream)
@@ -167,7 +170,7 @@ void line_accept(line *l, const toy_maker *maker)
     l->stream = rws__streams_take(&l->streams, &events);
     cr_assert_not_null(l->stream);
     l->stream->family = AF_INET;
-    rws__stream_set_filters(l->stream, maker != NULL ? &maker->maker : NULL);
+    rws__stream_set_filters(l->stream, maker != NULL ? &maker->maker : NULL, NULL);
     rws__stream_accepted(l->stream, (int32_t)LINE_FILE, NULL);
     line_turns(l, 2);
 }

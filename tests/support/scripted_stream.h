@@ -18,6 +18,7 @@ typedef struct line {
     rws__stream *stream; /* NULL: released */
     feed_bytes log;
     feed_bytes received;
+    char ended_text[256];   /* of the cause */
     bool echo;              /* queue what came */
     bool finish_at_eof;     /* with RWS__FINISH_CLOSE */
     size_t pause_at;        /* pause when so many bytes came in all; 0: never */

@@ -255,8 +255,9 @@ static int push(rws__stream *stream, const rws__filter_type *type, size_t bytes,
     return res;
 }
 
-int toy_make(const rws__filter_maker *maker, rws__stream *stream)
+int toy_make(const rws__filter_maker *maker, rws__stream *stream, const rws__filter_target *target)
 {
+    (void)target;
     const toy_maker *toy = (const toy_maker *)maker;
     int res = 0;
     for (uint8_t i = 0; i < toy->prefix && res == 0; i++)

@@ -19,7 +19,7 @@ typedef struct toy_maker {
     uint8_t toys;   /* so many toy filters above them */
 } toy_maker;
 
-int toy_make(const rws__filter_maker *maker, rws__stream *stream);
+int toy_make(const rws__filter_maker *maker, rws__stream *stream, const rws__filter_target *target);
 
 /* A toy filter, as of a server and of a client. */
 extern const toy_maker toy_server, toy_client;
