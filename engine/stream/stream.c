@@ -1,12 +1,12 @@
 /*
  * The life of a stream: its phases, its way up, and its end.
  */
+#include "engine/ring/sockets.h"
 #include "engine/stream/internal.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <unistd.h>
 
 #define TO(phase) (1u << (phase))
 
@@ -97,7 +97,7 @@ static void pump_up(rws__stream *stream)
 void rws__stream_on_installed(rws__stream *stream, int32_t res)
 {
     rws__stream_cold *cold = rws__stream_cold_part(stream);
-    close(cold->install_fd);
+    rws__socket_close(cold->install_fd);
     stream->installing = false;
     if (res < 1) stream->file = -1;
     rws__stream_mark_dirty(stream);
@@ -129,7 +129,7 @@ void rws__stream_on_connected(rws__stream *stream, int32_t res)
 /* It was never given to the ring. */
 static void drop_descriptor(rws__stream *stream)
 {
-    close(rws__stream_cold_part(stream)->install_fd);
+    rws__socket_close(rws__stream_cold_part(stream)->install_fd);
     stream->installing = false;
     stream->file = -1;
 }

@@ -1,10 +1,10 @@
 #include "engine/base/pages.h"
 #include "engine/ring/random.h"
+#include "engine/ring/sockets.h"
 #include "engine/stream/internal.h"
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- memory ---- */
 
@@ -174,7 +174,7 @@ void rws__streams_abandon(rws__streams *streams)
         rws__stream *stream = rws__streams_at(streams, slot);
         if (stream->phase == RWS__STREAM_FREE) continue;
         rws__stream_end(stream, &cause);
-        if (stream->installing) close(rws__stream_cold_part(stream)->install_fd);
+        if (stream->installing) rws__socket_close(rws__stream_cold_part(stream)->install_fd);
         if (stream->want_turn) stream->events->on_turn(stream);
         /* What lends (buffers, messages) outlives neither the ring nor the queue. No send goes on:
          * with DEFER_TASKRUN that needs this thread in the kernel. */

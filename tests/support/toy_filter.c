@@ -28,7 +28,7 @@ static rws__filter_status send_hello(toy_filter *toy, toy_type type)
 {
     uint8_t *out = rws__filter_reserve(&toy->filter, TOY_HEADER + TOY_HELLO);
     if (out == NULL) return rws__filter_fail_no_memory(&toy->filter);
-    return rws__filter_commit(&toy->filter, toy_write_hello(out, type, toy->half));
+    return rws__filter_commit(&toy->filter, toy_write_hello(out, (uint8_t)type, toy->half));
 }
 
 static rws__filter_status start(rws__filter *filter)
