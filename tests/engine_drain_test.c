@@ -218,6 +218,34 @@ Test(engine_drain, waits_without_an_end_where_it_may)
     world_end(&w);
 }
 
+/* A server that answers the close frame and does not end the transport is no failure of the client,
+ * and does not hold it up. */
+Test(engine_drain, a_client_does_not_wait_long_for_the_end_of_the_transport)
+{
+    static const uint32_t drains_ms[] = {5000, 200};
+    for (size_t i = 0; i < 2; i++) {
+        test_options options = world_server_options();
+        options.drain_timeout_ms = drains_ms[i];
+        options.close_timeout_ms = 5000;
+        world_start_client(&w, &options);
+        uint32_t file = world_open_client(&w);
+        cr_assert_eq(rws_conn_close(world_conn(&w, file), 1000, NULL), 0);
+        world_turns(&w, 2);
+        world_frame(&w, file, RWS_CLOSE, "\x03\xe8");
+        world_turns(&w, 2);
+        cr_assert_eq(w.close_status, 0);
+        cr_assert_not(w.ring->closed[file]);
+        stop();
+        cr_assert_not(w.ended);
+        world_pass(&w, drains_ms[i] < 600 ? drains_ms[i] : 600);
+        world_turns(&w, 3);
+        cr_assert(w.ended);
+        cr_assert_eq(w.result, 0);
+        cr_assert_eq(world_stats(&w).cut_off, 0);
+        world_end(&w);
+    }
+}
+
 /* What is thrown away is said, though nobody was cut by the drain's deadline. */
 Test(engine_drain, says_that_it_discarded_bytes)
 {

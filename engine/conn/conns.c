@@ -201,7 +201,9 @@ void rws__conns_cut(rws__conns *conns)
 {
     rws_conn *conn;
     for (uint32_t slot = 0; (conn = next_conn(conns, &slot)) != NULL;) {
-        if (conn->stream.phase < RWS__STREAM_CLOSING) {
+        bool waits_only =
+            conn->stream.finish == RWS__FINISH_AWAIT && conn->stream.phase == RWS__STREAM_LINGERING;
+        if (conn->stream.phase < RWS__STREAM_CLOSING && !waits_only) {
             rws__count(&conns->streams.loop->counters.cut_off, 1);
             conns->cut_off_some = true;
         }

@@ -13,17 +13,13 @@
 #define HURRIED_LOOK_MS    100u
 #define HURRIED_TIMEOUT_MS 500u
 
-/* A client waits for the server's end, which comes by itself. */
-static bool is_hurried(const rws__stream *stream)
-{
-    return stream->streams->hurried && stream->finish != RWS__FINISH_AWAIT;
-}
-
 void rws__stream_set_linger(rws__stream *stream)
 {
     uint32_t delay_ms = stream->streams->options.linger_timeout_ms;
-    uint32_t hurried_ms = rws__stream_can_ask(stream) ? HURRIED_LOOK_MS : HURRIED_TIMEOUT_MS;
-    if (is_hurried(stream) && delay_ms > hurried_ms) delay_ms = hurried_ms;
+    /* A client waits for the server's end, which mostly comes by itself. */
+    bool looks = rws__stream_can_ask(stream) && stream->finish != RWS__FINISH_AWAIT;
+    uint32_t hurried_ms = looks ? HURRIED_LOOK_MS : HURRIED_TIMEOUT_MS;
+    if (stream->streams->hurried && delay_ms > hurried_ms) delay_ms = hurried_ms;
     rws__loop_set(stream->streams->loop, RWS__DEADLINE_LINGER, &stream->timer, delay_ms);
 }
 
@@ -59,7 +55,7 @@ void rws__streams_hurry(rws__streams *streams)
 
 static bool is_waited_for(const rws__stream *stream, int32_t more, uint32_t unacknowledged)
 {
-    if (is_hurried(stream)) return unacknowledged > 0;
+    if (stream->streams->hurried) return unacknowledged > 0;
     return rws__stream_goes_on(stream, more, unacknowledged,
                                stream->streams->options.linger_timeout_ms);
 }
