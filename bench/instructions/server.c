@@ -15,6 +15,11 @@
 #include "codec/mask.h"
 #include "ringws/ringws.h"
 
+#ifdef TOY_FILTER
+#include "engine/server/runtime.h"
+#include "support/toy_filter.h"
+#endif
+
 #if defined(__GLIBC__)
 #include <gnu/libc-version.h>
 #define LIBC           "glibc"
@@ -69,6 +74,10 @@ int main(void)
     if (status == 0) status = rws_server_add_endpoint(server, &endpoint, NULL, &error);
     if (status == 0) status = rws_server_listen(server, &listener, &error);
     if (status == 0) {
+#ifdef TOY_FILTER
+        /* It begins with its runtime. */
+        ((rws_runtime *)server)->listeners[0].config.filters = &toy_server.maker;
+#endif
         print_facts(server);
         status = rws_server_run(server, &error);
     }
