@@ -146,7 +146,7 @@ Test(engine_payload, lives_until_its_last_holder)
     rws__payload_complete(payload);
     rws__lender *first = rws__payload_lend(payload), *second = rws__payload_lend(payload);
     cr_assert_not_null(first);
-    cr_assert_not(first->ops->for_this_turn);
+    cr_assert_not(first->ops->is_transient);
     rws__payload_release(payload);
     rws__lender_release(first);
     cr_assert_gt(pool.slab.used_bytes, 0);

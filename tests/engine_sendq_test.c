@@ -182,7 +182,7 @@ static void count_release(rws__lender *lender)
 }
 
 static const rws__lender_ops keeper_ops = {.release = count_release};
-static const rws__lender_ops hurried_ops = {.release = count_release, .for_this_turn = true};
+static const rws__lender_ops hurried_ops = {.release = count_release, .is_transient = true};
 static rws__lender keeper = {&keeper_ops};
 static rws__lender hurried = {&hurried_ops};
 

@@ -11,8 +11,8 @@ typedef struct rws__lender rws__lender;
 
 typedef struct rws__lender_ops {
     void (*release)(rws__lender *lender);
-    void (*retain)(rws__lender *lender); /* one more loan; NULL if for_this_turn */
-    bool for_this_turn; /* wanted back soon: bytes that can't be sent in this turn are copied */
+    void (*retain)(rws__lender *lender); /* one more loan; NULL if is_transient */
+    bool is_transient; /* wanted back soon: bytes that can't be sent in this turn are copied */
 } rws__lender_ops;
 
 /* Part of what is lent. */

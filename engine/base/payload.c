@@ -13,8 +13,8 @@ static_assert(offsetof(rws__payload, len) ==
                   offsetof(rws__payload, head) + offsetof(rws_message, len),
               "two names of one field");
 
-/* Addresses for each byte of the budget. Half is for what came: rounded up to a power of two, and
- * the old block beside the new one while a payload grows. */
+/* Addresses for each byte of the budget. Half is for what was received: rounded up to a power of
+ * two, and the old block beside the new one while a payload grows. */
 #define ADDRESSES_PER_BYTE 16u
 /* What comes before connections are paused may go beyond the budget by a third, or this. */
 #define BURST_MIN ((size_t)1 << 20)

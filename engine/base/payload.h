@@ -1,6 +1,6 @@
 /*
  * A payload: bytes of one connection that grow until they are whole — a message, an HTTP head,
- * input that came during a pause — in one block of the shard's pool for partial data.
+ * input received during a pause — in one block of the shard's pool for partial data.
  *
  * A payload that is whole is a message (`head`), which is lent to send queues instead of copied;
  * the frame's header is written into `room`, right before the data, so that both leave as one
@@ -8,10 +8,11 @@
  *
  * Invariants:
  * - The block may be as large as the whole message that was announced: that takes addresses only,
- *   a page costs memory once something came for it. What counts against the budget (`charged`) is
- *   what came, and the receive in flight.
+ *   a page costs memory once something was received for it. What counts against the budget
+ * (`charged`) is what was received, and the receive in flight.
  * - Lent blocks take at most a quarter of the pool's addresses; beyond, echoes are copied.
- * Announced blocks are given while half of them is free; beyond, blocks are as large as what came.
+ * Announced blocks are given while half of them is free; beyond, blocks are as large as what was
+ * received.
  * - `refs` are the holders on the loop: the connection, and each loan to a queue of this loop. The
  * last one gives the block back. Only the loop reads and writes them.
  * - `holders` are those on any thread: the program, and each loan to a queue of another loop. While

@@ -60,7 +60,7 @@ rws__dial *rws__conn_dial(rws_conn *conn)
     return conn->stream.has_cold ? rws__conn_cold_part(conn)->dial : NULL;
 }
 
-/* on_close: the program's last word of it. */
+/* on_close: nothing is told of it after that. */
 static void tell(rws_conn *conn, const rws__cause *cause)
 {
     const rws__endpoint *endpoint = conn->endpoint;
@@ -307,11 +307,11 @@ void rws__conns_on_message_deadline(rws__timer *timer, void *loop)
     (void)loop;
     rws_conn *conn = (void *)((char *)timer - offsetof(rws_conn, timer));
     const rws__endpoint *endpoint = conn->endpoint;
-    uint32_t collected = rws__conn_collected(conn), came = collected - conn->collected_mark;
+    uint32_t collected = rws__conn_collected(conn), received = collected - conn->collected_mark;
     uint64_t floor = (uint64_t)endpoint->progress_bytes_per_s_min * endpoint->message_timeout_ms;
     if (conn->pauses & RWS__PAUSE_BUDGET) {
         rws__conn_fail(conn, -ENOMEM, RWS_CLOSE_TRY_AGAIN_LATER);
-    } else if (conn->pauses != 0 || (uint64_t)came * 1000 >= floor) {
+    } else if (conn->pauses != 0 || (uint64_t)received * 1000 >= floor) {
         conn->collected_mark = collected;
         rws__conn_set_deadline(conn, endpoint->message_timeout_ms);
     } else {

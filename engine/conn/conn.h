@@ -52,7 +52,7 @@ typedef enum rws__conn_state {
 #define RWS__PAUSE_USER    1u /* rws_conn_pause() */
 #define RWS__PAUSE_QUEUE   2u /* the send queue is above its high watermark */
 #define RWS__PAUSE_BUDGET  4u /* partial_bytes_max is in use */
-#define RWS__PAUSE_REQUEST 8u /* its request is being decided, and much came already */
+#define RWS__PAUSE_REQUEST 8u /* its request is being decided, and much was received already */
 
 /* What few connections have. */
 typedef struct rws__conn_cold {
@@ -75,7 +75,7 @@ struct rws_conn {
     int16_t end_status;      /* ENDING */
     uint32_t collected_mark; /* bytes of the assembly when the message's deadline was set */
     rws__timer timer;
-    rws__payload *assembly; /* the message, or the HTTP head, as far as it came, or NULL */
+    rws__payload *assembly; /* the message, or the HTTP head, as far as it was received, or NULL */
     union {
         struct {
             void *no_stash;              /* NULL, where the decoder has its stash */
@@ -175,7 +175,7 @@ void rws__conn_set_deadline(rws_conn *conn, uint32_t delay_ms);
 void rws__conn_clear_deadline(rws_conn *conn);
 /* The end: tell whom it concerns, and end the stream. */
 void rws__conn_end(rws_conn *conn, const rws__cause *cause, rws__finish finish);
-/* Of an end without a close frame of this side: that the peer's came first stays true. */
+/* Of an end without a close frame of this side: that the peer's was first stays true. */
 rws__cause rws__conn_cut_cause(const rws_conn *conn, int status, rws_closer who);
 /* The same from within a call of the program: it is told at the end of the turn. */
 void rws__conn_end_later(rws_conn *conn, int status, uint16_t code, rws_closer who,

@@ -37,7 +37,7 @@ static void on_close_frame(rws_conn *conn, const uint8_t *data, size_t len)
         int res = endpoint->handler.on_close_frame(conn, cause.code, cause.text, endpoint->user);
         if (res >= 0 || conn->state != RWS__CONN_CLOSE_RECEIVED) return;
     }
-    /* The answer is what came: the code, and its reason. */
+    /* The answer is what was received: the code, and its reason. */
     if (rws__conn_queue_frame(conn, RWS_CLOSE, true, data, len, RWS__SHARE_ONCE) != 0)
         cause.status = -ENOMEM;
     rws__conn_end(conn, &cause, after_close(conn));

@@ -20,7 +20,7 @@
 /* The first block of a message that trickles in. */
 #define TRICKLE_BYTES 960u
 /* When much of the budget is in use, a receive into the assembly asks for at most three times what
- * came already, or this. */
+ * was received already, or this. */
 #define DIRECT_STEP_BYTES 16384u
 /* What a payload costs beyond its bytes, in pages: its head, and the rest of a page. */
 #define PAYLOAD_COST_PAGES 2u
@@ -32,37 +32,37 @@ static rws__pool *pool_of(const rws_conn *conn)
 
 /* ---- large messages: receives into the assembly ---- */
 
-/* How far the assembly may grow beyond `came` bytes, at most by `want`, within the budget for
+/* How far the assembly may grow beyond `received` bytes, at most by `want`, within the budget for
  * partial messages; 0: not at all, and the connection is paused. One connection at a time may go
  * past the budget: otherwise no message would ever end and give memory back. */
-static size_t within_budget(rws_conn *conn, size_t came, size_t want)
+static size_t within_budget(rws_conn *conn, size_t received, size_t want)
 {
     rws__conns *conns = rws__conn_table(conn);
     const rws__pool *pool = pool_of(conn);
     /* What its last receive asked for and did not bring is charged already. */
     size_t charged = conn->assembly != NULL ? conn->assembly->charged : 0;
     size_t others = pool->charged_bytes - charged;
-    if (others + came + want <= pool->budget_bytes) return want;
+    if (others + received + want <= pool->budget_bytes) return want;
     if (conns->budget_holder == NULL) conns->budget_holder = conn;
     size_t bound = conns->budget_holder == conn ? pool->charged_bytes_max : pool->budget_bytes;
     /* Heads and whole pages count too. */
     others += PAYLOAD_COST_PAGES * pool->slab.page_bytes;
     size_t most = bound > others ? bound - others : 0;
-    if (most > came) return most - came < want ? most - came : want;
+    if (most > received) return most - received < want ? most - received : want;
     rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
     return 0;
 }
 
 /* What the next receive into the assembly should bring. An announced length alone gets little: it
  * costs the peer nothing. */
-static size_t choose_ask(const rws_conn *conn, size_t came, size_t left)
+static size_t choose_ask(const rws_conn *conn, size_t received, size_t left)
 {
-    size_t step = 3 * came;
-    if (conn->stream.flows) {
+    size_t step = 3 * received;
+    if (conn->stream.more_expected) {
         if (rws__pool_has_plenty(pool_of(conn), left)) return left;
         if (step < DIRECT_STEP_BYTES) step = DIRECT_STEP_BYTES;
-    } else if (came < TRICKLE_BYTES) {
-        step = TRICKLE_BYTES - came;
+    } else if (received < TRICKLE_BYTES) {
+        step = TRICKLE_BYTES - received;
     }
     return step < left ? step : left;
 }
@@ -74,19 +74,19 @@ size_t rws__conn_direct(rws__stream *stream)
     if (conn->state != RWS__CONN_OPEN || conn->decoder.state != RWS__DECODER_DATA ||
         left <= DIRECT_REST_MIN)
         return RWS__DIRECT_NONE;
-    size_t came = rws__conn_collected(conn);
-    size_t ask = within_budget(conn, came, choose_ask(conn, came, left));
+    size_t received = rws__conn_collected(conn);
+    size_t ask = within_budget(conn, received, choose_ask(conn, received, left));
     return ask > 0 ? ask : RWS__DIRECT_PAUSED;
 }
 
 uint8_t *rws__conn_direct_memory(rws__stream *stream, size_t bytes)
 {
     rws_conn *conn = (rws_conn *)stream;
-    size_t came = rws__conn_collected(conn);
-    size_t whole = stream->flows ? came + (size_t)conn->decoder.frame_left : 0;
-    if (rws__payload_reserve(&conn->assembly, pool_of(conn), came + bytes, whole) == 0 &&
-        rws__payload_charge(conn->assembly, came + bytes) == 0)
-        return conn->assembly->data + came;
+    size_t received = rws__conn_collected(conn);
+    size_t whole = stream->more_expected ? received + (size_t)conn->decoder.frame_left : 0;
+    if (rws__payload_reserve(&conn->assembly, pool_of(conn), received + bytes, whole) == 0 &&
+        rws__payload_charge(conn->assembly, received + bytes) == 0)
+        return conn->assembly->data + received;
     rws__conn_fail(conn, -ENOMEM, RWS_CLOSE_TRY_AGAIN_LATER);
     return NULL;
 }
@@ -141,7 +141,7 @@ static int collect(rws_conn *conn, const rws__event *event)
         return 0;
     }
     size_t had = rws__conn_collected(conn), expected = 0;
-    if (conn->stream.flows) expected = had + event->len + (size_t)conn->decoder.frame_left;
+    if (conn->stream.more_expected) expected = had + event->len + (size_t)conn->decoder.frame_left;
     if (expected < 2 * had) expected = 2 * had;
     if (expected < TRICKLE_BYTES) expected = TRICKLE_BYTES;
     return rws__payload_append(&conn->assembly, pool_of(conn), event->data, event->len, expected);
@@ -201,8 +201,8 @@ static void update_deadline(rws_conn *conn)
     rws__conn_set_deadline(conn, conn->endpoint->message_timeout_ms);
 }
 
-/* A message, or a control frame between messages, came whole: what follows has a deadline of its
- * own, also if it has begun in the same bytes. */
+/* A message, or a control frame between messages, was received as a whole: what follows has a
+ * deadline of its own, also if it has begun in the same bytes. */
 static void end_deadline(rws_conn *conn, const rws__event *event)
 {
     if (!rws__timer_is_set(&conn->timer) || conn->state != RWS__CONN_OPEN) return;

@@ -22,8 +22,8 @@
 #define RWS__EXTRA_MAX 4096u /* bytes of headers that a program may add */
 #define RWS__BODY_MAX  4096u /* of an answer that is not the 101 */
 
-/* When more than so much of what a client sends while its request is decided came, it has to wait,
- * and whether it has left is not noticed any more. */
+/* When more than so much of what a client sends while its request is decided was received, it has
+ * to wait, and whether it has left is not noticed any more. */
 #define RWS__EARLY_MAX 4096u
 
 /* What on_upgrade returns when the program decides later: no status, and nothing that a program
@@ -48,7 +48,7 @@ struct rws_request {
     int decision;                     /* ANSWERING */
     rws_span subprotocol;             /* borrowed from the request */
     int status;           /* of an answer that is not the 101; 0: the program did not say */
-    rws__payload *early;  /* what came behind the head; or NULL */
+    rws__payload *early;  /* what was received behind the head; or NULL */
     rws__payload *extra;  /* complete header lines of the answer; or NULL */
     rws__payload *body;   /* of an answer that is not the 101; or NULL */
     size_t counted_bytes; /* how much of the shard's `request_bytes` it is */

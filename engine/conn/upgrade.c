@@ -117,7 +117,7 @@ static bool accept_request(rws_conn *conn, const rws__http_head *head, const rws
         extra = rws__payload_span(request->extra);
     }
     if (subprotocol.len == 0) subprotocol = choose_subprotocol(conn->endpoint, head);
-    /* A program that took its time may find the room gone. */
+    /* Meanwhile there may be no room any more. */
     if (why_full(rws__conn_table(conn)) != NULL) {
         refuse_text(conn, 503, why_full(rws__conn_table(conn)));
         return false;

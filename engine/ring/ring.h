@@ -169,7 +169,7 @@ int rws__ring_send_some(rws__ring *ring, uint32_t file, const void *data, size_t
  * their number. TCP only. Needs RWS__FEATURE_SOCKET_COMMANDS. */
 int rws__ring_unacknowledged(rws__ring *ring, uint32_t file, uint64_t user_data);
 /* Send without waiting and without a completion on success: it is done when the turn that submitted
- * it has been reaped and no completion came. Otherwise the completion has -EAGAIN or the short
+ * it has been reaped without a completion. Otherwise the completion has -EAGAIN or the short
  * count. */
 int rws__ring_send_quiet(rws__ring *ring, uint32_t file, const void *data, size_t len,
                          uint64_t user_data);

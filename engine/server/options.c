@@ -18,8 +18,8 @@
 #define PLAIN_COUNT       128u
 
 /* A peer that sends less of a message, or takes less of what is queued, makes no progress. The
- * second is larger because the kernel opens a closed window in lumps: a peer that reads a byte now
- * and then looks like one that reads some hundred bytes a second. */
+ * second is larger because the kernel opens a closed window by some hundred bytes at once: a peer
+ * that reads a byte now and then looks like one that reads some hundred bytes a second. */
 #define RECEIVING_BYTES_PER_S_MIN 128u
 #define SENDING_BYTES_PER_S_MIN   1024u
 

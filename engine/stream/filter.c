@@ -39,7 +39,7 @@ struct rws__filters {
     bool sealing;    /* a send of what is written now follows at once */
     bool has_room;   /* what is written now has its room already */
     bool starved;    /* on the list */
-    bool ended;      /* the peer's end record came */
+    bool ended;      /* the peer's end record was received */
     bool end_sealed; /* ours was written */
     bool failed;
     bool deaf; /* some input was left: what follows can't be understood */
@@ -279,7 +279,7 @@ static bool take_status(rws__stream *stream, rws__filter *filter, rws__filter_st
         RWS_ASSERT(was_open);
         filter->status = RWS__FILTER_ENDED;
         chain(stream)->ended = true;
-        rws__stream_mark_dirty(stream); /* on_eof, when what came before was taken */
+        rws__stream_mark_dirty(stream); /* on_eof, when what was received before was taken */
         if (rws__stream_is_finishing(stream)) stream->eof = true;
         return false;
     case RWS__FILTER_FAILED: fail(stream); return false;

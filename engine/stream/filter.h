@@ -33,7 +33,7 @@
  *   is out and what it wrote was sent.
  * - With a filter nothing is lent to the send queue and no receive is direct. When the last filter
  *   is out, both are possible again.
- * - While the stream is paused, wire bytes that came still go through the filters; the plain ones
+ * - While the stream is paused, wire bytes received still go through the filters; the plain ones
  *   wait in `stalled`.
  * - A filter keeps no pointer to what it was given after its function has returned.
  */
@@ -47,11 +47,11 @@ typedef enum rws__filter_status {
     RWS__FILTER_HANDSHAKING = 0, /* it needs more wire bytes before plain ones pass */
     RWS__FILTER_OPEN,            /* plain bytes pass */
     RWS__FILTER_DONE,   /* take it out; wire bytes that it did not use go to the next one above */
-    RWS__FILTER_ENDED,  /* the peer's end record came: no plain byte follows */
+    RWS__FILTER_ENDED,  /* the peer's end record was received: no plain byte follows */
     RWS__FILTER_FAILED, /* rws__filter_fail() was called: the stream ends */
 } rws__filter_status;
 
-/* Wire bytes that came. A filter moves `data` and `len` behind what it used. */
+/* Wire bytes received. A filter moves `data` and `len` behind what it used. */
 typedef struct rws__filter_input {
     uint8_t *data;
     size_t len;
@@ -115,12 +115,12 @@ struct rws__filter_maker {
 
 /* ---- for who puts filters on streams ---- */
 
-/* The stream's filters are made by `maker` (NULL: none) when bytes can flow; `target` (borrowed
- * until then) is who is dialled, or NULL. Before it is accepted, adopted or dialled. */
+/* The stream's filters are made by `maker` (NULL: none) when bytes can be transferred; `target`
+ * (borrowed until then) is who is dialled, or NULL. Before it is accepted, adopted or dialled. */
 void rws__stream_set_filters(rws__stream *stream, const rws__filter_maker *maker,
                              const rws__filter_target *target);
-/* Put `filter` (*taken* if 0 is returned) above those that are there: before bytes can flow, or in
- * make(). Returns 0 or -ENOMEM. */
+/* Put `filter` (*taken* if 0 is returned) above those that are there: before bytes can be
+ * transferred, or in make(). Returns 0 or -ENOMEM. */
 int rws__stream_push_filter(rws__stream *stream, rws__filter *filter);
 
 /* ---- for filters ---- */

@@ -51,13 +51,14 @@ bool rws__stream_is_sent(rws__stream *stream);
 bool rws__stream_owes(rws__stream *stream);
 
 /* filter.c: the chain of filters; filter.h */
-/* Bytes can flow: make the filters and start their handshakes. on_up is called when they end. */
+/* Bytes can be transferred: make the filters and start their handshakes. on_up is called when they
+ * end. */
 void rws__filters_start(rws__stream *stream);
-/* Wire bytes came. */
+/* Wire bytes were received. */
 void rws__filters_input(rws__stream *stream, uint8_t *data, size_t len);
 /* The peer ended its half, and all input before that was taken. False: they ended the stream. */
 bool rws__filters_on_eof(rws__stream *stream);
-/* Whether the peer's end record came: no input follows. */
+/* Whether the peer's end record was received: no input follows. */
 bool rws__filters_have_ended(const rws__stream *stream);
 /* Plain bytes to the wire queue, as far as it and the send pool have room; at last the end record.
  */

@@ -90,7 +90,7 @@ void rws__registered_start(rws__registered *registered);
 /* A zero-copy send of `len` bytes at `data` is about to be submitted. Returns the entry of the
  * ring's table that it is to use, or RWS__NOT_REGISTERED. */
 int32_t rws__registered_begin(rws__registered *registered, const void *data, size_t len);
-/* The send was not submitted, or its last completion came. `entry` is what begin() gave. */
+/* The send was not submitted, or its last completion is there. `entry` is what begin() gave. */
 void rws__registered_end(rws__registered *registered, int32_t entry);
 
 /* Unregister the regions that are leaving and that nothing reads; once a turn, before the loop

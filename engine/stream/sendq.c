@@ -97,13 +97,13 @@ bool rws__sendq_lend(rws__sendq *queue, rws__slab *slab, const uint8_t *data, si
 bool rws__sendq_front_is_borrowed(const rws__sendq *queue)
 {
     const rws__chunk *chunk = first_with_bytes(queue);
-    return chunk != NULL && chunk->lender != NULL && chunk->lender->ops->for_this_turn;
+    return chunk != NULL && chunk->lender != NULL && chunk->lender->ops->is_transient;
 }
 
 rws__lender *rws__sendq_lender(const rws__sendq *queue)
 {
     const rws__chunk *chunk = first_with_bytes(queue);
-    if (chunk == NULL || chunk->lender == NULL || chunk->lender->ops->for_this_turn) return NULL;
+    if (chunk == NULL || chunk->lender == NULL || chunk->lender->ops->is_transient) return NULL;
     return chunk->lender;
 }
 
@@ -111,7 +111,7 @@ void rws__sendq_copy_borrowed(rws__sendq *queue, rws__slab *slab)
 {
     for (rws__chunk **at = &queue->head; *at != NULL; at = &(*at)->next) {
         rws__chunk *lent = *at;
-        if (lent->lender == NULL || !lent->lender->ops->for_this_turn) continue;
+        if (lent->lender == NULL || !lent->lender->ops->is_transient) continue;
         uint32_t bytes = lent->end - lent->begin;
         rws__chunk *copy = take_chunk(queue, slab, sizeof(rws__chunk) + bytes);
         if (copy == NULL) return;

@@ -4,8 +4,9 @@
  * waits, shutdown, cancel, close, and the deadlines of the transport. It knows no protocol: what is
  * above it gives it a table of functions and memory that begins with a rws__stream.
  *
- * Life: taken from rws__streams, then accepted, adopted or dialled; on_up when bytes can flow;
- * rws__stream_finish() or an end of the transport (on_ended); on_released with the last completion.
+ * Life: taken from rws__streams, then accepted, adopted or dialled; on_up when bytes can be
+ * transferred; rws__stream_finish() or an end of the transport (on_ended); on_released with the
+ * last completion.
  *
  * Invariants:
  * - `phase` changes only through one setter, by the table of legal moves in stream.c.
@@ -42,7 +43,7 @@ typedef enum rws__stream_phase {
     RWS__STREAM_FREE = 0,
     RWS__STREAM_INSTALLING, /* the descriptor is on its way into the table */
     RWS__STREAM_CONNECTING,
-    RWS__STREAM_UP,        /* bytes flow, a filter's handshake included */
+    RWS__STREAM_UP,        /* bytes are transferred, a filter's handshake included */
     RWS__STREAM_FLUSHING,  /* what is queued is sent, and acknowledged; then `finish` */
     RWS__STREAM_SHUTTING,  /* our half is to be shut down */
     RWS__STREAM_LINGERING, /* input is discarded until the peer's end of stream, or the deadline */
@@ -90,11 +91,12 @@ typedef enum rws__recv_mode {
 
 /* What is above a stream. All on the loop's thread; none is NULL but the last three. */
 typedef struct rws__stream_events {
-    /* Bytes can flow: accepted, connected, and through the handshakes of the filters. Once. */
+    /* Bytes can be transferred: accepted, connected, and through the handshakes of the filters.
+     * Once. */
     void (*on_up)(rws__stream *stream);
-    /* `len` bytes came. They may be changed in place and are borrowed until it returns. Returns how
-     * many were taken: less than `len` only if it has paused or finished the stream; the rest comes
-     * again after the pause. */
+    /* `len` bytes were received. They may be changed in place and are borrowed until it returns.
+     * Returns how many were taken: less than `len` only if it has paused or finished the stream;
+     * the rest comes again after the pause. */
     size_t (*on_input)(rws__stream *stream, uint8_t *data, size_t len);
     /* The peer ended its half, and all input before that was taken. Once. */
     void (*on_eof)(rws__stream *stream);
@@ -120,8 +122,8 @@ typedef struct rws__stream_events {
     /* How many bytes are to be received straight into memory of its own, RWS__DIRECT_NONE or
      * RWS__DIRECT_PAUSED. NULL: none, ever. */
     size_t (*direct)(rws__stream *stream);
-    /* Memory for `bytes` of them, which lives until they came (on_input gets this pointer) or the
-     * stream is released. NULL: there is none, and it has finished the stream. */
+    /* Memory for `bytes` of them, which lives until they are received (on_input gets this pointer)
+     * or the stream is released. NULL: there is none, and it has finished the stream. */
     uint8_t *(*direct_memory)(rws__stream *stream, size_t bytes);
 } rws__stream_events;
 
@@ -177,7 +179,7 @@ struct rws__stream {
     bool eof;            /* the peer ended its half */
     bool eof_told;
     bool send_blocked;      /* the last send met a full socket */
-    bool flows;             /* the last receive brought so much that more is to be expected */
+    bool more_expected;     /* the last receive brought so much that more follows */
     bool bulk;              /* large pieces come here: one receive at a time */
     bool has_cold;          /* it has an entry in the cold array */
     bool installing : 1;    /* a descriptor is, or will be, on its way into the table */
@@ -226,8 +228,8 @@ static inline size_t rws__stream_queued(const rws__stream *stream)
 
 /* ---- receiving ---- */
 
-/* Take no more input, and cancel what is armed; take it again. What came before the cancel took
- * effect waits, and comes first. */
+/* Take no more input, and cancel what is armed; take it again. What was received before the cancel
+ * took effect waits, and comes first. */
 void rws__stream_pause(rws__stream *stream);
 void rws__stream_resume(rws__stream *stream);
 /* Input (*taken*) that was kept above for a while: it waits, as if it had come while the stream was

@@ -21,7 +21,7 @@ static uint32_t known_ops(const rws__stream *stream)
     return known;
 }
 
-/* Whether bytes may flow, or still do. */
+/* Whether bytes are transferred, or may still be. */
 static bool has_file(const rws__stream *stream)
 {
     return stream->phase >= RWS__STREAM_UP && stream->phase < RWS__STREAM_CLOSING;

@@ -8,11 +8,11 @@
  * send_timeout_ms. The stream has a credit of bytes, which falls at each look by what
  * progress_bytes_per_s_min asks for, rises by what was acknowledged, and is never more than the
  * bytes of one send_timeout_ms, so that a fast start earns nothing. Without credit it ends: a peer
- * that reads nothing after send_timeout_ms, one that drips later, one that reads in bursts not. (A
- * floor by look would not do: the kernel reopens a closed window by some 800 bytes at once.) Two
- * looks are free at the start: one that takes back a send whose share of the bytes is not known,
- * and one that finds out how many are not acknowledged. So the end comes at most a quarter of
- * send_timeout_ms late, and never early.
+ * that reads nothing after send_timeout_ms, one that reads less than the floor later, one that
+ * reads in bursts not. (A floor by look would not do: the kernel reopens a closed window by some
+ * 800 bytes at once.) Two looks are free at the start: one that takes back a send whose share of
+ * the bytes is not known, and one that finds out how many are not acknowledged. So the end comes at
+ * most a quarter of send_timeout_ms late, and never early.
  */
 #include "engine/stream/internal.h"
 

@@ -179,7 +179,7 @@ void rws__stream_return_input(rws__stream *stream, rws__payload *input)
     rws__stream_mark_dirty(stream);
 }
 
-/* Whether input may be passed on now: what came before goes first. */
+/* Whether input may be passed on now: what was received before goes first. */
 static bool may_deliver(const rws__stream *stream)
 {
     return stream->phase == RWS__STREAM_UP && stream->stalled == NULL && !stream->paused;
@@ -236,7 +236,7 @@ void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool m
         return;
     }
     rws__count(&stream->streams->loop->counters.bytes_received, (uint64_t)res);
-    stream->flows = (uint32_t)res >= FLOW_BYTES_MIN;
+    stream->more_expected = (uint32_t)res >= FLOW_BYTES_MIN;
     if (stream->bulk && ++stream->small_recvs > BULK_RECVS) stream->bulk = false;
     size_t len = (size_t)res, taken = 0;
     if (stream->filter != NULL) {

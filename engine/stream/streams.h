@@ -24,7 +24,7 @@ typedef struct rws__quiet_list {
     uint32_t count, capacity;
 } rws__quiet_list;
 
-/* Streams in the order in which they came. Their links stand in their cold parts. */
+/* Streams in the order in which they were appended. Their links stand in their cold parts. */
 typedef struct rws__slot_queue {
     uint32_t first, last; /* slots + 1; 0: none */
     uint32_t link_offset; /* of the rws__slot_link in a cold part */
@@ -97,7 +97,7 @@ static inline const rws__stream_cold *rws__stream_cold_of(const rws__stream *str
     const rws__streams *streams = stream->streams;
     return (const void *)(streams->cold + stream->slot * streams->options.cold_bytes);
 }
-/* The stream that has stood in `queue` longest, or NULL; and the one that came after `stream`. */
+/* The stream that has stood in `queue` longest, or NULL; and the one behind `stream`. */
 rws__stream *rws__slot_queue_first(const rws__streams *streams, const rws__slot_queue *queue);
 rws__stream *rws__slot_queue_next(const rws__slot_queue *queue, const rws__stream *stream);
 /* `stream` stands in no queue with these links; and it stands in this one. */

@@ -46,7 +46,7 @@ typedef struct rws_request rws_request;
 /* Who ended a connection. */
 typedef enum rws_closer {
     RWS_CLOSED_BY_US = 0,   /* rws_conn_close(), a limit, a deadline or a drain */
-    RWS_CLOSED_BY_PEER = 1, /* its close frame came first, or the transport ended */
+    RWS_CLOSED_BY_PEER = 1, /* its close frame was first, or the transport ended */
 } rws_closer;
 
 /* How a connection ended, for on_close. */
@@ -58,7 +58,7 @@ typedef struct rws_close_info {
      * callback returned an error), -ENOMEM (a pool was used up), RWS_E_STATE (the loop ended), or
      * -errno of the transport. */
     int status;
-    /* What came in the peer's close frame (1005: none in it), the code that this side closed with,
+    /* What the peer's close frame had (1005: none in it), the code that this side closed with,
      * or 1006: there was no close frame. */
     uint16_t code;
     rws_closer who;
@@ -538,8 +538,8 @@ RWS_API int rws_conn_send_frame(rws_conn *conn, rws_opcode opcode, bool fin, con
 
 /**
  * Start the closing handshake (RFC 6455 section 7): a close frame is queued behind what was sent,
- * and the connection ends when the peer's close frame came or close_timeout_ms passed. Nothing more
- * is delivered but on_close.
+ * and the connection ends when the peer's close frame is there or close_timeout_ms passed. Nothing
+ * more is delivered but on_close.
  *
  * `code`: 1000–1003, 1007–1014 or 3000–4999, or 1005 for an empty close frame. `reason` (UTF-8, at
  * most 123 bytes; NULL: none) is *copied*. Thread: loop. Returns 0, RWS_E_ARGUMENT (code or
@@ -610,8 +610,8 @@ RWS_API int rws_client_create(rws_client **out, const rws_runtime_options *optio
 RWS_API int rws_client_dial(rws_client *client, const char *url, const rws_dial_options *options,
                             uint64_t *dial_id, rws_error *error);
 
-/** Give a dial up: on_dial_error comes with RWS_E_ABORTED, unless its outcome came before. Thread:
- * any. Returns as rws_post(). For a server's dial: rws_server_cancel(). */
+/** Give a dial up: on_dial_error comes with RWS_E_ABORTED, unless its outcome was reported before.
+ * Thread: any. Returns as rws_post(). For a server's dial: rws_server_cancel(). */
 RWS_API int rws_client_cancel(rws_client *client, uint64_t dial_id);
 RWS_API int rws_server_cancel(rws_server *server, uint64_t dial_id);
 

@@ -519,8 +519,8 @@ static void release_two(rws__lender *lender)
     drop_reader(buffer);
 }
 
-static const rws__lender_ops ops_of_one = {.release = release_one, .for_this_turn = true};
-static const rws__lender_ops ops_of_two = {.release = release_two, .for_this_turn = true};
+static const rws__lender_ops ops_of_one = {.release = release_one, .is_transient = true};
+static const rws__lender_ops ops_of_two = {.release = release_two, .is_transient = true};
 
 bool rws__ring_continues(const rws__ring *ring, const uint8_t *end, const rws__cqe *cqe)
 {

@@ -40,7 +40,7 @@ struct world {
     feed_bytes log;
     bool open[SCRIPT_FILES]; /* by file: between on_open and on_close */
     uint32_t closes;
-    int close_status; /* of the last on_close */
+    int close_status;     /* of the last on_close */
     char dial_error[256]; /* the last one's text */
     bool ended;
     int result; /* of the shard, once it ended */
