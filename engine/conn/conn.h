@@ -160,7 +160,19 @@ uint32_t rws__conns_mask_key(rws__conns *conns);
 /* A timer of the kinds OPENING and MESSAGE fired. */
 void rws__conns_on_opening_deadline(rws__timer *timer, void *loop);
 void rws__conns_on_message_deadline(rws__timer *timer, void *loop);
-/* 64-bit ids: shard, slot, generation. */
+/* The id of a connection: shard (8 bits), slot (24), generation (32), which is never 0. */
+static inline uint32_t rws__id_shard(uint64_t id)
+{
+    return (uint32_t)(id >> 56);
+}
+static inline uint32_t rws__id_slot(uint64_t id)
+{
+    return (uint32_t)(id >> 32) & (RWS__SLOTS_MAX - 1);
+}
+static inline uint32_t rws__id_generation(uint64_t id)
+{
+    return (uint32_t)id;
+}
 uint64_t rws__conn_id(const rws_conn *conn);
 /* The open connection of an id, or NULL. */
 rws_conn *rws__conns_find(rws__conns *conns, uint64_t id);

@@ -73,7 +73,6 @@ rws_conn *rws__conns_take_dial(rws__conns *conns, rws__dial *dial)
     return conn;
 }
 
-/* shard (8 bits), slot (24), generation (32); a generation is never 0. */
 uint64_t rws__conn_id(const rws_conn *conn)
 {
     return (uint64_t)rws__conn_table(conn)->index << 56 | (uint64_t)conn->stream.slot << 32 |
@@ -82,10 +81,10 @@ uint64_t rws__conn_id(const rws_conn *conn)
 
 static rws_conn *find(const rws__conns *conns, uint64_t id)
 {
-    uint32_t slot = (uint32_t)(id >> 32) & (RWS__SLOTS_MAX - 1);
-    if (id >> 56 != conns->index || slot >= conns->streams.slots_touched) return NULL;
+    uint32_t slot = rws__id_slot(id);
+    if (rws__id_shard(id) != conns->index || slot >= conns->streams.slots_touched) return NULL;
     rws_conn *conn = (rws_conn *)rws__streams_at(&conns->streams, slot);
-    return conn->stream.generation == (uint32_t)id ? conn : NULL;
+    return conn->stream.generation == rws__id_generation(id) ? conn : NULL;
 }
 
 rws_conn *rws__conns_find(rws__conns *conns, uint64_t id)

@@ -50,7 +50,7 @@ static void run_post(void *arg, bool cancelled)
 /* A post for the shard of `id`, or a status in `*res`. */
 static conn_post *make_post(rws_runtime *runtime, uint64_t id, post_kind kind, int *res)
 {
-    uint64_t shard = id >> 56;
+    uint32_t shard = rws__id_shard(id);
     *res = RWS_E_ARGUMENT;
     if (id == 0 || shard >= runtime->config.shards) return NULL;
     conn_post *post = rws__alloc(&runtime->config.env, sizeof *post);
