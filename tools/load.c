@@ -7,6 +7,7 @@
  */
 #include "tools/load.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -118,6 +119,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
 
 static uint64_t connections_per_thread(const load_arguments *a)
 {
+    assert(a->threads > 0); /* its bounds say so */
     return (a->connections + a->threads - 1) / a->threads;
 }
 

@@ -198,7 +198,7 @@ static void print_median(const char *name, const double *values, uint32_t count)
 static void report(double times_us[WAYS][ROUNDS_MAX], uint32_t rounds, size_t bytes)
 {
     for (int how = 0; how < WAYS; how++) {
-        double ratios[ROUNDS_MAX];
+        double ratios[ROUNDS_MAX] = {0};
         for (uint32_t round = 0; round < rounds; round++)
             ratios[round] = times_us[how][round] / times_us[ZERO_COPY][round];
         printf("{\"benchmark\": \"zero_copy\", \"way\": \"%s\", \"message_bytes\": %zu, "
