@@ -38,6 +38,41 @@ Test(engine_review_unix, a_server_that_drained_leaves_the_next_one_its_socket)
     cr_expect_neq(access(path, F_OK), 0, "the socket was left behind");
 }
 
+/* Somebody removed the path, and a second server has bound a socket of its own there: whether the
+ * first one serves or was never started, what it removes at its end is its own socket alone. */
+static void check_keeps_to_its_own(bool serves)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/ringws-review-%d.sock", (int)getpid());
+    test_options options = engine_server_options();
+    options.unix_path = path;
+    engine_server first = {0}, second = {0};
+    rws_handler handler = engine_server_handler();
+    if (serves)
+        cr_assert_eq(engine_server_start(&first, &options, NULL), 0, "%s", first.error.text);
+    else
+        cr_assert_eq(test_server_create(&first.server, &options, &handler, &first.error), 0);
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(engine_server_start(&second, &options, NULL), 0, "%s", second.error.text);
+    if (serves)
+        cr_expect_eq(engine_server_stop(&first), 0);
+    else
+        rws_server_destroy(first.server);
+
+    raw_client client;
+    cr_assert(raw_connect_unix(&client, path), "the second server's socket is there");
+    cr_expect(raw_upgrade(&client));
+    raw_close(&client);
+    cr_expect_eq(engine_server_stop(&second), 0);
+    cr_expect_neq(access(path, F_OK), 0, "the socket was left behind");
+}
+
+Test(engine_review_unix, a_server_removes_no_socket_but_its_own)
+{
+    check_keeps_to_its_own(true);
+    check_keeps_to_its_own(false);
+}
+
 Test(engine_review_unix, an_empty_path_is_refused)
 {
     test_options options = engine_server_options();

@@ -112,14 +112,24 @@ static int bind_unix(int fd, const struct sockaddr_un *address)
     }
 }
 
-int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options)
+static void remember_file(const char *path, rws__socket_file *file)
+{
+    struct stat info;
+    *file = (rws__socket_file){0};
+    if (lstat(path, &info) == 0) *file = (rws__socket_file){info.st_dev, info.st_ino};
+}
+
+int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options,
+                            rws__socket_file *file)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
     set_options(fd, AF_UNIX, options);
-    return listen_or_close(fd, bind_unix(fd, &address), backlog);
+    int res = bind_unix(fd, &address);
+    if (res == 0) remember_file(path, file);
+    return listen_or_close(fd, res, backlog);
 }
 
 int rws__socket_check_listening(int fd)
@@ -161,9 +171,11 @@ int rws__socket_accept(int listener)
     return fd >= 0 ? fd : -errno;
 }
 
-void rws__socket_unlink(const char *path)
+void rws__socket_unlink(const char *path, const rws__socket_file *file)
 {
-    (void)unlink(path);
+    struct stat info;
+    if (lstat(path, &info) != 0) return;
+    if (info.st_dev == file->device && info.st_ino == file->inode) (void)unlink(path);
 }
 
 /* ---- others ---- */

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 /* What accepted sockets inherit from their listener, and dialled ones get. */
 typedef struct rws__socket_options {
@@ -22,6 +23,13 @@ typedef struct rws__socket_options {
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT; 0: the kernel's */
 } rws__socket_options;
 
+/* Which file a path named when a unix socket was bound there; zeroes: none that is known. As long
+ * as that socket is open no other file gets the same numbers. */
+typedef struct rws__socket_file {
+    dev_t device;
+    ino_t inode;
+} rws__socket_file;
+
 /* ---- listeners: a descriptor, or -errno ---- */
 
 /* One TCP listener of a group that shares `address`; the kernel shares out what comes. The first is
@@ -29,8 +37,9 @@ typedef struct rws__socket_options {
 int rws__socket_listen(const struct sockaddr *address, socklen_t len, bool first, uint32_t backlog,
                        const rws__socket_options *options);
 /* A unix socket at `path`, which is not empty and fits an address; a socket there that nobody
- * listens on is removed. */
-int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options);
+ * listens on is removed. `file` receives what rws__socket_unlink() takes. */
+int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options,
+                            rws__socket_file *file);
 /* One that somebody else opened. Whether it is a stream socket that listens: 0 or -errno. */
 int rws__socket_check_listening(int fd);
 /* Make it one that the ring can accept from, with these options. Returns 0 or -errno. */
@@ -40,8 +49,9 @@ int rws__socket_inherit(int fd, const rws__socket_options *options);
 void rws__socket_stop_waiting(int listener);
 /* Take the connection that waits longest, or -errno (-EAGAIN: none does). */
 int rws__socket_accept(int listener);
-/* Remove the file of a unix socket. */
-void rws__socket_unlink(const char *path);
+/* Remove the file of a unix socket that is still open. What is at `path` by now may be another
+ * server's: that stays. */
+void rws__socket_unlink(const char *path, const rws__socket_file *file);
 
 /* ---- others ---- */
 

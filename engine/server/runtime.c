@@ -73,9 +73,9 @@ int rws__runtime_init(rws_runtime *runtime, const rws__runtime_config *config, r
 static void remove_sockets(const rws_runtime *runtime)
 {
     for (uint32_t i = 0; i < runtime->listeners_count; i++) {
-        const char *path = runtime->listeners[i].config.unix_path;
-        if (path != NULL && runtime->workers[0].shard.listeners[i].fd >= 0)
-            rws__socket_unlink(path);
+        const rws__listener_config *config = &runtime->listeners[i].config;
+        if (config->unix_path != NULL && runtime->workers[0].shard.listeners[i].fd >= 0)
+            rws__socket_unlink(config->unix_path, &config->unix_file);
     }
 }
 

@@ -49,8 +49,10 @@ int rws__socket_listen(const struct sockaddr *address, socklen_t len, bool first
     return fd;
 }
 
-int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options)
+int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options,
+                            rws__socket_file *file)
 {
+    *file = (rws__socket_file){.inode = ++script_net.unix_files};
     (void)path;
     (void)backlog;
     (void)options;
@@ -83,8 +85,9 @@ int rws__socket_accept(int listener)
     return script_socket();
 }
 
-void rws__socket_unlink(const char *path)
+void rws__socket_unlink(const char *path, const rws__socket_file *file)
 {
+    script_net.unlinked_file = *file;
     snprintf(script_net.unlinked, sizeof script_net.unlinked, "%s", path);
 }
 

@@ -17,7 +17,9 @@ typedef struct script_sockets {
     uint32_t backlog; /* connections that rws__socket_accept() finds */
     uint32_t turned_away;
     char answer[256];    /* what the last one that was turned away got */
-    char unlinked[108];  /* the last path that was removed */
+    uint32_t unix_files; /* unix sockets that were bound: each has a file of the next number */
+    char unlinked[108];  /* the last path that was to be removed, and which file of that name */
+    rws__socket_file unlinked_file;
     uint32_t events_max; /* so many may be open */
 } script_sockets;
 
