@@ -4,7 +4,11 @@
  */
 #include <criterion/criterion.h>
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "support/engine_server.h"
@@ -71,6 +75,43 @@ Test(engine_review_unix, a_server_removes_no_socket_but_its_own)
 {
     check_keeps_to_its_own(true);
     check_keeps_to_its_own(false);
+}
+
+/* A socket that listens, whose backlog is full and whose owner accepts nothing. */
+static int listen_stuck(const char *path, int *waiting)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    const struct sockaddr *generic = (const struct sockaddr *)&address;
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(bind(listener, generic, sizeof address), 0);
+    cr_assert_eq(listen(listener, 0), 0);
+    for (int i = 0;; i++) {
+        cr_assert_lt(i, 8, "its backlog takes no end");
+        waiting[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (connect(waiting[i], generic, sizeof address) == 0) continue;
+        cr_assert_eq(errno, EAGAIN);
+        return listener;
+    }
+}
+
+Test(engine_review_unix, an_owner_of_the_path_that_is_stuck_is_not_waited_for, .timeout = 20)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/ringws-review-%d.sock", (int)getpid());
+    int waiting[8] = {0};
+    int listener = listen_stuck(path, waiting);
+    test_options options = engine_server_options();
+    options.unix_path = path;
+    engine_server server;
+    cr_expect_eq(engine_server_start(&server, &options, NULL), -EADDRINUSE);
+    cr_expect_not_null(strstr(server.error.text, "is in use by another process"), "%s",
+                       server.error.text);
+    cr_expect_eq(access(path, F_OK), 0, "the owner's socket was removed");
+    for (int i = 0; i < 8; i++)
+        if (waiting[i] > 0) close(waiting[i]);
+    close(listener);
+    unlink(path);
 }
 
 Test(engine_review_unix, an_empty_path_is_refused)

@@ -89,12 +89,12 @@ int rws__socket_listen(const struct sockaddr *address, socklen_t len, bool first
 }
 
 /* A socket file that nobody listens on is left over from a server that was killed: take its place.
- */
+ * -EAGAIN: somebody does whose backlog is full, and who may never accept again. */
 static bool remove_stale_socket(const struct sockaddr_un *address)
 {
     struct stat info;
     if (lstat(address->sun_path, &info) != 0 || !S_ISSOCK(info.st_mode)) return false;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return false;
     bool refused = connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 &&
                    errno == ECONNREFUSED;
