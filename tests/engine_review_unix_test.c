@@ -1,6 +1,6 @@
 /*
- * The path of a unix socket changes hands: the next server may take it while the one before still
- * drains. ctest: filtered
+ * A unix socket's path changes hands: the next server may take it while the one before still
+ * drains; and its connections are shared out among the shards. ctest: filtered
  */
 #include <criterion/criterion.h>
 
@@ -112,6 +112,43 @@ Test(engine_review_unix, an_owner_of_the_path_that_is_stuck_is_not_waited_for, .
         if (waiting[i] > 0) close(waiting[i]);
     close(listener);
     unlink(path);
+}
+
+#define SHARDS    2
+#define PER_SHARD 4
+
+/* One listener for all shards: a shard that is full is passed over while another has room, and
+ * when none has, the answer is 503. */
+Test(engine_review_unix, shards_that_are_full_are_passed_over)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/ringws-review-%d.sock", (int)getpid());
+    test_options options = engine_server_options();
+    options.unix_path = path;
+    options.shards = SHARDS;
+    options.connections_max = PER_SHARD;
+    engine_server server;
+    cr_assert_eq(engine_server_start(&server, &options, NULL), 0, "%s", server.error.text);
+    raw_client clients[SHARDS * PER_SHARD], one_more;
+    for (int i = 0; i < SHARDS * PER_SHARD; i++) {
+        cr_assert(raw_connect_unix(&clients[i], path));
+        cr_assert(raw_upgrade(&clients[i]), "client %d", i);
+    }
+    cr_assert(raw_connect_unix(&one_more, path));
+    cr_expect_not(raw_upgrade(&one_more), "there is no room");
+    raw_close(&one_more);
+
+    /* They took turns: every second one is of the same shard. */
+    for (int i = 0; i < SHARDS * PER_SHARD; i += SHARDS)
+        raw_close(&clients[i]);
+    cr_assert(engine_server_await_connections(&server, (SHARDS - 1) * PER_SHARD));
+    for (int i = 0; i < SHARDS * PER_SHARD; i += SHARDS) {
+        cr_assert(raw_connect_unix(&clients[i], path));
+        cr_expect(raw_upgrade(&clients[i]), "client %d, for a place that is free", i);
+    }
+    for (int i = 0; i < SHARDS * PER_SHARD; i++)
+        raw_close(&clients[i]);
+    cr_expect_eq(engine_server_stop(&server), 0);
 }
 
 Test(engine_review_unix, an_empty_path_is_refused)
