@@ -3,6 +3,7 @@
  */
 #include "engine/server/options.h"
 
+#include "codec/handshake.h"
 #include "engine/base/features.h"
 #include "engine/loop/op.h"
 
@@ -225,6 +226,25 @@ static int check_tokens(char *const *names, uint32_t count, rws_error *error)
     return 0;
 }
 
+/* An entry that is neither "*" nor "null" nor a serialised origin would let nobody in. */
+static int check_origins(char *const *origins, uint32_t count, rws_error *error)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const char *const origin = origins[i];
+        if (strcmp(origin, "*") == 0 && count > 1)
+            return rws__fail(error, RWS_E_OPTION,
+                             "origins[%u] is \"*\", which allows every origin: it has to be the "
+                             "only one",
+                             i);
+        if (!rws__handshake_origin_is_allowed((rws_span){origin, strlen(origin)}, &origin, 1))
+            return rws__fail(error, RWS_E_OPTION,
+                             "origins[%u] is \"%.64s\", which no browser sends: an origin is "
+                             "scheme://host[:port] with nothing behind it, not even a '/', or null",
+                             i, origin);
+    }
+    return 0;
+}
+
 /* ---- endpoints ---- */
 
 /* A caller who sets the high watermark alone is not told about one that was never set. */
@@ -285,25 +305,35 @@ static int set_handler(rws__endpoint *endpoint, const rws_handler *handler, rws_
                                 "RWS_HANDLER_DEFAULT", error);
 }
 
+/* One that no request line can carry (RFC 9112 section 3.2) would never be found. */
+static int set_path(rws__endpoint *endpoint, const rws__env *env, const char *path,
+                    rws_error *error)
+{
+    if (path[0] != '/')
+        return rws__fail(error, RWS_E_OPTION, "path is \"%.64s\"; it must begin with '/'", path);
+    if (strchr(path, '?') != NULL)
+        return rws__fail(error, RWS_E_OPTION,
+                         "path is \"%.64s\"; a path ends before the '?' of a target", path);
+    for (const char *at = path; *at != '\0'; at++)
+        if (*at <= ' ' || *at >= 0x7F || *at == '#')
+            return rws__fail(error, RWS_E_OPTION,
+                             "path is \"%.64s\"; in a request a space, a '#', and what is not "
+                             "visible ASCII, are written as %%20 or alike",
+                             path);
+    endpoint->path = rws__copy_string(env, path);
+    return endpoint->path != NULL ? 0 : rws__fail(error, -ENOMEM, "no memory for the path");
+}
+
 static int set_strings(rws__endpoint *endpoint, const rws__env *env,
                        const rws_endpoint_options *own, rws_error *error)
 {
     if (own->role == RWS_CLIENT && (own->path != NULL || own->origins != NULL))
         return rws__fail(error, RWS_E_OPTION, "path and origins are for servers, not for dials");
-    if (own->path != NULL) {
-        if (own->path[0] != '/')
-            return rws__fail(error, RWS_E_OPTION, "path is \"%.64s\"; it must begin with '/'",
-                             own->path);
-        /* It would never be found. */
-        if (strchr(own->path, '?') != NULL)
-            return rws__fail(error, RWS_E_OPTION,
-                             "path is \"%.64s\"; a path ends before the '?' of a target",
-                             own->path);
-        endpoint->path = rws__copy_string(env, own->path);
-        if (endpoint->path == NULL) return rws__fail(error, -ENOMEM, "no memory for the path");
-    }
-    int res = copy_strings(env, &endpoint->origins, &endpoint->origins_count, own->origins,
-                           own->origins_count, "origins", error);
+    int res = own->path != NULL ? set_path(endpoint, env, own->path, error) : 0;
+    if (res != 0) return res;
+    res = copy_strings(env, &endpoint->origins, &endpoint->origins_count, own->origins,
+                       own->origins_count, "origins", error);
+    if (res == 0) res = check_origins(endpoint->origins, endpoint->origins_count, error);
     if (res != 0) return res;
     res = copy_strings(env, &endpoint->subprotocols, &endpoint->subprotocols_count,
                        own->subprotocols, own->subprotocols_count, "subprotocols", error);
