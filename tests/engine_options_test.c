@@ -358,6 +358,15 @@ Test(engine_options, wants_a_role)
     expect_success(ENDPOINT, &options, &out);
     cr_expect_eq(out.endpoint->rules.role, RWS_CLIENT);
     drop(&out);
+    options.endpoint.role = (rws_role)2;
+    const rws_role given = RWS_CLIENT;
+    rws_error error;
+    cr_assert_eq(make(&out, RUNTIME, &options, &error), 0);
+    cr_assert_eq(rws__endpoint_make(&out.endpoint, &out.config, &options.endpoint, &given, &error),
+                 0, "the options' role is not looked at: %s", error.text);
+    cr_expect_eq(out.endpoint->rules.role, RWS_CLIENT);
+    drop(&out);
+    options.endpoint.role = RWS_CLIENT;
     options.endpoint.path = "/x";
     expect_failure(ENDPOINT, &options, "path");
     static const char *const list[] = {"https://example.org"};

@@ -162,13 +162,13 @@ static int append_endpoint(const rws__env *env, const rws__endpoint ***list, uin
 }
 
 int rws__runtime_add_endpoint(rws_runtime *runtime, const rws_endpoint_options *options,
-                              rws__endpoint **out, rws_error *error)
+                              const rws_role *role, rws__endpoint **out, rws_error *error)
 {
     const rws__env *env = &runtime->config.env;
     if (is_started(runtime))
         return rws__fail(error, RWS_E_STATE, "endpoints are added before the start");
     rws__endpoint *endpoint;
-    int res = rws__endpoint_make(&endpoint, &runtime->config, options, error);
+    int res = rws__endpoint_make(&endpoint, &runtime->config, options, role, error);
     if (res != 0) return res;
     res = append_endpoint(env, &runtime->endpoints, &runtime->endpoints_count, endpoint);
     if (res != 0) {
