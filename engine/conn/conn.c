@@ -80,7 +80,8 @@ static void tell(rws_conn *conn, const rws__cause *cause)
 static void tell_refused(rws_conn *conn, const rws__cause *cause)
 {
     rws__dial *dial = rws__conn_dial(conn);
-    rws__count(&rws__conn_counters(conn)->refused, 1);
+    /* What a deadline ended counts as that alone. */
+    if (cause->status != RWS_E_TIMEOUT) rws__count(&rws__conn_counters(conn)->refused, 1);
     rws__conn_enter(conn, RWS__CONN_ENDED);
     rws__conn_drop_request(conn);
     if (dial != NULL) rws__conn_table(conn)->dials_count--;
@@ -267,7 +268,8 @@ static void on_handshake_timeout(rws_conn *conn)
     rws__cause cause =
         rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, "the handshake did not end in time");
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
-    if (rws__conn_give_up_request(conn, "The server did not decide in time. Try again later."))
+    if (rws__conn_give_up_request(conn, RWS_E_TIMEOUT,
+                                  "The server did not decide in time. Try again later."))
         return;
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }

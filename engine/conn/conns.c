@@ -191,7 +191,7 @@ void rws__conns_drain(rws__conns *conns)
         else if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_RECEIVED)
             send_away(conn);
         else if (conn->state < RWS__CONN_OPEN &&
-                 !rws__conn_give_up_request(conn, "The server is going away."))
+                 !rws__conn_give_up_request(conn, RWS_E_STATE, "The server is going away."))
             rws__conn_set_deadline(conn, DRAIN_REQUEST_MS);
     }
     rws__streams_hurry(&conns->streams);

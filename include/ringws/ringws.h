@@ -407,13 +407,13 @@ typedef struct rws_stats {
     uint64_t connections; /* open now, handshakes included */
     uint64_t accepted;    /* transports accepted or connected */
     uint64_t upgraded;
-    uint64_t refused;           /* handshakes that failed */
+    uint64_t refused;           /* handshakes that failed, but for those that a deadline ended */
     uint64_t messages_received; /* data messages given to on_message */
     uint64_t messages_sent;     /* data messages queued */
     uint64_t bytes_received;    /* of the transport */
     uint64_t bytes_sent;        /* of the transport, completed */
     uint64_t protocol_errors;   /* connections failed for what the peer sent */
-    uint64_t timeouts;          /* connections ended by a deadline */
+    uint64_t timeouts;          /* connections ended by a deadline, the handshake's too */
     uint64_t no_buffers;        /* -ENOBUFS: receives that found no provided buffer */
     uint64_t cq_overflows;
     uint64_t accept_pauses;   /* times that accepting stopped because connections_max was reached */
