@@ -210,7 +210,9 @@ def test_bad_options_get_one_sentence_and_2():
         rc, output = harness.run_command("serve", *row)
         assert rc == 2, f"{row}: exit status {rc}, {output!r}"
         one_sentence(output)
-    return f"{len(rows)} command lines"
+    rc, output = harness.run_command("serve", "--message-bytes-max", "2G")
+    assert rc == 2 and "2047M" in output, (rc, output)
+    return f"{len(rows) + 1} command lines"
 
 
 def test_help_and_version():
