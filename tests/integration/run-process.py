@@ -427,7 +427,11 @@ def test_a_descriptor_limit_that_is_too_low_gets_one_sentence():
     rc, output = harness.run_command("serve", "--port", "0", preexec_fn=limit)
     assert rc == 2, (rc, output)
     line = one_sentence(output)
-    assert "descriptor" in line or "ulimit -n" in line, line
+    assert "descriptor" in line and "ulimit -n" in line, line
+    rc, output = harness.run_command("doctor", preexec_fn=limit)
+    assert rc == 1, (rc, output)
+    sentence = line.split(": ", 1)[1].strip()
+    assert sentence in output, (sentence, output)
     return line
 
 
