@@ -79,18 +79,16 @@ static void tell(rws_conn *conn, const rws__cause *cause)
 /* A handshake that did not lead to an open connection. */
 static void tell_refused(rws_conn *conn, const rws__cause *cause)
 {
-    rws__dial *dial = rws__conn_dial(conn);
-    /* What a deadline ended counts as that alone. */
-    if (cause->status != RWS_E_TIMEOUT) rws__count(&rws__conn_counters(conn)->refused, 1);
+    const rws__dial *dial = rws__conn_dial(conn);
+    rws__counters *counters = rws__conn_counters(conn);
     rws__conn_enter(conn, RWS__CONN_ENDED);
-    rws__conn_drop_request(conn);
-    if (dial != NULL) rws__conn_table(conn)->dials_count--;
-    if (dial == NULL || dial->endpoint->handler.on_dial_error == NULL) return;
-    rws_error error;
-    rws_span text = cause->text;
-    if (text.data == NULL) text.data = rws_strerror(cause->status), text.len = strlen(text.data);
-    rws__fail(&error, cause->status, "%.*s", (int)text.len, text.data);
-    dial->endpoint->handler.on_dial_error(&error, dial->user, dial->endpoint->user);
+    if (dial != NULL) {
+        rws__conn_table(conn)->dials_count--;
+        rws__dial_fail(dial, counters, cause);
+    } else {
+        rws__count_refused(counters, cause->status);
+        rws__conn_drop_request(conn);
+    }
 }
 
 rws__cause rws__conn_cut_cause(const rws_conn *conn, int status, rws_closer who)

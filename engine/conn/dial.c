@@ -14,6 +14,18 @@ rws__handshake_request rws__dial_request(const rws__dial *dial)
     };
 }
 
+void rws__dial_fail(const rws__dial *dial, rws__counters *counters, const rws__cause *cause)
+{
+    const rws__endpoint *endpoint = dial->endpoint;
+    rws__count_refused(counters, cause->status);
+    if (endpoint->handler.on_dial_error == NULL) return;
+    rws_error error;
+    rws_span text = cause->text;
+    if (text.data == NULL) text.data = rws_strerror(cause->status), text.len = strlen(text.data);
+    rws__fail(&error, cause->status, "%.*s", (int)text.len, text.data);
+    endpoint->handler.on_dial_error(&error, dial->user, endpoint->user);
+}
+
 void rws__dial_free(const rws__env *env, rws__dial *dial)
 {
     rws__free_string(env, dial->authority);

@@ -5,6 +5,8 @@
 #define RINGWS_CONN_DIAL_H
 
 #include "codec/handshake.h"
+#include "engine/base/cause.h"
+#include "engine/base/counters.h"
 #include "engine/base/env.h"
 #include "engine/conn/endpoint.h"
 #include "engine/stream/filter.h"
@@ -35,6 +37,16 @@ typedef struct rws__dial {
 
 /* The request that it sends; it borrows the dial's strings. */
 rws__handshake_request rws__dial_request(const rws__dial *dial);
+/* It did not lead to an open connection: count that and tell the program. */
+void rws__dial_fail(const rws__dial *dial, rws__counters *counters, const rws__cause *cause);
 void rws__dial_free(const rws__env *env, rws__dial *dial);
+
+/* A handshake, dialled or accepted, failed for `status`. What a deadline ended counts as that
+ * alone.
+ */
+static inline void rws__count_refused(rws__counters *counters, int status)
+{
+    if (status != RWS_E_TIMEOUT) rws__count(&counters->refused, 1);
+}
 
 #endif

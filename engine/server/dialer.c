@@ -111,23 +111,17 @@ int rws__dial_create(rws__dial **out, const rws__env *env, const rws__endpoint *
 /* It did not get as far as a connection. */
 static void fail(const rws__dial_post *post, int status, const char *text)
 {
-    const rws__endpoint *endpoint = post->dial->endpoint;
     rws__loop *loop = post->conns->streams.loop;
-    rws__count(&loop->counters.refused, 1);
-    if (endpoint->handler.on_dial_error != NULL) {
-        rws_error error;
-        rws__fail(&error, status, "%s", text);
-        endpoint->handler.on_dial_error(&error, post->dial->user, endpoint->user);
-    }
+    rws__cause cause = rws__cause_abnormal(status, RWS_CLOSED_BY_US, text);
+    rws__dial_fail(post->dial, &loop->counters, &cause);
     rws__dial_free(loop->env, post->dial);
 }
 
-/* Why there is no socket. */
+/* Why there is no socket; NULL: what the system says of `status`. */
 static const char *explain_socket(int status)
 {
     bool none_left = status == -EMFILE || status == -ENFILE;
-    return none_left ? "no descriptor for a socket is left: raise the limit (ulimit -n)"
-                     : rws_strerror(status);
+    return none_left ? "no descriptor for a socket is left: raise the limit (ulimit -n)" : NULL;
 }
 
 static void start(const rws__dial_post *post)
