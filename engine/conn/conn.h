@@ -38,7 +38,8 @@ typedef struct rws__conns rws__conns;
 
 typedef enum rws__conn_state {
     RWS__CONN_FREE = 0,
-    RWS__CONN_CONNECTING, /* the stream is on its way up */
+    RWS__CONN_CONNECTING, /* the stream is on its way up; or a dial's, which could not connect, is
+                             closed before the next address has its turn */
     RWS__CONN_UPGRADING,  /* HTTP */
     RWS__CONN_OPEN,
     RWS__CONN_CLOSE_SENT,     /* waits for the peer's close frame */

@@ -188,17 +188,21 @@ int rws__socket_make(sa_family_t family, const rws__socket_options *options)
     return fd;
 }
 
-int rws__socket_resolve(const char *host, uint16_t port, struct sockaddr_storage *address,
-                        socklen_t *len)
+int rws__socket_resolve(const char *host, uint16_t port, rws__socket_address *addresses,
+                        uint32_t max)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list;
     char number[8];
     snprintf(number, sizeof number, "%u", port);
     if (getaddrinfo(host, number, &hints, &list) != 0) return RWS_E_ADDRESS;
-    memcpy(address, list->ai_addr, list->ai_addrlen);
-    *len = list->ai_addrlen;
+    uint32_t count = 0;
+    for (const struct addrinfo *at = list; at != NULL && count < max; at = at->ai_next) {
+        if (at->ai_addrlen > sizeof addresses->storage) continue;
+        memcpy(&addresses[count].storage, at->ai_addr, at->ai_addrlen);
+        addresses[count++].len = at->ai_addrlen;
+    }
     freeaddrinfo(list);
-    return 0;
+    return count > 0 ? (int)count : RWS_E_ADDRESS;
 }
 
 int rws__socket_local(int fd, struct sockaddr_storage *address)

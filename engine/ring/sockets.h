@@ -23,6 +23,11 @@ typedef struct rws__socket_options {
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT; 0: the kernel's */
 } rws__socket_options;
 
+typedef struct rws__socket_address {
+    struct sockaddr_storage storage;
+    socklen_t len;
+} rws__socket_address;
+
 /* Which file a path named when a unix socket was bound there; zeroes: none that is known. As long
  * as that socket is open no other file gets the same numbers. */
 typedef struct rws__socket_file {
@@ -57,10 +62,10 @@ void rws__socket_unlink(const char *path, const rws__socket_file *file);
 
 /* A socket to dial with, or -errno. */
 int rws__socket_make(sa_family_t family, const rws__socket_options *options);
-/* The first address of a host, a name or a number, with a port. Returns 0 or RWS_E_ADDRESS. May
- * wait for a name server. */
-int rws__socket_resolve(const char *host, uint16_t port, struct sockaddr_storage *address,
-                        socklen_t *len);
+/* The addresses of a host, a name or a number, with a port: at most `max` (not 0), the preferred
+ * one first. Returns their number or RWS_E_ADDRESS. May wait for a name server. */
+int rws__socket_resolve(const char *host, uint16_t port, rws__socket_address *addresses,
+                        uint32_t max);
 
 /* The address that it is bound to, and the peer's. Returns 0 or -errno. */
 int rws__socket_local(int fd, struct sockaddr_storage *address);

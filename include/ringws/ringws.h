@@ -238,7 +238,7 @@ typedef struct rws_dial_options {
     const char *origin;        /* the Origin header; NULL: none */
     const rws_header *headers; /* more headers of the request; at most 4096 bytes */
     uint32_t headers_count;
-    uint32_t timeout_ms;          /* (0) 10000, from the dial to on_open */
+    uint32_t timeout_ms;          /* (0) 10000, from the dial to on_open, all addresses together */
     size_t handshake_bytes_max;   /* (0) 16384, of the answer's head */
     uint32_t shard;               /* RWS_ANY_SHARD */
     int socket_send_buffer_bytes; /* (0) the kernel's */
@@ -598,7 +598,8 @@ RWS_API int rws_client_create(rws_client **out, const rws_runtime_options *optio
 
 /**
  * Open a connection. `url` is ws://HOST[:PORT][/PATH][?QUERY] or ws+unix://PATH[:TARGET]
- * (*copied*); a host name is resolved by the calling thread. `options` (NULL: the defaults) is
+ * (*copied*); a host name is resolved by the calling thread, and of its addresses at most 8 are
+ * tried, each when the one before could not be connected to. `options` (NULL: the defaults) is
  * *copied*. `dial_id` (may be NULL) receives what rws_client_cancel() takes. The outcome is on_open
  * or on_dial_error, exactly once if 0 is returned, on the loop thread (or on the one that destroys
  * a client that never ran). `error` may be NULL.

@@ -342,9 +342,10 @@ int world_dial(world *w, const char *url, const char *subprotocols, void *dial_u
     int res = rws__dial_create(&dial, &config->env, w->endpoint, url, &checked);
     if (res != 0) return res;
     dial->filters = w->runtime.dial_filters;
+    dial->socket = socket;
     rws__dial_post *post = rws__alloc(&config->env, sizeof *post);
     cr_assert_not_null(post);
-    *post = (rws__dial_post){dial, &w->shard->conns, socket};
+    *post = (rws__dial_post){dial, &w->shard->conns};
     rws__dial_start(post, false);
     return 0;
 }
