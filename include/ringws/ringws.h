@@ -171,7 +171,8 @@ typedef struct rws_endpoint_options {
                                     at least 128 bytes of the message come in a second */
     uint32_t close_timeout_ms;   /* (0) 5000, for the peer's half of the close, counted from when it
                                     had everything that was sent before */
-    const char *const *origins;  /* allowed origins; NULL: all. Servers only */
+    const char *const *origins;  /* allowed ones, scheme://host[:port] or null; NULL, or "*" alone:
+                                    all. Servers only */
     uint32_t origins_count;
     /* Subprotocols: a server takes the first one that the client offers too, unless on_upgrade
      * chose one; a client offers them all. NULL: none. */
