@@ -308,6 +308,7 @@ Test(engine_listener, installs_the_descriptors_of_a_unix_socket)
     cr_assert_str_eq(script_net.unlinked, "");
     world_end(&w);
     cr_assert_str_eq(script_net.unlinked, unix_path, "the socket's file is removed");
+    cr_assert_eq(script_net.unlinked_file.inode, script_net.unix_files, "its own, no other");
 }
 
 Test(engine_listener, closes_a_descriptor_that_the_table_does_not_take)

@@ -70,7 +70,7 @@ Test(engine_options_copies, gives_defaults_to_what_older_structs_lack)
     options.endpoint.user = &options;
     options.endpoint.validate_utf8 = false;
     shorter = shorten(&options.endpoint, offsetof(rws_endpoint_options, subprotocols_count));
-    cr_assert_eq(rws__endpoint_make(&out.endpoint, &out.config, shorter, &error), 0);
+    cr_assert_eq(rws__endpoint_make(&out.endpoint, &out.config, shorter, NULL, &error), 0);
     cr_expect_eq(out.endpoint->user, &options);
     cr_expect(out.endpoint->rules.validate_utf8, "a default that is not 0");
     rws__endpoint_free(&out.config.env, out.endpoint);

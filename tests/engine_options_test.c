@@ -358,6 +358,15 @@ Test(engine_options, wants_a_role)
     expect_success(ENDPOINT, &options, &out);
     cr_expect_eq(out.endpoint->rules.role, RWS_CLIENT);
     drop(&out);
+    options.endpoint.role = (rws_role)2;
+    const rws_role given = RWS_CLIENT;
+    rws_error error;
+    cr_assert_eq(make(&out, RUNTIME, &options, &error), 0);
+    cr_assert_eq(rws__endpoint_make(&out.endpoint, &out.config, &options.endpoint, &given, &error),
+                 0, "the options' role is not looked at: %s", error.text);
+    cr_expect_eq(out.endpoint->rules.role, RWS_CLIENT);
+    drop(&out);
+    options.endpoint.role = RWS_CLIENT;
     options.endpoint.path = "/x";
     expect_failure(ENDPOINT, &options, "path");
     static const char *const list[] = {"https://example.org"};
@@ -372,8 +381,12 @@ Test(engine_options, wants_a_path_that_a_request_can_have)
     static const struct {
         const char *path;
         bool good;
-    } rows[] = {{"/", true},  {"/a/b", true},  {"", false},
-                {"a", false}, {"/a?b", false}, {"/?", false}};
+    } rows[] = {
+        {"/", true},      {"/a/b", true},   {"/a%20b", true},      {"/~a;b='c'", true},
+        {"", false},      {"a", false},     {"/a?b", false},       {"/?", false},
+        {"/a b", false},  {"/ ", false},    {"/a#b", false},       {"/caf\xc3\xa9", false},
+        {"/a\tb", false}, {"/\x7f", false}, {"/a\r\nX: y", false},
+    };
     for (size_t i = 0; i < COUNT(rows); i++) {
         passed options = start();
         made out;
@@ -384,6 +397,42 @@ Test(engine_options, wants_a_path_that_a_request_can_have)
         }
         expect_success(ENDPOINT, &options, &out);
         cr_expect_str_eq(out.endpoint->path, rows[i].path);
+        drop(&out);
+    }
+}
+
+Test(engine_options, wants_origins_that_can_match)
+{
+    static const struct {
+        const char *list[2]; /* the second may be missing */
+        const char *wrong;   /* which is named; NULL: good */
+    } rows[] = {
+        {{"*"}, NULL},
+        {{"null"}, NULL},
+        {{"https://example.org", "http://[::1]:3000"}, NULL},
+        {{"HTTP://A", "null"}, NULL},
+        {{"app://ui", "file://"}, NULL},
+        {{"*", "https://a"}, "origins[0] is \"*\""},
+        {{"https://a", "*"}, "origins[1] is \"*\""},
+        {{"http://A/"}, "origins[0] is \"http://A/\""},
+        {{"https://a", "https://a/x"}, "origins[1]"},
+        {{"https://*.b"}, "origins[0]"},
+        {{"example.org"}, "origins[0]"},
+        {{"https://a:70000"}, "origins[0]"},
+        {{"https://a "}, "origins[0]"},
+        {{"NULL"}, "origins[0]"},
+        {{""}, "origins[0]"},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        passed options = start();
+        made out;
+        options.endpoint.origins = rows[i].list;
+        options.endpoint.origins_count = rows[i].list[1] != NULL ? 2 : 1;
+        if (rows[i].wrong != NULL) {
+            expect_failure(ENDPOINT, &options, rows[i].wrong);
+            continue;
+        }
+        expect_success(ENDPOINT, &options, &out);
         drop(&out);
     }
 }

@@ -495,6 +495,7 @@ Test(engine_request_deferred, is_refused_at_the_handshakes_deadline)
     cr_assert_eq(later.released, 1);
     cr_assert_null(found());
     cr_assert_eq(atomic_load(&w.shard->loop.counters.timeouts), 1);
+    cr_assert_eq(atomic_load(&w.shard->loop.counters.refused), 0, "it counts once");
     world_eof(&w, file);
     world_turns(&w, 2);
     cr_assert(w.ring->closed[file]);

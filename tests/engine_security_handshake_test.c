@@ -283,6 +283,7 @@ Test(engine_security_handshake, a_slow_handshake_meets_one_deadline)
         cr_expect(raw_read_end(&silent));
         cr_expect(raw_read_end(&half));
         cr_expect_eq(engine_server_stats(&server).timeouts, 3);
+        cr_expect_eq(engine_server_stats(&server).refused, 0, "each counts once");
         cr_expect(engine_server_await_connections(&server, 0));
         raw_close(&silent);
         raw_close(&slow);

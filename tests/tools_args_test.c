@@ -164,6 +164,37 @@ Test(args, test_the_sentence_names_the_option_and_the_value, .init = cr_redirect
         "ringws test: --number must be a whole number from 1 to 10, not '11'\n");
 }
 
+/* Whoever is told a bound can type it as it stands. */
+Test(args, test_the_bounds_of_a_size_are_exact, .init = cr_redirect_stderr)
+{
+    static const struct {
+        uint64_t min, max;
+        const char *sentence;
+    } rows[] = {
+        {1, (UINT64_C(1) << 31) - (1 << 20), "from 1 to 2047M"},
+        {512, 64 << 20, "from 512 to 64M"},
+        {65536, UINT64_C(1) << 39, "from 64K to 512G"},
+        {0, 1000000, "from 0 to 1000000"},
+        {1, (1 << 20) + 1, "from 1 to 1048577"},
+    };
+    char expected[1024] = "";
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        uint64_t bytes = 7;
+        const args_option options[] = {
+            {"bytes", 0, ARGS_BYTES, &bytes, rows[i].min, rows[i].max, "BYTES", "a size"},
+        };
+        const args_command command = {"ringws test", NULL, "A test.", "", options, 1};
+        char *argv[] = {"test", "--bytes", "999G", NULL};
+        cr_assert_eq(args_parse(&command, 3, argv, NULL), ARGS_BAD);
+        size_t used = strlen(expected);
+        snprintf(expected + used, sizeof(expected) - used,
+                 "ringws test: --bytes must be a size %s, such as 4096, 64K or 16M, not '999G'\n",
+                 rows[i].sentence);
+    }
+    fflush(stderr);
+    cr_assert_stderr_eq_str(expected);
+}
+
 Test(args, test_an_unknown_option_gets_a_suggestion, .init = cr_redirect_stderr)
 {
     parsed p;

@@ -189,6 +189,20 @@ static void print_help(const args_command *command)
     printf("\nExamples:\n%s", command->examples);
 }
 
+/* A size in whole units, as it can be typed; format_bytes() rounds. */
+static const char *exact_bytes(format_text *out, uint64_t bytes)
+{
+    static const char *const units[] = {"", "K", "M", "G"};
+
+    size_t step = 0;
+    while (bytes > 0 && bytes % 1024 == 0 && step + 1 < sizeof(units) / sizeof(units[0])) {
+        bytes /= 1024;
+        step++;
+    }
+    snprintf(out->text, sizeof(out->text), "%" PRIu64 "%s", bytes, units[step]);
+    return out->text;
+}
+
 /* Store the value of one option, or say what is wrong with it. */
 static bool take(const args_command *command, const args_option *option, const char *text)
 {
@@ -216,7 +230,7 @@ static bool take(const args_command *command, const args_option *option, const c
         if (args_parse_bytes(text, option->min, option->max, option->target)) return true;
         args_complain(
             command->name, "--%s must be a size from %s to %s, such as 4096, 64K or 16M, not '%s'",
-            option->name, format_bytes(&low, option->min), format_bytes(&high, option->max), text);
+            option->name, exact_bytes(&low, option->min), exact_bytes(&high, option->max), text);
         return false;
     case ARGS_DURATION:
         if (args_parse_duration(text, option->min, option->max, option->target)) return true;

@@ -36,6 +36,7 @@ typedef struct findings {
     rws_probe probe;
     check checks[CHECKS_MAX];
     size_t count;
+    uint64_t descriptors; /* raised */
     bool would_serve;
 } findings;
 
@@ -57,6 +58,16 @@ static const char *limit_text(format_text *out, uint64_t value, bool bytes)
     return bytes ? format_bytes(out, value) : format_count(out, value);
 }
 
+/* With the descriptors that 'serve' will have; what the limit was before is told all the same. */
+static void probe(findings *f)
+{
+    rws_probe_kernel(&f->probe);
+    uint64_t soft = f->probe.descriptors_soft;
+    f->descriptors = host_raise_descriptors();
+    if (strcmp(f->probe.blocked_by, "descriptors") == 0) rws_probe_kernel(&f->probe);
+    f->probe.descriptors_soft = soft;
+}
+
 static void check_kernel(findings *f)
 {
     bool old = strcmp(f->probe.blocked_by, "version") == 0;
@@ -68,7 +79,9 @@ static void check_kernel(findings *f)
 static void check_ring(findings *f)
 {
     check *c = add(f, "io_uring", f->probe.status == 0 ? OK : BAD);
-    snprintf(c->text, sizeof(c->text), "%s", f->probe.text);
+    bool few = strcmp(f->probe.blocked_by, "descriptors") == 0;
+    snprintf(c->text, sizeof(c->text), "%s",
+             few ? "too few open descriptors for a server" : f->probe.text);
     if (f->probe.blocked_by[0]) {
         c = add(f, "blocked by", BAD);
         snprintf(c->text, sizeof(c->text), "%s", f->probe.blocked_by);
@@ -112,11 +125,14 @@ static void check_limits(findings *f)
     format_text text[3];
     const rws_probe *p = &f->probe;
     check *c = add(f, "open descriptors", p->descriptors_hard < 1024 ? NOTE : OK);
-    snprintf(c->text, sizeof(c->text),
-             "%s, hard limit %s ('serve' raises it): up to %s connections per shard",
-             limit_text(&text[0], p->descriptors_soft, false),
-             limit_text(&text[1], p->descriptors_hard, false),
-             format_count(&text[2], p->connections_max));
+    if (!host_descriptors_suffice(f->descriptors, c->text, sizeof(c->text)))
+        c->verdict = BAD;
+    else
+        snprintf(c->text, sizeof(c->text),
+                 "%s, hard limit %s ('serve' raises it): up to %s connections per shard",
+                 limit_text(&text[0], p->descriptors_soft, false),
+                 limit_text(&text[1], p->descriptors_hard, false),
+                 format_count(&text[2], p->connections_max));
 
     bool tight = p->memlock_soft < (UINT64_C(8) << 20);
     c = add(f, "locked memory", strcmp(p->blocked_by, "memlock") == 0 ? BAD : tight ? NOTE : OK);
@@ -149,10 +165,13 @@ static void check_network(findings *f)
     }
 }
 
-/* Start a server as `ringws serve` would, on a port that is free, and stop it. */
+/* Start a server as `ringws serve` would, with as many descriptors, on a port that is free, and
+ * stop it. */
 static void check_trial(findings *f)
 {
     if (f->probe.status < 0) return; /* it would only say the same again */
+    char why[160];
+    if (!host_descriptors_suffice(f->descriptors, why, sizeof(why))) return; /* likewise */
     rws_listener_options listener = RWS_LISTENER_OPTIONS_DEFAULT;
     listener.port = 0;
     rws_handler handler = RWS_HANDLER_DEFAULT;
@@ -290,13 +309,12 @@ int doctor_main(int argc, char **argv)
     if (outcome != ARGS_RUN) return outcome == ARGS_DONE ? EXIT_SUCCESS : EXIT_USAGE;
 
     findings f = {.probe.size = sizeof(rws_probe)};
-    rws_probe_kernel(&f.probe);
+    probe(&f);
     check_kernel(&f);
     check_ring(&f);
     check_seccomp(&f);
     check_limits(&f);
     check_network(&f);
-    host_raise_descriptors(); /* as 'serve' does */
     check_trial(&f);
     if (json && !print_json(&f)) return EXIT_WRONG;
     if (!json) print_text(&f);

@@ -1,5 +1,6 @@
 #include "tools/host.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -13,6 +14,16 @@ uint64_t host_raise_descriptors(void)
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0) return soft;
     return limit.rlim_cur;
+}
+
+bool host_descriptors_suffice(uint64_t descriptors, char *why, size_t why_size)
+{
+    if (descriptors >= HOST_DESCRIPTORS_MIN) return true;
+    snprintf(why, why_size,
+             "the limit of open descriptors is %" PRIu64 ", and at least %d are needed: raise it "
+             "with 'ulimit -n'",
+             descriptors, HOST_DESCRIPTORS_MIN);
+    return false;
 }
 
 bool host_read_line(const char *path, char *line, size_t line_size)

@@ -25,7 +25,6 @@ enum {
     MIB = 1024 * KIB,
     AUTOBAHN_MESSAGE_BYTES = 64 * MIB, /* the suite's largest are 16 MiB */
     PARTIAL_BYTES = 64 * MIB,          /* the library's default for messages under way */
-    DESCRIPTORS_MIN = 192,             /* the library keeps 128 for itself */
 };
 
 #define MILLISECOND_NS UINT64_C(1000000)
@@ -371,12 +370,9 @@ int serve_main(int argc, char **argv)
 
     /* A reader of our output that goes away must not end the server. */
     (void)signal(SIGPIPE, SIG_IGN);
-    uint64_t descriptors = host_raise_descriptors();
-    if (descriptors < DESCRIPTORS_MIN) {
-        args_complain(command_name,
-                      "the limit of open descriptors is %" PRIu64 ", and at least %d are needed: "
-                      "raise it with 'ulimit -n'",
-                      descriptors, DESCRIPTORS_MIN);
+    char why[160];
+    if (!host_descriptors_suffice(host_raise_descriptors(), why, sizeof(why))) {
+        args_complain(command_name, "%s", why);
         return EXIT_USAGE;
     }
 

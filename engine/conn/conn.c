@@ -13,7 +13,7 @@
 /* The only legal moves. No way back to OPEN: RFC 6455, section 5.5.1. */
 static const uint16_t conn_moves[RWS__CONN_STATE_COUNT] = {
     [RWS__CONN_FREE] = TO(RWS__CONN_CONNECTING),
-    [RWS__CONN_CONNECTING] = TO(RWS__CONN_UPGRADING) | TO(RWS__CONN_ENDED),
+    [RWS__CONN_CONNECTING] = TO(RWS__CONN_UPGRADING) | TO(RWS__CONN_ENDED) | TO(RWS__CONN_FREE),
     [RWS__CONN_UPGRADING] = TO(RWS__CONN_OPEN) | TO(RWS__CONN_ENDED),
     [RWS__CONN_OPEN] =
         TO(RWS__CONN_CLOSE_SENT) | TO(RWS__CONN_CLOSE_RECEIVED) | TO(RWS__CONN_ENDING),
@@ -79,17 +79,16 @@ static void tell(rws_conn *conn, const rws__cause *cause)
 /* A handshake that did not lead to an open connection. */
 static void tell_refused(rws_conn *conn, const rws__cause *cause)
 {
-    rws__dial *dial = rws__conn_dial(conn);
-    rws__count(&rws__conn_counters(conn)->refused, 1);
+    const rws__dial *dial = rws__conn_dial(conn);
+    rws__counters *counters = rws__conn_counters(conn);
     rws__conn_enter(conn, RWS__CONN_ENDED);
-    rws__conn_drop_request(conn);
-    if (dial != NULL) rws__conn_table(conn)->dials_count--;
-    if (dial == NULL || dial->endpoint->handler.on_dial_error == NULL) return;
-    rws_error error;
-    rws_span text = cause->text;
-    if (text.data == NULL) text.data = rws_strerror(cause->status), text.len = strlen(text.data);
-    rws__fail(&error, cause->status, "%.*s", (int)text.len, text.data);
-    dial->endpoint->handler.on_dial_error(&error, dial->user, dial->endpoint->user);
+    if (dial != NULL) {
+        rws__conn_table(conn)->dials_count--;
+        rws__dial_fail(dial, counters, cause);
+    } else {
+        rws__count_refused(counters, cause->status);
+        rws__conn_drop_request(conn);
+    }
 }
 
 rws__cause rws__conn_cut_cause(const rws_conn *conn, int status, rws_closer who)
@@ -194,10 +193,21 @@ static void on_eof(rws__stream *stream)
     rws__conn_on_eof((rws_conn *)stream);
 }
 
+/* Whether it is the connect of a dial that failed: not a step before it, nor a filter behind it. */
+static bool is_failed_connect(const rws_conn *conn, const rws__cause *cause)
+{
+    const rws__stream *stream = &conn->stream;
+    return conn->state == RWS__CONN_CONNECTING && stream->file >= 0 && stream->has_cold &&
+           rws__stream_cold_of(stream)->dial != NULL && cause->who == RWS_CLOSED_BY_PEER;
+}
+
 /* The transport is over. The peer may have said before how it ends, even if nobody answered. */
 static void on_ended(rws__stream *stream, const rws__cause *cause)
 {
     rws_conn *conn = (rws_conn *)stream;
+    /* Where there is another address the dial goes on when this file is closed (on_released). Until
+     * then the connection has its deadline, and may be cancelled. */
+    if (is_failed_connect(conn, cause) && rws__dial_go_on(rws__conn_dial(conn), cause)) return;
     rws__cause own = rws__conn_cut_cause(conn, cause->status, cause->who);
     own.text = cause->text;
     if (conn->state >= RWS__CONN_OPEN) own.text = (rws_span){NULL, 0};
@@ -231,6 +241,7 @@ static void on_released(rws__stream *stream)
 {
     rws_conn *conn = (rws_conn *)stream;
     rws__conns *conns = rws__conn_table(conn);
+    rws__dial *next = NULL;
     if (conns->budget_holder == conn) conns->budget_holder = NULL;
     rws__payload_release(conn->assembly);
     if (conn->decoder.stash != NULL) rws__pool_give(conns->streams.partial, conn->decoder.stash);
@@ -238,10 +249,17 @@ static void on_released(rws__stream *stream)
         rws__conn_cold *cold = rws__conn_cold_part(conn);
         RWS_ASSERT(cold->request == NULL);
         if (cold->subprotocol != NULL) rws__pool_give(conns->streams.partial, cold->subprotocol);
-        if (cold->dial != NULL) rws__dial_free(conns->streams.loop->env, cold->dial);
+        if (conn->state == RWS__CONN_CONNECTING)
+            next = cold->dial;
+        else if (cold->dial != NULL)
+            rws__dial_free(conns->streams.loop->env, cold->dial);
+        cold->dial = NULL;
     }
     rws__conn_enter(conn, RWS__CONN_FREE);
     RWS_ASSERT(!rws__timer_is_set(&conn->timer));
+    if (next == NULL) return;
+    conns->dials_count--;
+    next->start(next, conns);
 }
 
 const rws__stream_events rws__conn_events = {
@@ -267,7 +285,8 @@ static void on_handshake_timeout(rws_conn *conn)
     rws__cause cause =
         rws__cause_abnormal(RWS_E_TIMEOUT, RWS_CLOSED_BY_US, "the handshake did not end in time");
     rws__count(&rws__conn_counters(conn)->timeouts, 1);
-    if (rws__conn_give_up_request(conn, "The server did not decide in time. Try again later."))
+    if (rws__conn_give_up_request(conn, RWS_E_TIMEOUT,
+                                  "The server did not decide in time. Try again later."))
         return;
     rws__conn_end(conn, &cause, RWS__FINISH_CUT);
 }

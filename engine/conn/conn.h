@@ -38,7 +38,8 @@ typedef struct rws__conns rws__conns;
 
 typedef enum rws__conn_state {
     RWS__CONN_FREE = 0,
-    RWS__CONN_CONNECTING, /* the stream is on its way up */
+    RWS__CONN_CONNECTING, /* the stream is on its way up; or a dial's, which could not connect, is
+                             closed before the next address has its turn */
     RWS__CONN_UPGRADING,  /* HTTP */
     RWS__CONN_OPEN,
     RWS__CONN_CLOSE_SENT,     /* waits for the peer's close frame */
@@ -226,8 +227,9 @@ size_t rws__conn_upgrade_input(rws_conn *conn, uint8_t *data, size_t len);
 void rws__conn_start_handshake(rws_conn *conn);
 /* The connection ended before its request was answered, if it has one: no on_open follows. */
 void rws__conn_drop_request(rws_conn *conn);
-/* A request that is not decided gets 503, with `text`, now. False: the connection has none. */
-bool rws__conn_give_up_request(rws_conn *conn, const char *text);
+/* A request that is not decided gets 503, with `text`, now, and the connection ends for `status`.
+ * False: it has none. */
+bool rws__conn_give_up_request(rws_conn *conn, int status, const char *text);
 /* At the end of the turn: give the answer that the program decided on. */
 void rws__conn_answer_request(rws_conn *conn);
 

@@ -13,10 +13,11 @@
     (IN(RWS__STREAM_FLUSHING) | IN(RWS__STREAM_SHUTTING) | IN(RWS__STREAM_LINGERING) |             \
      IN(RWS__STREAM_CLOSING) | IN(RWS__STREAM_CLOSED))
 
-/* The phases that its stream may have. UP also comes before on_up: a filter's handshake. */
+/* The phases that its stream may have. UP also comes before on_up: a filter's handshake. CLOSING
+ * and CLOSED come before the next address of a dial. */
 static const uint16_t phases[RWS__CONN_STATE_COUNT] = {
-    [RWS__CONN_CONNECTING] =
-        IN(RWS__STREAM_INSTALLING) | IN(RWS__STREAM_CONNECTING) | IN(RWS__STREAM_UP),
+    [RWS__CONN_CONNECTING] = IN(RWS__STREAM_INSTALLING) | IN(RWS__STREAM_CONNECTING) |
+                             IN(RWS__STREAM_UP) | IN(RWS__STREAM_CLOSING) | IN(RWS__STREAM_CLOSED),
     [RWS__CONN_UPGRADING] = IN(RWS__STREAM_UP),
     [RWS__CONN_OPEN] = IN(RWS__STREAM_UP),
     [RWS__CONN_CLOSE_SENT] = IN(RWS__STREAM_UP),

@@ -64,7 +64,10 @@ rws_conn *rws__conns_take(rws__conns *conns, const rws__http_rules *http)
 rws_conn *rws__conns_take_dial(rws__conns *conns, rws__dial *dial)
 {
     if (rws__conns_are_full(conns)) return NULL;
-    rws_conn *conn = take(conns, dial->timeout_ms);
+    uint64_t now_ms = conns->streams.loop->now_ms;
+    if (dial->deadline_ms == 0) dial->deadline_ms = now_ms + dial->timeout_ms;
+    uint64_t left_ms = dial->deadline_ms > now_ms ? dial->deadline_ms - now_ms : 0;
+    rws_conn *conn = take(conns, (uint32_t)left_ms);
     if (conn == NULL) return NULL;
     conns->dials_count++;
     rws__conn_cold_part(conn)->dial = dial;
@@ -190,7 +193,7 @@ void rws__conns_drain(rws__conns *conns)
         else if (conn->state == RWS__CONN_OPEN || conn->state == RWS__CONN_CLOSE_RECEIVED)
             send_away(conn);
         else if (conn->state < RWS__CONN_OPEN &&
-                 !rws__conn_give_up_request(conn, "The server is going away."))
+                 !rws__conn_give_up_request(conn, RWS_E_STATE, "The server is going away."))
             rws__conn_set_deadline(conn, DRAIN_REQUEST_MS);
     }
     rws__streams_hurry(&conns->streams);

@@ -38,10 +38,10 @@ const rws__endpoint *rws__http_route(const rws__http_rules *rules, rws_span path
 
 /* ---- refusing ---- */
 
-/* Answer with `status`, which is not 101, and end. */
-static void refuse(rws_conn *conn, int status, rws_span extra, rws_span body)
+/* Answer with `status`, which is not 101, and end for `cause_status`. */
+static void refuse(rws_conn *conn, int cause_status, int status, rws_span extra, rws_span body)
 {
-    rws__cause cause = rws__cause_abnormal(RWS_E_UPGRADE, RWS_CLOSED_BY_US, NULL);
+    rws__cause cause = rws__cause_abnormal(cause_status, RWS_CLOSED_BY_US, NULL);
     size_t room = extra.len + body.len + RWS__WRITE_REFUSAL_BYTES;
     uint8_t *out = rws__stream_reserve(&conn->stream, room, RWS__SHARE_ONCE);
     const uint8_t *lines = (const uint8_t *)extra.data;
@@ -51,11 +51,16 @@ static void refuse(rws_conn *conn, int status, rws_span extra, rws_span body)
     rws__conn_end(conn, &cause, RWS__FINISH_LINGER);
 }
 
-static void refuse_text(rws_conn *conn, int status, const char *text)
+static void refuse_for(rws_conn *conn, int cause_status, int status, const char *text)
 {
     char body[256];
     int len = snprintf(body, sizeof body, "%s\n", text);
-    refuse(conn, status, (rws_span){NULL, 0}, (rws_span){body, (size_t)len});
+    refuse(conn, cause_status, status, (rws_span){NULL, 0}, (rws_span){body, (size_t)len});
+}
+
+static void refuse_text(rws_conn *conn, int status, const char *text)
+{
+    refuse_for(conn, RWS_E_UPGRADE, status, text);
 }
 
 static void refuse_request(rws_conn *conn, const rws_request *request)
@@ -63,7 +68,8 @@ static void refuse_request(rws_conn *conn, const rws_request *request)
     bool said = request->status != 0;
     rws_span body = {"Refused.\n", 9};
     if (said) body = rws__payload_span(request->body);
-    refuse(conn, said ? request->status : 403, rws__payload_span(request->extra), body);
+    refuse(conn, RWS_E_UPGRADE, said ? request->status : 403, rws__payload_span(request->extra),
+           body);
 }
 
 /* ---- accepting ---- */
@@ -169,12 +175,12 @@ void rws__conn_drop_request(rws_conn *conn)
     if (release != NULL) release(user);
 }
 
-bool rws__conn_give_up_request(rws_conn *conn, const char *text)
+bool rws__conn_give_up_request(rws_conn *conn, int status, const char *text)
 {
     const rws_request *request = request_of(conn);
     if (request == NULL) return false;
     /* What is decided is answered at the end of the turn. */
-    if (request->step == RWS__REQUEST_DECIDING) refuse_text(conn, 503, text);
+    if (request->step == RWS__REQUEST_DECIDING) refuse_for(conn, status, 503, text);
     return true;
 }
 

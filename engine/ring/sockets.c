@@ -89,12 +89,12 @@ int rws__socket_listen(const struct sockaddr *address, socklen_t len, bool first
 }
 
 /* A socket file that nobody listens on is left over from a server that was killed: take its place.
- */
+ * -EAGAIN: somebody does whose backlog is full, and who may never accept again. */
 static bool remove_stale_socket(const struct sockaddr_un *address)
 {
     struct stat info;
     if (lstat(address->sun_path, &info) != 0 || !S_ISSOCK(info.st_mode)) return false;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return false;
     bool refused = connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 &&
                    errno == ECONNREFUSED;
@@ -112,14 +112,24 @@ static int bind_unix(int fd, const struct sockaddr_un *address)
     }
 }
 
-int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options)
+static void remember_file(const char *path, rws__socket_file *file)
+{
+    struct stat info;
+    *file = (rws__socket_file){0};
+    if (lstat(path, &info) == 0) *file = (rws__socket_file){info.st_dev, info.st_ino};
+}
+
+int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options,
+                            rws__socket_file *file)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
     set_options(fd, AF_UNIX, options);
-    return listen_or_close(fd, bind_unix(fd, &address), backlog);
+    int res = bind_unix(fd, &address);
+    if (res == 0) remember_file(path, file);
+    return listen_or_close(fd, res, backlog);
 }
 
 int rws__socket_check_listening(int fd)
@@ -161,9 +171,11 @@ int rws__socket_accept(int listener)
     return fd >= 0 ? fd : -errno;
 }
 
-void rws__socket_unlink(const char *path)
+void rws__socket_unlink(const char *path, const rws__socket_file *file)
 {
-    (void)unlink(path);
+    struct stat info;
+    if (lstat(path, &info) != 0) return;
+    if (info.st_dev == file->device && info.st_ino == file->inode) (void)unlink(path);
 }
 
 /* ---- others ---- */
@@ -176,17 +188,21 @@ int rws__socket_make(sa_family_t family, const rws__socket_options *options)
     return fd;
 }
 
-int rws__socket_resolve(const char *host, uint16_t port, struct sockaddr_storage *address,
-                        socklen_t *len)
+int rws__socket_resolve(const char *host, uint16_t port, rws__socket_address *addresses,
+                        uint32_t max)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list;
     char number[8];
     snprintf(number, sizeof number, "%u", port);
     if (getaddrinfo(host, number, &hints, &list) != 0) return RWS_E_ADDRESS;
-    memcpy(address, list->ai_addr, list->ai_addrlen);
-    *len = list->ai_addrlen;
+    uint32_t count = 0;
+    for (const struct addrinfo *at = list; at != NULL && count < max; at = at->ai_next) {
+        if (at->ai_addrlen > sizeof addresses->storage) continue;
+        memcpy(&addresses[count].storage, at->ai_addr, at->ai_addrlen);
+        addresses[count++].len = at->ai_addrlen;
+    }
     freeaddrinfo(list);
-    return 0;
+    return count > 0 ? (int)count : RWS_E_ADDRESS;
 }
 
 int rws__socket_local(int fd, struct sockaddr_storage *address)

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 /* What accepted sockets inherit from their listener, and dialled ones get. */
 typedef struct rws__socket_options {
@@ -22,6 +23,18 @@ typedef struct rws__socket_options {
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT; 0: the kernel's */
 } rws__socket_options;
 
+typedef struct rws__socket_address {
+    struct sockaddr_storage storage;
+    socklen_t len;
+} rws__socket_address;
+
+/* Which file a path named when a unix socket was bound there; zeroes: none that is known. As long
+ * as that socket is open no other file gets the same numbers. */
+typedef struct rws__socket_file {
+    dev_t device;
+    ino_t inode;
+} rws__socket_file;
+
 /* ---- listeners: a descriptor, or -errno ---- */
 
 /* One TCP listener of a group that shares `address`; the kernel shares out what comes. The first is
@@ -29,8 +42,9 @@ typedef struct rws__socket_options {
 int rws__socket_listen(const struct sockaddr *address, socklen_t len, bool first, uint32_t backlog,
                        const rws__socket_options *options);
 /* A unix socket at `path`, which is not empty and fits an address; a socket there that nobody
- * listens on is removed. */
-int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options);
+ * listens on is removed. `file` receives what rws__socket_unlink() takes. */
+int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options,
+                            rws__socket_file *file);
 /* One that somebody else opened. Whether it is a stream socket that listens: 0 or -errno. */
 int rws__socket_check_listening(int fd);
 /* Make it one that the ring can accept from, with these options. Returns 0 or -errno. */
@@ -40,17 +54,18 @@ int rws__socket_inherit(int fd, const rws__socket_options *options);
 void rws__socket_stop_waiting(int listener);
 /* Take the connection that waits longest, or -errno (-EAGAIN: none does). */
 int rws__socket_accept(int listener);
-/* Remove the file of a unix socket. */
-void rws__socket_unlink(const char *path);
+/* Remove the file of a unix socket that is still open. What is at `path` by now may be another
+ * server's: that stays. */
+void rws__socket_unlink(const char *path, const rws__socket_file *file);
 
 /* ---- others ---- */
 
 /* A socket to dial with, or -errno. */
 int rws__socket_make(sa_family_t family, const rws__socket_options *options);
-/* The first address of a host, a name or a number, with a port. Returns 0 or RWS_E_ADDRESS. May
- * wait for a name server. */
-int rws__socket_resolve(const char *host, uint16_t port, struct sockaddr_storage *address,
-                        socklen_t *len);
+/* The addresses of a host, a name or a number, with a port: at most `max` (not 0), the preferred
+ * one first. Returns their number or RWS_E_ADDRESS. May wait for a name server. */
+int rws__socket_resolve(const char *host, uint16_t port, rws__socket_address *addresses,
+                        uint32_t max);
 
 /* The address that it is bound to, and the peer's. Returns 0 or -errno. */
 int rws__socket_local(int fd, struct sockaddr_storage *address);

@@ -11,28 +11,17 @@ struct rws_client {
 
 static_assert(sizeof(rws_client) == sizeof(rws_runtime), "made and freed as a runtime");
 
-/* The caller's endpoint, in a client's role. */
-static int add_endpoint(rws_runtime *runtime, const rws_endpoint_options *options, rws_error *error)
-{
-    rws_endpoint_options own = RWS_ENDPOINT_OPTIONS_DEFAULT;
-    int res =
-        rws__options_overlay(&own, sizeof own, options, "RWS_ENDPOINT_OPTIONS_DEFAULT", error);
-    if (res != 0) return res;
-    own.size = sizeof own;
-    own.role = RWS_CLIENT;
-    return rws__runtime_add_endpoint(runtime, &own, NULL, error);
-}
-
 int rws_client_create(rws_client **out, const rws_runtime_options *options,
                       const rws_endpoint_options *endpoint, rws_error *error)
 {
+    const rws_role role = RWS_CLIENT;
     rws_error ignored;
     if (error == NULL) error = &ignored;
     *out = NULL;
     rws_runtime *runtime;
     int res = rws__runtime_make(&runtime, options, RWS_CLIENT, error);
     if (res != 0) return res;
-    res = add_endpoint(runtime, endpoint, error);
+    res = rws__runtime_add_endpoint(runtime, endpoint, &role, NULL, error);
     if (res == 0)
         *out = (rws_client *)runtime;
     else

@@ -29,14 +29,13 @@ static int explain(int status, const char *url, rws_error *error)
     }
 }
 
-static int post_dial(rws_runtime *runtime, rws__dial *dial, uint32_t shard,
-                     const rws__socket_options *socket)
+static int post_dial(rws_runtime *runtime, rws__dial *dial, uint32_t shard)
 {
     const rws__env *env = &runtime->config.env;
     rws__shard *target = &runtime->workers[shard].shard;
     rws__dial_post *post = rws__alloc(env, sizeof *post);
     if (post == NULL) return -ENOMEM;
-    *post = (rws__dial_post){dial, &target->conns, *socket};
+    *post = (rws__dial_post){dial, &target->conns};
     int res = rws__mailbox_post(&target->loop.mailbox, rws__dial_start, post);
     if (res != 0) rws__free(env, post, sizeof *post);
     return res;
@@ -71,7 +70,8 @@ int rws__runtime_dial(rws_runtime *runtime, const rws__endpoint *endpoint, const
     uint64_t id = next_id(runtime, &own.shard);
     dial->id = id;
     dial->filters = runtime->dial_filters;
-    res = post_dial(runtime, dial, own.shard, &socket);
+    dial->socket = socket;
+    res = post_dial(runtime, dial, own.shard);
     if (res != 0) {
         rws__dial_free(&runtime->config.env, dial);
         return explain(res, url, error);

@@ -19,11 +19,15 @@ static int resolve(rws__dial *dial, const rws__url *url)
         struct sockaddr_un address = {.sun_family = AF_UNIX};
         if (strlen(url->host) >= sizeof address.sun_path) return RWS_E_ADDRESS;
         memcpy(address.sun_path, url->host, strlen(url->host) + 1);
-        memcpy(&dial->address, &address, sizeof address);
-        dial->address_len = sizeof address;
+        memcpy(&dial->addresses[0].storage, &address, sizeof address);
+        dial->addresses[0].len = sizeof address;
+        dial->addresses_count = 1;
         return 0;
     }
-    return rws__socket_resolve(url->host, url->port, &dial->address, &dial->address_len);
+    int count = rws__socket_resolve(url->host, url->port, dial->addresses, RWS__DIAL_ADDRESSES_MAX);
+    if (count < 0) return count;
+    dial->addresses_count = (uint32_t)count;
+    return 0;
 }
 
 /* Whether the request can be written at all: the strings are checked where the caller can still be
@@ -82,6 +86,57 @@ static int copy_texts(rws__dial *dial, const rws__env *env, const rws__url *url,
     return add_headers(dial, options);
 }
 
+/* It did not get as far as a connection. */
+static void fail(rws__dial *dial, rws__conns *conns, int status, const char *text)
+{
+    rws__loop *loop = conns->streams.loop;
+    rws__cause cause = rws__cause_abnormal(status, RWS_CLOSED_BY_US, text);
+    rws__dial_fail(dial, &loop->counters, &cause);
+    rws__dial_free(loop->env, dial);
+}
+
+/* Why there is no socket; NULL: what the system says of `status`. */
+static const char *explain_socket(int status)
+{
+    bool none_left = status == -EMFILE || status == -ENFILE;
+    return none_left ? "no descriptor for a socket is left: raise the limit (ulimit -n)" : NULL;
+}
+
+/* A socket for the address in turn. Where the system does not know its family, the next one has its
+ * turn. */
+static int make_socket(rws__dial *dial)
+{
+    for (;;) {
+        int fd = rws__socket_make(rws__dial_address(dial)->storage.ss_family, &dial->socket);
+        rws__cause cause = rws__cause_abnormal(fd, RWS_CLOSED_BY_US, NULL);
+        if (fd != -EAFNOSUPPORT || !rws__dial_go_on(dial, &cause)) return fd;
+    }
+}
+
+static void start(rws__dial *dial, rws__conns *conns)
+{
+    if (conns->draining) {
+        fail(dial, conns, RWS_E_STATE, "the runtime is stopping");
+        return;
+    }
+    int fd = make_socket(dial);
+    if (fd < 0) {
+        fail(dial, conns, fd, explain_socket(fd));
+        return;
+    }
+    rws_conn *conn = rws__conns_take_dial(conns, dial);
+    if (conn == NULL) {
+        rws__socket_close(fd);
+        fail(dial, conns, -ENFILE, "connections_max connections are open already");
+        return;
+    }
+    const rws__socket_address *address = rws__dial_address(dial);
+    conn->stream.family = (uint8_t)address->storage.ss_family;
+    conn->stream.no_card = address->storage.ss_family == AF_UNIX;
+    rws__stream_set_filters(&conn->stream, dial->filters, &dial->server);
+    rws__stream_dial(&conn->stream, fd, (const struct sockaddr *)&address->storage, address->len);
+}
+
 int rws__dial_create(rws__dial **out, const rws__env *env, const rws__endpoint *endpoint,
                      const char *url_text, const rws_dial_options *options)
 {
@@ -90,6 +145,7 @@ int rws__dial_create(rws__dial **out, const rws__env *env, const rws__endpoint *
     if (res != 0) return res;
     rws__dial *dial = rws__alloc(env, sizeof *dial);
     if (dial == NULL) return -ENOMEM;
+    dial->start = start;
     dial->endpoint = endpoint;
     dial->user = options->user;
     dial->timeout_ms = options->timeout_ms;
@@ -108,55 +164,13 @@ int rws__dial_create(rws__dial **out, const rws__env *env, const rws__endpoint *
     return 0;
 }
 
-/* It did not get as far as a connection. */
-static void fail(const rws__dial_post *post, int status, const char *text)
-{
-    const rws__endpoint *endpoint = post->dial->endpoint;
-    rws__loop *loop = post->conns->streams.loop;
-    rws__count(&loop->counters.refused, 1);
-    if (endpoint->handler.on_dial_error != NULL) {
-        rws_error error;
-        rws__fail(&error, status, "%s", text);
-        endpoint->handler.on_dial_error(&error, post->dial->user, endpoint->user);
-    }
-    rws__dial_free(loop->env, post->dial);
-}
-
-/* Why there is no socket. */
-static const char *explain_socket(int status)
-{
-    bool none_left = status == -EMFILE || status == -ENFILE;
-    return none_left ? "no descriptor for a socket is left: raise the limit (ulimit -n)"
-                     : rws_strerror(status);
-}
-
-static void start(const rws__dial_post *post)
-{
-    rws__dial *dial = post->dial;
-    int fd = rws__socket_make(dial->address.ss_family, &post->socket);
-    if (fd < 0) {
-        fail(post, fd, explain_socket(fd));
-        return;
-    }
-    rws_conn *conn = rws__conns_take_dial(post->conns, dial);
-    if (conn == NULL) {
-        rws__socket_close(fd);
-        fail(post, -ENFILE, "connections_max connections are open already");
-        return;
-    }
-    conn->stream.family = (uint8_t)dial->address.ss_family;
-    conn->stream.no_card = dial->address.ss_family == AF_UNIX;
-    rws__stream_set_filters(&conn->stream, dial->filters, &dial->server);
-    rws__stream_dial(&conn->stream, fd, (const struct sockaddr *)&dial->address, dial->address_len);
-}
-
 void rws__dial_start(void *arg, bool cancelled)
 {
     rws__dial_post *post = arg;
     const rws__env *env = post->conns->streams.loop->env;
-    if (cancelled || post->conns->draining)
-        fail(post, RWS_E_STATE, "the runtime is stopping");
+    if (cancelled)
+        fail(post->dial, post->conns, RWS_E_STATE, "the runtime is stopping");
     else
-        start(post);
+        start(post->dial, post->conns);
     rws__free(env, post, sizeof *post);
 }

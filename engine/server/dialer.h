@@ -13,11 +13,10 @@
 typedef struct rws__dial_post {
     rws__dial *dial;
     rws__conns *conns;
-    rws__socket_options socket;
 } rws__dial_post;
 
-/* Any thread: check the URL and the options' strings, resolve the host. Errors as
- * rws_client_dial(). */
+/* Any thread: check the URL and the options' strings, resolve the host. The caller adds the id, the
+ * filters and the socket's options. Errors as rws_client_dial(). */
 int rws__dial_create(rws__dial **out, const rws__env *env, const rws__endpoint *endpoint,
                      const char *url, const rws_dial_options *options);
 

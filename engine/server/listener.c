@@ -271,7 +271,8 @@ static void take_backlog(rws__listener *listener)
 {
     rws__socket_stop_waiting(listener->fd);
     /* Not later: once nobody listens, the next server may take the path for its own. */
-    if (listener->config->unix_path != NULL) rws__socket_unlink(listener->config->unix_path);
+    if (listener->config->unix_path != NULL)
+        rws__socket_unlink(listener->config->unix_path, &listener->config->unix_file);
     while (free_slots(listener) > 0) {
         int fd = rws__socket_accept(listener->fd);
         if (fd < 0) break;

@@ -3,9 +3,13 @@
  */
 #include "engine/server/options.h"
 
+#include "codec/handshake.h"
+#include "engine/base/cpus.h"
 #include "engine/base/features.h"
+#include "engine/conn/message.h"
 #include "engine/loop/op.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -31,6 +35,8 @@
 /* In a row: each costs the peer 6 bytes and us a step of the decoder, and says nothing. */
 #define EMPTY_FRAGMENTS_MAX 1024u
 #define STRINGS_MAX         65536u
+
+static_assert(RWS__SHARDS_MAX <= 256, "8 bits of an id, of a connection or a dial, name the shard");
 
 /* ---- checks ---- */
 
@@ -73,8 +79,9 @@ static int numbers(const number_row *rows, size_t count, rws_error *error)
     }
 #define COUNT(rows) (sizeof(rows) / sizeof(rows)[0])
 
-int rws__options_overlay(void *out, size_t out_size, const void *caller, const char *initializer,
-                         rws_error *error)
+/* The first `size` bytes of a caller's options struct, over the defaults in `out`. */
+static int overlay(void *out, size_t out_size, const void *caller, const char *initializer,
+                   rws_error *error)
 {
     size_t size;
     if (caller == NULL) return 0;
@@ -161,11 +168,11 @@ int rws__runtime_config_make(rws__runtime_config *config, const rws_runtime_opti
 {
     memset(config, 0, sizeof *config);
     rws_runtime_options own = RWS_RUNTIME_OPTIONS_DEFAULT;
-    int res = rws__options_overlay(&own, sizeof own, options, "RWS_RUNTIME_OPTIONS_DEFAULT", error);
+    int res = overlay(&own, sizeof own, options, "RWS_RUNTIME_OPTIONS_DEFAULT", error);
     if (res != 0) return res;
     rws__streams_options *streams = &config->streams;
     const number_row rows[] = {
-        ROW(shards, shards, 1, 256, config->shards),
+        ROW(shards, shards, 1, RWS__SHARDS_MAX, config->shards),
         ROW(partial_bytes_max, 64u << 20, 1, 1ull << 38, streams->partial_bytes_max),
         ROW(retained_bytes_max, 16u << 20, 1, 1ull << 38, streams->retained_bytes_max),
         ROW(send_pool_bytes_max, 1ull << 30, 65536, 1ull << 39, streams->send_pool_bytes_max),
@@ -225,6 +232,25 @@ static int check_tokens(char *const *names, uint32_t count, rws_error *error)
     return 0;
 }
 
+/* An entry that is neither "*" nor "null" nor a serialised origin would let nobody in. */
+static int check_origins(char *const *origins, uint32_t count, rws_error *error)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const char *const origin = origins[i];
+        if (strcmp(origin, "*") == 0 && count > 1)
+            return rws__fail(error, RWS_E_OPTION,
+                             "origins[%u] is \"*\", which allows every origin: it has to be the "
+                             "only one",
+                             i);
+        if (!rws__handshake_origin_is_allowed((rws_span){origin, strlen(origin)}, &origin, 1))
+            return rws__fail(error, RWS_E_OPTION,
+                             "origins[%u] is \"%.64s\", which no browser sends: an origin is "
+                             "scheme://host[:port] with nothing behind it, not even a '/', or null",
+                             i, origin);
+    }
+    return 0;
+}
+
 /* ---- endpoints ---- */
 
 /* A caller who sets the high watermark alone is not told about one that was never set. */
@@ -255,9 +281,9 @@ static int set_limits(rws__endpoint *endpoint, const rws__runtime_config *config
                       const rws_endpoint_options *options, rws_error *error)
 {
     rws_endpoint_options own = *options;
-    uint64_t budget = config->streams.partial_bytes_max, most = (1ull << 31) - (1u << 20);
+    uint64_t budget = config->streams.partial_bytes_max;
     const number_row rows[] = {
-        ROW(message_bytes_max, budget < 65536 ? budget : 65536, 1, most,
+        ROW(message_bytes_max, budget < 65536 ? budget : 65536, 1, RWS__MESSAGE_BYTES_MAX,
             endpoint->rules.message_bytes_max),
         ROW(fragments_max, 131072, 1, UINT32_MAX, endpoint->rules.fragments_max),
         ROW(message_timeout_ms, 60000, 1, TIMEOUT_MAX_MS, endpoint->message_timeout_ms),
@@ -281,8 +307,27 @@ static int set_limits(rws__endpoint *endpoint, const rws__runtime_config *config
 static int set_handler(rws__endpoint *endpoint, const rws_handler *handler, rws_error *error)
 {
     if (handler == NULL) return rws__fail(error, RWS_E_OPTION, "the handler is missing");
-    return rws__options_overlay(&endpoint->handler, sizeof endpoint->handler, handler,
-                                "RWS_HANDLER_DEFAULT", error);
+    return overlay(&endpoint->handler, sizeof endpoint->handler, handler, "RWS_HANDLER_DEFAULT",
+                   error);
+}
+
+/* One that no request line can carry (RFC 9112 section 3.2) would never be found. */
+static int set_path(rws__endpoint *endpoint, const rws__env *env, const char *path,
+                    rws_error *error)
+{
+    if (path[0] != '/')
+        return rws__fail(error, RWS_E_OPTION, "path is \"%.64s\"; it must begin with '/'", path);
+    if (strchr(path, '?') != NULL)
+        return rws__fail(error, RWS_E_OPTION,
+                         "path is \"%.64s\"; a path ends before the '?' of a target", path);
+    for (const char *at = path; *at != '\0'; at++)
+        if (*at <= ' ' || *at >= 0x7F || *at == '#')
+            return rws__fail(error, RWS_E_OPTION,
+                             "path is \"%.64s\"; in a request a space, a '#', and what is not "
+                             "visible ASCII, are written as %%20 or alike",
+                             path);
+    endpoint->path = rws__copy_string(env, path);
+    return endpoint->path != NULL ? 0 : rws__fail(error, -ENOMEM, "no memory for the path");
 }
 
 static int set_strings(rws__endpoint *endpoint, const rws__env *env,
@@ -290,20 +335,11 @@ static int set_strings(rws__endpoint *endpoint, const rws__env *env,
 {
     if (own->role == RWS_CLIENT && (own->path != NULL || own->origins != NULL))
         return rws__fail(error, RWS_E_OPTION, "path and origins are for servers, not for dials");
-    if (own->path != NULL) {
-        if (own->path[0] != '/')
-            return rws__fail(error, RWS_E_OPTION, "path is \"%.64s\"; it must begin with '/'",
-                             own->path);
-        /* It would never be found. */
-        if (strchr(own->path, '?') != NULL)
-            return rws__fail(error, RWS_E_OPTION,
-                             "path is \"%.64s\"; a path ends before the '?' of a target",
-                             own->path);
-        endpoint->path = rws__copy_string(env, own->path);
-        if (endpoint->path == NULL) return rws__fail(error, -ENOMEM, "no memory for the path");
-    }
-    int res = copy_strings(env, &endpoint->origins, &endpoint->origins_count, own->origins,
-                           own->origins_count, "origins", error);
+    int res = own->path != NULL ? set_path(endpoint, env, own->path, error) : 0;
+    if (res != 0) return res;
+    res = copy_strings(env, &endpoint->origins, &endpoint->origins_count, own->origins,
+                       own->origins_count, "origins", error);
+    if (res == 0) res = check_origins(endpoint->origins, endpoint->origins_count, error);
     if (res != 0) return res;
     res = copy_strings(env, &endpoint->subprotocols, &endpoint->subprotocols_count,
                        own->subprotocols, own->subprotocols_count, "subprotocols", error);
@@ -320,23 +356,23 @@ void rws__endpoint_free(const rws__env *env, rws__endpoint *endpoint)
     rws__free(env, endpoint, sizeof *endpoint);
 }
 
-static int set_role(rws__endpoint *endpoint, const rws_endpoint_options *own, rws_error *error)
+static int set_role(rws__endpoint *endpoint, rws_role role, rws_error *error)
 {
-    if (own->role != RWS_SERVER && own->role != RWS_CLIENT)
+    if (role != RWS_SERVER && role != RWS_CLIENT)
         return rws__fail(error, RWS_E_OPTION, "role is %d; it must be RWS_SERVER or RWS_CLIENT",
-                         (int)own->role);
-    endpoint->rules.role = own->role;
+                         (int)role);
+    endpoint->rules.role = role;
     return 0;
 }
 
 int rws__endpoint_make(rws__endpoint **out, const rws__runtime_config *config,
-                       const rws_endpoint_options *options, rws_error *error)
+                       const rws_endpoint_options *options, const rws_role *role, rws_error *error)
 {
     *out = NULL;
     rws_endpoint_options own = RWS_ENDPOINT_OPTIONS_DEFAULT;
-    int res =
-        rws__options_overlay(&own, sizeof own, options, "RWS_ENDPOINT_OPTIONS_DEFAULT", error);
+    int res = overlay(&own, sizeof own, options, "RWS_ENDPOINT_OPTIONS_DEFAULT", error);
     if (res != 0) return res;
+    if (role != NULL) own.role = *role;
     rws__endpoint *endpoint = rws__alloc(&config->env, sizeof *endpoint);
     if (endpoint == NULL) return rws__fail(error, -ENOMEM, "no memory for the endpoint");
     endpoint->user = own.user;
@@ -344,7 +380,7 @@ int rws__endpoint_make(rws__endpoint **out, const rws__runtime_config *config,
     endpoint->rules.empty_fragments_max = EMPTY_FRAGMENTS_MAX;
     endpoint->progress_bytes_per_s_min = RECEIVING_BYTES_PER_S_MIN;
     endpoint->fixed_mask_key = own.fixed_mask_key;
-    res = set_role(endpoint, &own, error);
+    res = set_role(endpoint, own.role, error);
     if (res == 0) res = set_handler(endpoint, own.handler, error);
     if (res == 0) res = set_watermarks(endpoint, &own, error);
     if (res == 0) res = set_limits(endpoint, config, &own, error);
@@ -407,8 +443,7 @@ int rws__listener_config_make(rws__listener_config *config, rws__http_rules *htt
     memset(config, 0, sizeof *config);
     memset(http, 0, sizeof *http);
     rws_listener_options own = RWS_LISTENER_OPTIONS_DEFAULT;
-    int res =
-        rws__options_overlay(&own, sizeof own, options, "RWS_LISTENER_OPTIONS_DEFAULT", error);
+    int res = overlay(&own, sizeof own, options, "RWS_LISTENER_OPTIONS_DEFAULT", error);
     if (res != 0) return res;
     *out = own;
     const number_row rows[] = {
@@ -443,7 +478,7 @@ int rws__dial_options_check(rws_dial_options *out, const rws_dial_options *optio
                             rws_error *error)
 {
     rws_dial_options own = RWS_DIAL_OPTIONS_DEFAULT;
-    int res = rws__options_overlay(&own, sizeof own, options, "RWS_DIAL_OPTIONS_DEFAULT", error);
+    int res = overlay(&own, sizeof own, options, "RWS_DIAL_OPTIONS_DEFAULT", error);
     if (res != 0) return res;
     *out = own;
     const number_row rows[] = {

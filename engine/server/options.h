@@ -30,9 +30,10 @@ typedef struct rws__runtime_config {
 int rws__runtime_config_make(rws__runtime_config *config, const rws_runtime_options *options,
                              uint32_t shards, rws_error *error);
 
-/* The same; the endpoint has copies of all strings. `*out` is NULL on failure. */
+/* The same; the endpoint has copies of all strings. `*out` is NULL on failure. `role` NULL: what
+ * the options say. */
 int rws__endpoint_make(rws__endpoint **out, const rws__runtime_config *config,
-                       const rws_endpoint_options *options, rws_error *error);
+                       const rws_endpoint_options *options, const rws_role *role, rws_error *error);
 void rws__endpoint_free(const rws__env *env, rws__endpoint *endpoint);
 
 /* The same, without opening anything; rws__listener_config_free() also after a failure. The
@@ -47,9 +48,5 @@ void rws__listener_config_free(const rws__env *env, rws__listener_config *config
 int rws__dial_options_check(rws_dial_options *out, const rws_dial_options *options,
                             const rws__runtime_config *runtime, rws__socket_options *socket,
                             rws_error *error);
-
-/* The first `size` bytes of a caller's options struct, over the defaults in `out`. */
-int rws__options_overlay(void *out, size_t out_size, const void *caller, const char *initializer,
-                         rws_error *error);
 
 #endif

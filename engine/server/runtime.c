@@ -25,12 +25,31 @@ static void adopt_handed(void *arg, bool cancelled)
     rws__free(env, handed, sizeof *handed);
 }
 
+/* Its counter is another thread's, and late by what is still in the mailbox: that decides who gets
+ * a connection, and the shard itself whether it has room. */
+static bool seems_full(const rws_runtime *runtime, uint32_t shard)
+{
+    const rws__counters *counters = &runtime->workers[shard].shard.loop.counters;
+    return atomic_load_explicit(&counters->connections, memory_order_relaxed) >=
+           runtime->config.connections_max;
+}
+
+/* The next shard in turn that is not full; if all are, the next in turn, which says so. */
+static uint32_t next_in_turn(const rws_runtime *runtime, rws__listening *listening)
+{
+    uint32_t shards = runtime->config.shards, next = listening->next_shard;
+    for (uint32_t i = 0; i < shards && seems_full(runtime, next); i++)
+        next = (next + 1) % shards;
+    listening->next_shard = (next + 1) % shards;
+    return next;
+}
+
 /* Give an accepted descriptor to the next shard in turn; where that can't be, to this one. */
 static void hand_round(rws__listener *listener, int fd)
 {
     rws_runtime *runtime = listener->hand_round_to;
     uint32_t index = listener->index;
-    uint32_t next = runtime->listeners[index].next_shard++ % runtime->config.shards;
+    uint32_t next = next_in_turn(runtime, &runtime->listeners[index]);
     rws__shard *shard = &runtime->workers[next].shard;
     rws__listener *target = &shard->listeners[index];
     const rws__env *env = &runtime->config.env;
@@ -73,9 +92,9 @@ int rws__runtime_init(rws_runtime *runtime, const rws__runtime_config *config, r
 static void remove_sockets(const rws_runtime *runtime)
 {
     for (uint32_t i = 0; i < runtime->listeners_count; i++) {
-        const char *path = runtime->listeners[i].config.unix_path;
-        if (path != NULL && runtime->workers[0].shard.listeners[i].fd >= 0)
-            rws__socket_unlink(path);
+        const rws__listener_config *config = &runtime->listeners[i].config;
+        if (config->unix_path != NULL && runtime->workers[0].shard.listeners[i].fd >= 0)
+            rws__socket_unlink(config->unix_path, &config->unix_file);
     }
 }
 
@@ -143,13 +162,13 @@ static int append_endpoint(const rws__env *env, const rws__endpoint ***list, uin
 }
 
 int rws__runtime_add_endpoint(rws_runtime *runtime, const rws_endpoint_options *options,
-                              rws__endpoint **out, rws_error *error)
+                              const rws_role *role, rws__endpoint **out, rws_error *error)
 {
     const rws__env *env = &runtime->config.env;
     if (is_started(runtime))
         return rws__fail(error, RWS_E_STATE, "endpoints are added before the start");
     rws__endpoint *endpoint;
-    int res = rws__endpoint_make(&endpoint, &runtime->config, options, error);
+    int res = rws__endpoint_make(&endpoint, &runtime->config, options, role, error);
     if (res != 0) return res;
     res = append_endpoint(env, &runtime->endpoints, &runtime->endpoints_count, endpoint);
     if (res != 0) {

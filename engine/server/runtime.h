@@ -70,8 +70,9 @@ void rws__runtime_end(rws_runtime *runtime);
 int rws__runtime_init(rws_runtime *runtime, const rws__runtime_config *config, rws_error *error);
 void rws__runtime_deinit(rws_runtime *runtime);
 
+/* `role` and errors as in rws__endpoint_make(). */
 int rws__runtime_add_endpoint(rws_runtime *runtime, const rws_endpoint_options *options,
-                              rws__endpoint **out, rws_error *error);
+                              const rws_role *role, rws__endpoint **out, rws_error *error);
 int rws__runtime_listen(rws_runtime *runtime, const rws_listener_options *options,
                         rws_error *error);
 /* Make the lists of endpoints of the listeners. Returns 0, or what is missing. */

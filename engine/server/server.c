@@ -24,7 +24,7 @@ int rws_server_add_endpoint(rws_server *server, const rws_endpoint_options *opti
                             rws_endpoint **out, rws_error *error)
 {
     rws_error ignored;
-    return rws__runtime_add_endpoint(&server->runtime, options, out,
+    return rws__runtime_add_endpoint(&server->runtime, options, NULL, out,
                                      error != NULL ? error : &ignored);
 }
 

@@ -229,7 +229,8 @@ int rws__shard_run(rws__shard *shard)
 void rws__shard_close(rws__shard *shard)
 {
     rws__loop_close_mailbox(&shard->loop);
-    /* If the loop ended with an error, on_close is owed all the same. */
+    /* If the loop ended with an error, on_close is owed all the same; and no dial goes on. */
+    shard->conns.draining = true;
     rws__streams_abandon(&shard->conns.streams);
     rws__registered_deinit(&shard->conns.streams.registered);
     rws__loop_close_ring(&shard->loop);

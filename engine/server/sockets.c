@@ -73,7 +73,7 @@ static int open_group(const rws__listener_config *config, int *fds, uint32_t cou
     return 0;
 }
 
-static int open_unix(const rws__listener_config *config, int *fd_out, rws_error *error)
+static int open_unix(rws__listener_config *config, int *fd_out, rws_error *error)
 {
     const char *path = config->unix_path;
     const size_t room = sizeof((struct sockaddr_un *)NULL)->sun_path;
@@ -82,7 +82,7 @@ static int open_unix(const rws__listener_config *config, int *fd_out, rws_error 
     if (strlen(path) >= room)
         return rws__fail(error, RWS_E_ADDRESS, "the unix socket path is longer than %zu bytes: %s",
                          room - 1, path);
-    int fd = rws__socket_listen_unix(path, config->backlog, &config->socket);
+    int fd = rws__socket_listen_unix(path, config->backlog, &config->socket, &config->unix_file);
     if (fd == -EADDRINUSE)
         return rws__fail(error, fd,
                          "the unix socket %s is in use by another process, or is a file that is "
@@ -95,8 +95,8 @@ static int open_unix(const rws__listener_config *config, int *fd_out, rws_error 
     return 0;
 }
 
-int rws__listeners_open(const rws__listener_config *config, int *fds, uint32_t count,
-                        uint16_t *port, rws_error *error)
+int rws__listeners_open(rws__listener_config *config, int *fds, uint32_t count, uint16_t *port,
+                        rws_error *error)
 {
     for (uint32_t i = 0; i < count; i++)
         fds[i] = -1;

@@ -171,7 +171,8 @@ typedef struct rws_endpoint_options {
                                     at least 128 bytes of the message come in a second */
     uint32_t close_timeout_ms;   /* (0) 5000, for the peer's half of the close, counted from when it
                                     had everything that was sent before */
-    const char *const *origins;  /* allowed origins; NULL: all. Servers only */
+    const char *const *origins;  /* allowed ones, scheme://host[:port] or null; NULL, or "*" alone:
+                                    all. Servers only */
     uint32_t origins_count;
     /* Subprotocols: a server takes the first one that the client offers too, unless on_upgrade
      * chose one; a client offers them all. NULL: none. */
@@ -238,7 +239,7 @@ typedef struct rws_dial_options {
     const char *origin;        /* the Origin header; NULL: none */
     const rws_header *headers; /* more headers of the request; at most 4096 bytes */
     uint32_t headers_count;
-    uint32_t timeout_ms;          /* (0) 10000, from the dial to on_open */
+    uint32_t timeout_ms;          /* (0) 10000, from the dial to on_open, all addresses together */
     size_t handshake_bytes_max;   /* (0) 16384, of the answer's head */
     uint32_t shard;               /* RWS_ANY_SHARD */
     int socket_send_buffer_bytes; /* (0) the kernel's */
@@ -407,13 +408,13 @@ typedef struct rws_stats {
     uint64_t connections; /* open now, handshakes included */
     uint64_t accepted;    /* transports accepted or connected */
     uint64_t upgraded;
-    uint64_t refused;           /* handshakes that failed */
+    uint64_t refused;           /* handshakes that failed, but for those that a deadline ended */
     uint64_t messages_received; /* data messages given to on_message */
     uint64_t messages_sent;     /* data messages queued */
     uint64_t bytes_received;    /* of the transport */
     uint64_t bytes_sent;        /* of the transport, completed */
     uint64_t protocol_errors;   /* connections failed for what the peer sent */
-    uint64_t timeouts;          /* connections ended by a deadline */
+    uint64_t timeouts;          /* connections ended by a deadline, the handshake's too */
     uint64_t no_buffers;        /* -ENOBUFS: receives that found no provided buffer */
     uint64_t cq_overflows;
     uint64_t accept_pauses;   /* times that accepting stopped because connections_max was reached */
@@ -598,7 +599,8 @@ RWS_API int rws_client_create(rws_client **out, const rws_runtime_options *optio
 
 /**
  * Open a connection. `url` is ws://HOST[:PORT][/PATH][?QUERY] or ws+unix://PATH[:TARGET]
- * (*copied*); a host name is resolved by the calling thread. `options` (NULL: the defaults) is
+ * (*copied*); a host name is resolved by the calling thread, and of its addresses at most 8 are
+ * tried, each when the one before could not be connected to. `options` (NULL: the defaults) is
  * *copied*. `dial_id` (may be NULL) receives what rws_client_cancel() takes. The outcome is on_open
  * or on_dial_error, exactly once if 0 is returned, on the loop thread (or on the one that destroys
  * a client that never ran). `error` may be NULL.

@@ -210,7 +210,9 @@ def test_bad_options_get_one_sentence_and_2():
         rc, output = harness.run_command("serve", *row)
         assert rc == 2, f"{row}: exit status {rc}, {output!r}"
         one_sentence(output)
-    return f"{len(rows)} command lines"
+    rc, output = harness.run_command("serve", "--message-bytes-max", "2G")
+    assert rc == 2 and "2047M" in output, (rc, output)
+    return f"{len(rows) + 1} command lines"
 
 
 def test_help_and_version():
@@ -425,7 +427,11 @@ def test_a_descriptor_limit_that_is_too_low_gets_one_sentence():
     rc, output = harness.run_command("serve", "--port", "0", preexec_fn=limit)
     assert rc == 2, (rc, output)
     line = one_sentence(output)
-    assert "descriptor" in line or "ulimit -n" in line, line
+    assert "descriptor" in line and "ulimit -n" in line, line
+    rc, output = harness.run_command("doctor", preexec_fn=limit)
+    assert rc == 1, (rc, output)
+    sentence = line.split(": ", 1)[1].strip()
+    assert sentence in output, (sentence, output)
     return line
 
 

@@ -70,7 +70,7 @@ static inline int make(made *out, kind what, const passed *options, rws_error *e
     cr_assert_eq(res, 0, "%s", error->text);
     switch (what) {
     case ENDPOINT:
-        return rws__endpoint_make(&out->endpoint, &out->config, &options->endpoint, error);
+        return rws__endpoint_make(&out->endpoint, &out->config, &options->endpoint, NULL, error);
     case LISTENER:
         return rws__listener_config_make(&out->listener, &out->http, &out->own, &out->config,
                                          &options->listener, error);

@@ -185,7 +185,8 @@ static void start(world *w, const test_options *options)
     rws_error error = {0};
     int res = rws__runtime_config_make(&config, &runtime, 1, &error);
     if (res == 0) res = rws__runtime_init(&w->runtime, &config, &error);
-    if (res == 0) res = rws__runtime_add_endpoint(&w->runtime, &endpoint, &w->endpoint, &error);
+    if (res == 0)
+        res = rws__runtime_add_endpoint(&w->runtime, &endpoint, NULL, &w->endpoint, &error);
     uint32_t listeners = mine.listeners != 0 ? mine.listeners : 1;
     for (uint32_t i = 0; res == 0 && w->role == RWS_SERVER && i < listeners; i++)
         res = rws__runtime_listen(&w->runtime, &listener, &error);
@@ -341,9 +342,10 @@ int world_dial(world *w, const char *url, const char *subprotocols, void *dial_u
     int res = rws__dial_create(&dial, &config->env, w->endpoint, url, &checked);
     if (res != 0) return res;
     dial->filters = w->runtime.dial_filters;
+    dial->socket = socket;
     rws__dial_post *post = rws__alloc(&config->env, sizeof *post);
     cr_assert_not_null(post);
-    *post = (rws__dial_post){dial, &w->shard->conns, socket};
+    *post = (rws__dial_post){dial, &w->shard->conns};
     rws__dial_start(post, false);
     return 0;
 }

@@ -49,8 +49,10 @@ int rws__socket_listen(const struct sockaddr *address, socklen_t len, bool first
     return fd;
 }
 
-int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options)
+int rws__socket_listen_unix(const char *path, uint32_t backlog, const rws__socket_options *options,
+                            rws__socket_file *file)
 {
+    *file = (rws__socket_file){.inode = ++script_net.unix_files};
     (void)path;
     (void)backlog;
     (void)options;
@@ -83,36 +85,50 @@ int rws__socket_accept(int listener)
     return script_socket();
 }
 
-void rws__socket_unlink(const char *path)
+void rws__socket_unlink(const char *path, const rws__socket_file *file)
 {
+    script_net.unlinked_file = *file;
     snprintf(script_net.unlinked, sizeof script_net.unlinked, "%s", path);
 }
 
 int rws__socket_make(sa_family_t family, const rws__socket_options *options)
 {
-    (void)family;
     (void)options;
+    if (family == script_net.family_missing) return -EAFNOSUPPORT;
     return script_net.make_result != 0 ? script_net.make_result : script_socket();
 }
 
-int rws__socket_resolve(const char *host, uint16_t port, struct sockaddr_storage *address,
-                        socklen_t *len)
+static bool parse(const char *text, uint16_t port, rws__socket_address *address)
 {
-    struct sockaddr_in *in = (struct sockaddr_in *)address;
-    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)address;
-    if (strcmp(host, "localhost") == 0) host = "127.0.0.1";
+    struct sockaddr_in *in = (struct sockaddr_in *)&address->storage;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&address->storage;
     memset(address, 0, sizeof *address);
-    if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
+    if (inet_pton(AF_INET, text, &in->sin_addr) == 1) {
         in->sin_family = AF_INET;
-        *len = sizeof *in;
-    } else if (inet_pton(AF_INET6, host, &in6->sin6_addr) == 1) {
+        address->len = sizeof *in;
+    } else if (inet_pton(AF_INET6, text, &in6->sin6_addr) == 1) {
         in6->sin6_family = AF_INET6;
-        *len = sizeof *in6;
+        address->len = sizeof *in6;
     } else {
-        return RWS_E_ADDRESS;
+        return false;
     }
     in->sin_port = htons(port);
-    return 0;
+    return true;
+}
+
+int rws__socket_resolve(const char *host, uint16_t port, rws__socket_address *addresses,
+                        uint32_t max)
+{
+    uint32_t count = 0;
+    if (strcmp(host, "several.test") != 0) {
+        if (strcmp(host, "localhost") == 0) host = "127.0.0.1";
+        return parse(host, port, addresses) ? 1 : RWS_E_ADDRESS;
+    }
+    while (count < max && count < SCRIPT_ADDRESSES && script_net.addresses[count] != NULL) {
+        if (!parse(script_net.addresses[count], port, &addresses[count])) abort();
+        count++;
+    }
+    return count > 0 ? (int)count : RWS_E_ADDRESS;
 }
 
 int rws__socket_local(int fd, struct sockaddr_storage *address)

@@ -10,14 +10,19 @@
 #include "engine/ring/event.h"
 #include "engine/ring/sockets.h"
 
-#define SCRIPT_EVENTS 64u
+#define SCRIPT_EVENTS    64u
+#define SCRIPT_ADDRESSES 16u
 
 typedef struct script_sockets {
-    int make_result;  /* of rws__socket_make(), if it is not 0 */
-    uint32_t backlog; /* connections that rws__socket_accept() finds */
+    int make_result;                         /* of rws__socket_make(), if it is not 0 */
+    sa_family_t family_missing;              /* for which it knows no sockets */
+    const char *addresses[SCRIPT_ADDRESSES]; /* of the host "several.test", up to a NULL */
+    uint32_t backlog;                        /* connections that rws__socket_accept() finds */
     uint32_t turned_away;
     char answer[256];    /* what the last one that was turned away got */
-    char unlinked[108];  /* the last path that was removed */
+    uint32_t unix_files; /* unix sockets that were bound: each has a file of the next number */
+    char unlinked[108];  /* the last path that was to be removed, and which file of that name */
+    rws__socket_file unlinked_file;
     uint32_t events_max; /* so many may be open */
 } script_sockets;
 
