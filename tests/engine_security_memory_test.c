@@ -70,7 +70,7 @@ static void await_quiet(const engine_server *server)
  */
 Test(engine_security_memory, messages_one_byte_short_stay_within_the_budget)
 {
-    const uint32_t count = test_raise_files() >= 9000 ? 2000 : 400;
+    const uint32_t count = test_raise_files() >= 9000 && !TEST_IS_SLOW ? 2000 : 400;
     const size_t size = 65536;
     EACH_FEATURES(off)
     {

@@ -72,6 +72,34 @@ static void write_log(rws_log_level level, const char *line, void *user)
     args_complain(command_name, "%s: %s", names[level], line);
 }
 
+static const char summary[] =
+    "Serve WebSocket connections and send every message back to its sender.\n"
+    "Prints 'listening on ws://…' when it is ready. SIGINT and SIGTERM close all\n"
+    "connections with 1001 and end it: exit status 0 if all went well, 1 if messages\n"
+    "were lost or connections had to be cut off, 2 if it could not start.";
+static const char examples[] =
+    "  ringws serve                        echo on ws://127.0.0.1:9223\n"
+    "  ringws serve -a :: -p 80 --stats    on every address, with figures\n"
+    "  ringws serve --broadcast -m 1M      a chat room for messages up to 1 MiB\n"
+    "  ringws serve --unix /run/echo.sock  ws+unix:///run/echo.sock\n";
+
+/* Options that exclude each other. */
+static args_outcome check(const serve_arguments *a)
+{
+    if (a->broadcast + a->autobahn + a->reply_other + a->reply_copied > 1) {
+        args_complain(
+            command_name,
+            "--broadcast, --autobahn, --reply-other and --reply-copied exclude each other");
+        return ARGS_BAD;
+    }
+    if (a->recv_buffers & (a->recv_buffers - 1)) {
+        args_complain(command_name, "--recv-buffers must be a power of two, not '%" PRIu64 "'",
+                      a->recv_buffers);
+        return ARGS_BAD;
+    }
+    return ARGS_RUN;
+}
+
 static args_outcome parse(int argc, char **argv, serve_arguments *a)
 {
     const args_option options[] = {
@@ -125,33 +153,13 @@ static args_outcome parse(int argc, char **argv, serve_arguments *a)
     };
     const args_command command = {
         .name = command_name,
-        .summary =
-            "Serve WebSocket connections and send every message back to its sender.\n"
-            "Prints 'listening on ws://…' when it is ready. SIGINT and SIGTERM close all\n"
-            "connections with 1001 and end it: exit status 0 if all went well, 1 if messages\n"
-            "were lost or connections had to be cut off, 2 if it could not start.",
-        .examples = "  ringws serve                        echo on ws://127.0.0.1:9223\n"
-                    "  ringws serve -a :: -p 80 --stats    on every address, with figures\n"
-                    "  ringws serve --broadcast -m 1M      a chat room for messages up to 1 MiB\n"
-                    "  ringws serve --unix /run/echo.sock  ws+unix:///run/echo.sock\n",
+        .summary = summary,
+        .examples = examples,
         .options = options,
         .options_count = sizeof(options) / sizeof(options[0]),
     };
     args_outcome outcome = args_parse(&command, argc, argv, NULL);
-    if (outcome != ARGS_RUN) return outcome;
-
-    if (a->broadcast + a->autobahn + a->reply_other + a->reply_copied > 1) {
-        args_complain(
-            command_name,
-            "--broadcast, --autobahn, --reply-other and --reply-copied exclude each other");
-        return ARGS_BAD;
-    }
-    if (a->recv_buffers & (a->recv_buffers - 1)) {
-        args_complain(command_name, "--recv-buffers must be a power of two, not '%" PRIu64 "'",
-                      a->recv_buffers);
-        return ARGS_BAD;
-    }
-    return ARGS_RUN;
+    return outcome == ARGS_RUN ? check(a) : outcome;
 }
 
 /* Whole seconds, rounded up; 0 is the library's default. */

@@ -17,6 +17,7 @@
 #include <criterion/criterion.h>
 
 #define TIMEOUT_S   100
+#define SLOWNESS    3 /* of ThreadSanitizer, and of a kernel in user mode */
 #define SKIP_STATUS 77
 
 static alone_test *tests; /* in the order of the source */
@@ -73,7 +74,7 @@ static _Noreturn void run_child(const alone_test *test)
     const alone_options *own = &test->options;
     const alone_options *suite = suite_options(test);
     double timeout = own->timeout > 0 ? own->timeout : suite->timeout;
-    alarm(timeout > 0 ? (unsigned)(timeout + 0.999) : TIMEOUT_S);
+    alarm((unsigned)((timeout > 0 ? timeout : TIMEOUT_S) * SLOWNESS));
 
     void (*init)(void) = own->init != NULL ? own->init : suite->init;
     void (*fini)(void) = own->fini != NULL ? own->fini : suite->fini;

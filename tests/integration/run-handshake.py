@@ -9,7 +9,7 @@ import harness
 import wire
 from wire import Wire, frame, request
 
-HANDSHAKE_BYTES_MAX = 8192  # the default of handshake_bytes_max
+HANDSHAKE_BYTES_MAX = 16384  # the default of handshake_bytes_max
 HANDSHAKE_TIMEOUT_S = 10    # and of handshake_timeout_ms
 
 

@@ -20,7 +20,14 @@
 #define MEMORY_IS_MEASURABLE true
 #endif
 
+/* ThreadSanitizer takes some ten times as long, and a loaded machine more. */
+#if defined(__SANITIZE_THREAD__)
+#define TEST_IS_SLOW          true
+#define ENGINE_SERVER_WAIT_MS 60000
+#else
+#define TEST_IS_SLOW          false
 #define ENGINE_SERVER_WAIT_MS 15000
+#endif
 
 typedef struct engine_server {
     rws_server *server;
