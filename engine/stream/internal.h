@@ -15,6 +15,9 @@ void rws__stream_pump(rws__stream *stream);
 void rws__stream_on_installed(rws__stream *stream, int32_t res);
 void rws__stream_on_connected(rws__stream *stream, int32_t res);
 void rws__stream_on_shut_down(rws__stream *stream, int32_t res);
+/* Once the peer's half has ended no receive tells of a reset, and its bytes are never acknowledged:
+ * a shutdown does, and changes nothing otherwise. */
+void rws__stream_ask_for_reset(rws__stream *stream);
 static inline uint64_t rws__stream_op(const rws__stream *stream, rws__op_kind kind)
 {
     return rws__op_pack(kind, stream->slot, stream->generation);
@@ -114,6 +117,8 @@ void rws__stream_cut_off(rws__stream *stream, uint32_t unacknowledged);
 void rws__stream_begin_linger(rws__stream *stream);
 void rws__stream_end_linger(rws__stream *stream);
 void rws__stream_set_linger(rws__stream *stream);
+/* The peer's half has ended, and not all is acknowledged. */
+void rws__stream_look_soon(rws__stream *stream);
 void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged);
 
 /* stream_zero_copy.c */

@@ -282,9 +282,15 @@ void rws__stream_on_shut_down(rws__stream *stream, int32_t res)
 {
     stream->shutting_down = false;
     rws__stream_mark_dirty(stream);
-    /* -ENOTCONN: the peer has reset it, which no receive tells any more when its half had ended. */
+    /* -ENOTCONN: the peer has reset it. */
     if (res < 0 && stream->phase == RWS__STREAM_LINGERING)
         rws__stream_enter(stream, RWS__STREAM_CLOSING);
+}
+
+void rws__stream_ask_for_reset(rws__stream *stream)
+{
+    /* If the ring does not take it now, the next look tries again. */
+    if (!stream->shutting_down) (void)submit_shutdown(stream);
 }
 
 /* The peer ended its half. One that does not read must not leave the kernel with what it did not

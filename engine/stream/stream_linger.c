@@ -23,11 +23,21 @@ void rws__stream_set_linger(rws__stream *stream)
     rws__loop_set(stream->streams->loop, RWS__DEADLINE_LINGER, &stream->timer, delay_ms);
 }
 
+void rws__stream_look_soon(rws__stream *stream)
+{
+    uint32_t delay_ms = stream->streams->options.linger_timeout_ms;
+    rws__loop_set(stream->streams->loop, RWS__DEADLINE_LINGER, &stream->timer,
+                  delay_ms < HURRIED_LOOK_MS ? delay_ms : HURRIED_LOOK_MS);
+}
+
 void rws__stream_begin_linger(rws__stream *stream)
 {
     rws__slot_queue_append(&stream->streams->linger, stream);
     stream->taken_mark = stream->taken;
-    rws__stream_set_linger(stream);
+    if (stream->eof)
+        rws__stream_look_soon(stream);
+    else
+        rws__stream_set_linger(stream);
 }
 
 void rws__stream_end_linger(rws__stream *stream)
@@ -60,7 +70,13 @@ static bool is_waited_for(const rws__stream *stream, int32_t more, uint32_t unac
                                stream->streams->options.linger_timeout_ms);
 }
 
-/* The peer has not ended its half. */
+static void wait_on(rws__stream *stream)
+{
+    rws__stream_set_linger(stream);
+    if (stream->eof) rws__stream_ask_for_reset(stream);
+}
+
+/* The peer has not ended its half, or not acknowledged everything. */
 void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged)
 {
     if (stream->phase != RWS__STREAM_LINGERING) return;
@@ -68,7 +84,7 @@ void rws__stream_judge_linger(rws__stream *stream, uint32_t unacknowledged)
     if (stream->eof && unacknowledged == 0)
         rws__stream_enter(stream, RWS__STREAM_CLOSING);
     else if (is_waited_for(stream, more, unacknowledged))
-        rws__stream_set_linger(stream);
+        wait_on(stream);
     else
         rws__stream_cut_off(stream, unacknowledged);
 }

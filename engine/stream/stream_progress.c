@@ -148,6 +148,8 @@ static void judge(rws__stream *stream, rws__asking what, uint32_t unacknowledged
             rws__stream_enter(stream, RWS__STREAM_CLOSING);
         else if (stream->phase == RWS__STREAM_FLUSHING)
             rws__stream_enter(stream, RWS__STREAM_SHUTTING);
+        else
+            rws__stream_look_soon(stream);
         break;
     case RWS__ASKING_LINGER: rws__stream_judge_linger(stream, unacknowledged); break;
     case RWS__ASKING_NOTHING: break;
