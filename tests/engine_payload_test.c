@@ -82,6 +82,24 @@ Test(engine_payload, charges_pages_of_any_size)
     }
 }
 
+Test(engine_payload, is_charged_for_what_it_has_alone)
+{
+    start();
+    rws__payload *payload = NULL;
+    static const uint8_t data[10000];
+    cr_assert_eq(rws__payload_append(&payload, &pool, data, sizeof data, 200000), 0);
+    size_t before = pool.charged_bytes;
+    rws__payload_uncharge(payload);
+    cr_assert_eq(pool.charged_bytes, before, "that is what it has");
+    cr_assert_eq(rws__payload_charge(payload, 150000), 0);
+    cr_assert_gt(pool.charged_bytes, 150000);
+    rws__payload_uncharge(payload);
+    cr_assert_eq(pool.charged_bytes, before);
+    cr_assert_eq(payload->charged, before);
+    rws__payload_release(payload);
+    end();
+}
+
 /* The block is as large as what was announced, so that it is not copied; the charge is not. */
 Test(engine_payload, has_room_for_what_is_expected)
 {

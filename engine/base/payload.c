@@ -123,6 +123,14 @@ int rws__payload_charge(rws__payload *payload, size_t bytes)
     return 0;
 }
 
+void rws__payload_uncharge(rws__payload *payload)
+{
+    size_t now = cost(payload, payload->len);
+    if (now >= payload->charged) return;
+    payload->pool->charged_bytes -= payload->charged - now;
+    payload->charged = (uint32_t)now;
+}
+
 static rws__payload *take(rws__pool *pool, size_t bytes)
 {
     rws__payload *payload = rws__slab_take(&pool->slab, offsetof(rws__payload, data) + bytes);

@@ -115,6 +115,8 @@ bool rws__pool_has_plenty(const rws__pool *pool, size_t bytes);
 int rws__payload_reserve(rws__payload **payload, rws__pool *pool, size_t need, size_t expected);
 /* Charge for `bytes` of the payload, if that is more than before. Returns 0 or -ENOMEM. */
 int rws__payload_charge(rws__payload *payload, size_t bytes);
+/* No receive into it is in flight: charge for no more than it has. */
+void rws__payload_uncharge(rws__payload *payload);
 /* Append; `expected` as above. Returns 0 or -ENOMEM. */
 int rws__payload_append(rws__payload **payload, rws__pool *pool, const uint8_t *data, size_t len,
                         size_t expected);

@@ -49,6 +49,9 @@ static size_t within_budget(rws_conn *conn, size_t received, size_t want)
     others += PAYLOAD_COST_PAGES * pool->slab.page_bytes;
     size_t most = bound > others ? bound - others : 0;
     if (most > received) return most - received < want ? most - received : want;
+    /* Those that wait must not hold what they only asked for: the one that may go past the budget
+     * would find no room for it, and all would wait for each other. */
+    if (conn->assembly != NULL) rws__payload_uncharge(conn->assembly);
     rws__conn_set_pause(conn, RWS__PAUSE_BUDGET);
     return 0;
 }
