@@ -1,6 +1,7 @@
 /*
  * Messages that several threads hold: sent by all loops at once, released by a thread that is none,
  * and after their server is gone. A plain program, so that ThreadSanitizer can run it.
+ * ctest: filtered
  */
 #include <errno.h>
 #include <pthread.h>

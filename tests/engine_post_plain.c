@@ -4,7 +4,7 @@
  *
  * Every connection's first message is its own id, and every message that is posted names the id
  * that it is for: a client that gets one for another id has found a fault. At the end every post
- * that was accepted is accounted for: done, or counted as dropped.
+ * that was accepted is accounted for: done, or counted as dropped. ctest: filtered
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "support/engine_filter.h"
 #include "support/engine_server.h"
 #include "support/raw_client.h"
 
@@ -226,6 +227,7 @@ static bool serve(engine_server *server, arena *own, uint32_t shards)
     options.close_timeout_ms = 20000;
     options.drain_timeout_ms = 20000;
     int res = test_server_create(&server->server, &options, &handler, &server->error);
+    if (res == 0) engine_filter_server(server->server);
     if (res == 0) res = rws_server_start(server->server, &server->error);
     if (check(res == 0)) return true;
     fprintf(stderr, "%s\n", server->error.text);
@@ -315,6 +317,7 @@ static void test_client(void)
     options.user = &own;
     if (!check(engine_server_start(&server, NULL, NULL) == 0)) return;
     if (!check(test_client_create(&client, &options, &handler, &error) == 0)) return;
+    engine_filter_client(client);
     rws_runtime *runtime = rws_client_runtime(client);
     char url[64];
     snprintf(url, sizeof url, "ws://127.0.0.1:%u/", server.port);
