@@ -164,10 +164,10 @@ Test(engine_message, constants_lie_in_read_only_data)
     char rights[5];
     for (size_t i = 0; constant_at(i).message != NULL; i++) {
         find_rights(constant_at(i).message, rights);
-        cr_assert_str_eq(rights, "r--p");
+        cr_assert_eq(strncmp(rights, "r-", 2), 0, "%s", rights);
     }
     find_rights(&w, rights);
-    cr_assert_str_eq(rights, "rw-p", "the test can tell");
+    cr_assert_eq(strncmp(rights, "rw", 2), 0, "the test can tell, not %s", rights);
 }
 
 Test(engine_message, constants_are_not_counted)

@@ -342,7 +342,13 @@ static int in_a_child(int (*run)(void))
 
 Test(engine_registered_live, sends_plainly_over_the_limit_of_locked_memory)
 {
-    int res = in_a_child(send_with_little_locked_memory);
+    /* Locked memory counts for the user: rings of its processes that ended just now may still hold
+     * some, and then there is room for no region. */
+    int res = 3;
+    for (int tries = 0; tries < 50 && res == 3; tries++) {
+        if (tries > 0) (void)poll(NULL, 0, 100);
+        res = in_a_child(send_with_little_locked_memory);
+    }
     cr_expect_eq(res, 0, "%d", res);
 }
 

@@ -408,9 +408,11 @@ Test(engine_security_memory, resets_at_every_step_leave_nothing_behind)
         if (MEMORY_IS_MEASURABLE) cr_expect_lt(grown, 2 * MIB, "%zu KiB", grown >> 10);
         cr_expect_eq(atomic_load(&server.opened), atomic_load(&server.closed));
         rws_stats stats = engine_server_stats(&server);
-        cr_expect_eq(stats.accepted, stats.upgraded + stats.refused, "%llu, %llu and %llu",
-                     (unsigned long long)stats.accepted, (unsigned long long)stats.upgraded,
-                     (unsigned long long)stats.refused);
+        /* One that waited for too long counts among the timeouts. */
+        uint64_t ended = stats.upgraded + stats.refused;
+        cr_expect(stats.accepted >= ended && stats.accepted - ended <= stats.timeouts,
+                  "%llu, %llu and %llu", (unsigned long long)stats.accepted,
+                  (unsigned long long)stats.upgraded, (unsigned long long)stats.refused);
         stop_serving(&server);
     }
 }
