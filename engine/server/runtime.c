@@ -38,6 +38,7 @@ static bool seems_full(const rws_runtime *runtime, uint32_t shard)
 static uint32_t next_in_turn(const rws_runtime *runtime, rws__listening *listening)
 {
     uint32_t shards = runtime->config.shards, next = listening->next_shard;
+    RWS_ASSERT(shards > 0);
     for (uint32_t i = 0; i < shards && seems_full(runtime, next); i++)
         next = (next + 1) % shards;
     listening->next_shard = (next + 1) % shards;
