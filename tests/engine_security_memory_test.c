@@ -393,7 +393,7 @@ Test(engine_security_memory, resets_at_every_step_leave_nothing_behind)
         test_options options = engine_server_options();
         options.features_off = *off;
         options.message_bytes_max = MIB;
-        options.connections_max = 1024; /* a slow loop has many that are not gone yet */
+        options.connections_max = 512; /* a slow loop has many that are not gone yet */
         options.close_timeout_ms = 100;
         options.handshake_timeout_ms = 1000;
         cr_assert_eq(engine_server_start(&server, &options, NULL), 0);
