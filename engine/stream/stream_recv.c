@@ -139,14 +139,14 @@ static bool may_stall(const rws__stream *stream, size_t had, size_t len)
 {
     const rws__streams *streams = stream->streams;
     size_t used = streams->stalled_bytes, most = streams->stall_share.bytes;
-    if (used > most || had > used) return false;
-    return rws__share_allows(&streams->stall_share, used, had, len, RWS__SHARE_MESSAGE);
+    /* It may be more than that by what waits again. */
+    return used <= most &&
+           rws__share_allows(&streams->stall_share, used, had, len, RWS__SHARE_MESSAGE);
 }
 
 /* `again`: it waited before. */
 static void stall(rws__stream *stream, const uint8_t *data, size_t len, bool again)
 {
-    if (len == 0) return;
     rws__streams *streams = stream->streams;
     size_t had = stream->stalled != NULL ? stream->stalled->len : 0;
     if ((!again && !may_stall(stream, had, len)) ||
@@ -185,21 +185,25 @@ static bool may_deliver(const rws__stream *stream)
     return stream->phase == RWS__STREAM_UP && stream->stalled == NULL && !stream->paused;
 }
 
+/* To what is above; what it does not take waits. */
+static inline void pass_input(rws__stream *stream, uint8_t *data, size_t len, bool again)
+{
+    size_t taken = 0;
+    if (may_deliver(stream)) taken = stream->events->on_input(stream, data, len);
+    if (taken < len && stream->phase == RWS__STREAM_UP)
+        stall(stream, data + taken, len - taken, again);
+}
+
 void rws__stream_deliver(rws__stream *stream, uint8_t *data, size_t len)
 {
-    if (stream->phase != RWS__STREAM_UP) return;
-    size_t taken = may_deliver(stream) ? stream->events->on_input(stream, data, len) : 0;
-    if (stream->phase == RWS__STREAM_UP) stall(stream, data + taken, len - taken, false);
+    pass_input(stream, data, len, false);
 }
 
 void rws__stream_deliver_stalled(rws__stream *stream)
 {
     /* Taken out, because it may have to wait again. */
     rws__payload *input = take_stalled(stream);
-    size_t taken = 0;
-    if (may_deliver(stream)) taken = stream->events->on_input(stream, input->data, input->len);
-    if (stream->phase == RWS__STREAM_UP)
-        stall(stream, input->data + taken, input->len - taken, true);
+    pass_input(stream, input->data, input->len, true);
     rws__payload_release(input);
 }
 
@@ -238,13 +242,8 @@ void rws__stream_on_recv(rws__stream *stream, int32_t res, uint8_t *data, bool m
     rws__count(&stream->streams->loop->counters.bytes_received, (uint64_t)res);
     stream->more_expected = (uint32_t)res >= FLOW_BYTES_MIN;
     if (stream->bulk && ++stream->small_recvs > BULK_RECVS) stream->bulk = false;
-    size_t len = (size_t)res, taken = 0;
-    if (stream->filter != NULL) {
-        rws__filters_input(stream, data, len);
-        return;
-    }
-    /* The usual case first. */
-    if (may_deliver(stream)) taken = stream->events->on_input(stream, data, len);
-    if (taken < len && stream->phase == RWS__STREAM_UP)
-        stall(stream, data + taken, len - taken, false);
+    if (stream->filter != NULL)
+        rws__filters_input(stream, data, (size_t)res);
+    else
+        pass_input(stream, data, (size_t)res, false);
 }
