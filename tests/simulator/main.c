@@ -465,6 +465,7 @@ int main(int argc, char **argv)
     own.jobs = cpus < 1 ? 1 : cpus > (long)JOBS_MAX ? JOBS_MAX : (uint32_t)cpus;
     own.from = (uint64_t)time(NULL) * 1000000;
     parse(&own, argv + 1);
+    if (traced) setlinebuf(stdout);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) complain("no memory", "");
     if (own.faults) return list_faults();

@@ -107,6 +107,24 @@ static void check_memory(void)
     if (bytes > MEMORY_MAX) fail("%zu bytes are allocated", bytes);
 }
 
+static void trace_plan(void)
+{
+    const plan *own = world.plan;
+    trace("%u steps, %u clients, %u raws, %u and %u shards, messages up to %u%s%s", own->steps,
+          own->clients, own->raws, own->server.shards, own->client.shards, own->message_max,
+          own->over_unix ? ", a unix socket" : "", own->small_pools ? ", small pools" : "");
+    trace("server: %u connections, %u receive buffers of %zu, high watermark %zu, off: %s",
+          own->server.connections_max, own->server.recv_buffers, own->server.recv_buffer_bytes,
+          own->server_endpoint.high_watermark_bytes, own->features_off);
+    trace("sockets: %zu and %zu bytes; times up to %" PRIu64 ", %" PRIu64 ", %" PRIu64 " us",
+          own->kernel.send_buffer_bytes, own->kernel.recv_buffer_bytes, own->kernel.delay_us_max,
+          own->kernel.late_us_max, own->kernel.slow_us_max);
+    for (int fault = 0; fault < RWS__SIM_FAULTS; fault++)
+        if (own->kernel.chance[fault] > 0)
+            trace("fault %s: %u of 65536", rws__sim_fault_name((rws__sim_fault)fault),
+                  own->kernel.chance[fault]);
+}
+
 /* ---- life of the runtimes ---- */
 
 /* With faults in the way a start may be refused; whatever was taken has to be given back. */
@@ -359,6 +377,7 @@ void world_run(const plan *own, bool traced)
     world.random = own->seed ^ 0xA0761D6478BD642Fu;
     world.allocator = (rws_allocator){take_memory, test_allocator_release, &world.memory};
     rws__sim_start(&own->kernel);
+    trace_plan();
     if (open_server() && open_client()) {
         list_shards(&world.server);
         list_shards(&world.client);
