@@ -76,10 +76,9 @@ void pair_heard(pair *own, const char *data, size_t len)
 {
     uint64_t stream;
     uint32_t number;
-    if (!message_check(data, len, &stream, &number)) {
-        if (own->honest) fail("connection %" PRIu64 ": the server got a damaged message", own->key);
-        return;
-    }
+    if (!own->honest) return;
+    if (!message_check(data, len, &stream, &number))
+        fail("connection %" PRIu64 ": the server got a damaged message", own->key);
     if (stream != pair_stream_asked(own))
         fail("connection %" PRIu64 ": the server got a message of stream %" PRIu64, own->key,
              stream);

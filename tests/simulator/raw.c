@@ -62,6 +62,11 @@ static raw raws[RAWS_MAX];
 static uint32_t raws_count;
 static bool hurry;
 
+static bool is_honest(const raw *own)
+{
+    return own->kind <= RAW_LAST_HONEST;
+}
+
 /* ---- what it sends ---- */
 
 static void put(raw *own, const void *data, size_t len)
@@ -203,6 +208,9 @@ void raws_spawn(void)
     draw_end(own);
     own->chunk = own->kind == RAW_DRIP ? 1 : one_in(3) ? 1 + below(50) : 1 + below(100000);
     own->pause_us = own->kind == RAW_DRIP ? 2000000 : one_in(2) ? below(50000) : 0;
+    /* A proper one is not so slow that it misses a deadline. */
+    uint64_t pauses = own->out_len / own->chunk + 1;
+    if (is_honest(own) && own->pause_us > 1000000 / pauses) own->pause_us = 1000000 / pauses;
     own->began_us = own->next_us = rws__sim_now_us();
     own->limit_us = UINT64_MAX;
     trace("raw %" PRIu64 ": kind %d, %u messages", own->pair->key, own->kind, own->messages);
@@ -289,11 +297,6 @@ static void take(raw *own)
 }
 
 /* ---- its end ---- */
-
-static bool is_honest(const raw *own)
-{
-    return own->kind <= RAW_LAST_HONEST;
-}
 
 static bool may_miss(const raw *own)
 {
