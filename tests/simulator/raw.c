@@ -319,7 +319,8 @@ static void on_gone(raw *own, ssize_t res)
     }
     bool all_said = own->at == own->end_at && own->upgraded && !other->server.closes;
     if (codes[own->kind] != 0 && all_said && own->code != 0 && own->code != codes[own->kind] &&
-        !world.over && !world_is_short_of_memory() && own->code < 4000)
+        own->code != RWS_CLOSE_INTERNAL_ERROR && own->code < 4000 && !world.over &&
+        !world_is_short_of_memory())
         fail("raw %" PRIu64 ": it was closed with %u", other->key, own->code);
 }
 
