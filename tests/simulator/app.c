@@ -44,7 +44,8 @@ static void check_arrived(const pair *own, const char *what, uint32_t received, 
 }
 
 /* Why it may end without a closing handshake. */
-static void check_status(const pair *own, const rws_close_info *info, const char *who)
+static void check_status(const pair *own, const pair_end *side, const rws_close_info *info,
+                         const char *who)
 {
     bool excused = is_excused(own);
     switch (info->status) {
@@ -52,13 +53,18 @@ static void check_status(const pair *own, const rws_close_info *info, const char
     case -ENOMEM:
         if (excused || world_is_short_of_memory()) return;
         break;
-    case RWS_E_ABORTED:
-    case RWS_E_CLOSED:
-    case RWS_E_STATE:
     case RWS_E_TIMEOUT:
+        /* The peer's close is behind all that it sent before: on a slow way that is late. */
+        if (excused || side->closes || world_is_short_of_memory()) return;
+        break;
+    case RWS_E_CLOSED:
+        if (own->raw) return;
+        /* fallthrough */
+    case RWS_E_ABORTED:
+    case RWS_E_STATE:
     case -ECONNRESET:
     case -EPIPE:
-        if (excused || own->raw || world_is_short_of_memory()) return;
+        if (excused || world_is_short_of_memory()) return;
         break;
     default:
         if (!own->honest || own->excused) return;
@@ -73,7 +79,7 @@ static void on_closed(pair *own, pair_end *side, const rws_close_info *info, con
     need_open(own, side, side->conn, "on_close");
     trace("connection %" PRIu64 ": %s on_close %d %u by %s", own->key, who, info->status,
           info->code, info->who == RWS_CLOSED_BY_US ? "us" : "the peer");
-    check_status(own, info, who);
+    check_status(own, side, info, who);
     side->closed = true;
     side->conn = NULL;
     --*open;
