@@ -295,7 +295,7 @@ static void call(waiting kind, pair on, int event, uint64_t *value)
     case PROVIDED: res = rws__ring_recv_provided(it.ring, on.file, 0, DATA); break;
     case PLAIN: res = rws__ring_recv(it.ring, on.file, bytes, 8, DATA); break;
     case ACCEPTS: res = rws__ring_accept_multishot(it.ring, it.listener, DATA); break;
-    case ACCEPT_ONE: res = rws__ring_accept_direct(it.ring, it.listener, NULL, NULL, DATA); break;
+    case ACCEPT_ONE: res = accept_direct(it.listener, DATA); break;
     case ACCEPT_FD: res = rws__ring_accept_fd(it.ring, it.listener, DATA); break;
     case READ_EVENT: res = rws__ring_read_event(it.ring, event, value, DATA); break;
     case WAITING: break;
@@ -533,12 +533,12 @@ Test(contract_ring, an_overflowed_completion_queue_is_drained)
         /* Single ones: multishot accepts may end, and are armed again then. */
         uint32_t called = 0, done_count = 0;
         for (uint32_t i = 0; i < PEERS; i++)
-            if (rws__ring_accept_direct(it.ring, listener, NULL, NULL, ACCEPT) == 0) called++;
+            if (accept_direct(listener, ACCEPT) == 0) called++;
         turn();
         for (uint32_t i = 0; i < PEERS; i++)
             peers[i] = connect_to(&address);
         for (; called < PEERS; called++) {
-            while (rws__ring_accept_direct(it.ring, listener, NULL, NULL, ACCEPT) != 0)
+            while (accept_direct(listener, ACCEPT) != 0)
                 turn();
         }
         uint64_t seen = 0;
