@@ -15,7 +15,7 @@
 #define EVENT   0xE4E47u
 #define TIMER   0x7100u
 
-static uint8_t bytes[65536];
+static uint8_t bytes[8];
 
 /* ---- accepts ---- */
 
@@ -170,7 +170,7 @@ Test(contract_ring, a_close_leaves_what_is_in_flight)
     {
         pair old = accept_pair();
         int end;
-        cr_assert_eq(rws__ring_recv(it.ring, old.file, bytes, 8, DATA), 0);
+        cr_assert_eq(rws__ring_recv(it.ring, old.file, bytes, sizeof bytes, DATA), 0);
         turn();
         close_file(old.file);
         peer_gets_nothing(old.peer);
@@ -183,7 +183,7 @@ Test(contract_ring, a_close_leaves_what_is_in_flight)
         cr_assert_eq(end, 0);
         outside_close(old.peer);
 
-        cr_assert_eq(rws__ring_recv(it.ring, next.file, bytes, 8, DATA), 0);
+        cr_assert_eq(rws__ring_recv(it.ring, next.file, bytes, sizeof bytes, DATA), 0);
         cr_assert_eq(rws__ring_cancel_file(it.ring, next.file), 0);
         cr_assert_eq(rws__ring_close(it.ring, next.file, CONNECT), 0);
         (void)await(CONNECT);
@@ -293,7 +293,7 @@ static void call(waiting kind, pair on, int event, uint64_t *value)
     switch (kind) {
     case MULTISHOT: res = rws__ring_recv_multishot(it.ring, on.file, DATA); break;
     case PROVIDED: res = rws__ring_recv_provided(it.ring, on.file, 0, DATA); break;
-    case PLAIN: res = rws__ring_recv(it.ring, on.file, bytes, 8, DATA); break;
+    case PLAIN: res = rws__ring_recv(it.ring, on.file, bytes, sizeof bytes, DATA); break;
     case ACCEPTS: res = rws__ring_accept_multishot(it.ring, it.listener, DATA); break;
     case ACCEPT_ONE: res = accept_direct(it.listener, DATA); break;
     case ACCEPT_FD: res = rws__ring_accept_fd(it.ring, it.listener, DATA); break;
@@ -343,23 +343,25 @@ Test(contract_ring, a_cancel_of_nothing_says_so_to_nobody)
 
 Test(contract_ring, all_of_a_file_is_cancelled_and_no_other)
 {
+    static const uint8_t sent_bytes[65536];
     EACH_RING
     {
         pair on = accept_pair(), other = accept_pair();
-        cr_assert_eq(rws__ring_recv(it.ring, other.file, bytes, 8, CONNECT), 0);
+        cr_assert_eq(rws__ring_recv(it.ring, other.file, bytes, sizeof bytes, CONNECT), 0);
         cr_assert_eq(rws__ring_recv_multishot(it.ring, on.file, DATA), 0);
         size_t sent = 0;
         for (;;) {
-            cr_assert_eq(rws__ring_send(it.ring, on.file, bytes, sizeof bytes, ACCEPT), 0);
+            cr_assert_eq(rws__ring_send(it.ring, on.file, sent_bytes, sizeof sent_bytes, ACCEPT),
+                         0);
             settle();
             if (find(ACCEPT) == NULL) break;
-            expect(ACCEPT, sizeof bytes);
-            sent += sizeof bytes;
+            expect(ACCEPT, sizeof sent_bytes);
+            sent += sizeof sent_bytes;
         }
         cr_assert_eq(rws__ring_cancel_file(it.ring, on.file), 0);
         expect(DATA, -ECANCELED);
         int32_t res = await(ACCEPT)->cqe.res;
-        cr_assert(res == -ECANCELED || (res > 0 && res < (int32_t)sizeof bytes), "%d", res);
+        cr_assert(res == -ECANCELED || (res > 0 && res < (int32_t)sizeof sent_bytes), "%d", res);
         if (res > 0) sent += (size_t)res;
         expect_nothing(CONNECT);
         int end;

@@ -387,9 +387,37 @@ Test(contract_send, a_disconnect_resets_and_throws_away_what_is_queued)
         cr_assert_eq(end, -ECONNRESET);
         cr_assert_lt(got, had, "nothing was thrown away");
         outside_close(on.peer);
+        /* The error was reported, and there is no connection that could have ended. */
+        cr_assert_eq(rws__ring_recv(it.ring, on.file, data, sizeof data, RECV), 0);
+        expect(RECV, -ENOTCONN);
         cr_assert_eq(rws__ring_send(it.ring, on.file, "x", 1, SEND), 0);
         expect(SEND, -EPIPE);
         expect_nothing(NOBODY);
+        close_file(on.file);
+    }
+}
+
+/* Also of bytes that were received and not read, and behind the peer's end. */
+Test(contract_send, a_disconnect_throws_away_what_was_received)
+{
+    EACH_RING
+    for (int ended = 0; ended < 2; ended++) {
+        pair on = accept_pair();
+        int end;
+        uint8_t data[8];
+        write_text(on.peer, "unread");
+        if (ended) outside_shutdown(on.peer);
+        settle();
+        cr_assert_eq(rws__ring_disconnect(it.ring, on.file), 0);
+        settle();
+        for (int i = 0; i < 2; i++) {
+            cr_assert_eq(rws__ring_recv(it.ring, on.file, data, sizeof data, RECV), 0);
+            int32_t res = await(RECV)->cqe.res;
+            cr_assert_eq(res, i == 0 ? -ECONNRESET : -ENOTCONN, "%d: %d", i, res);
+        }
+        cr_assert_eq(peer_ends(on.peer, &end), 0);
+        cr_assert_eq(end, -ECONNRESET);
+        outside_close(on.peer);
         close_file(on.file);
     }
 }
