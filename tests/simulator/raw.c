@@ -224,7 +224,9 @@ static uint64_t timeouts_us(const raw *own)
 {
     const rws__endpoint *endpoint = world.server.endpoints[0];
     const rws__streams_options *streams = &world.server.config.streams;
-    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms;
+    /* The close's deadline counts from when everything before it was taken, which is found out by
+     * looking once per deadline. */
+    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms * 2;
     uint64_t handshake = world.server.listeners[0].http.timeout_ms, ms = 0;
     switch (own->kind) {
     case RAW_MUTE:
