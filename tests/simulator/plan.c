@@ -128,6 +128,14 @@ void plan_make(plan *out, uint64_t seed)
     out->kernel.poison = true;
     out->kernel.send_buffer_bytes = PICK(&state, 2000, 20000, 262144);
     out->kernel.recv_buffer_bytes = PICK(&state, 1000, 20000, 131072);
+    /* Large messages over a narrow way would take longer than the run. */
+    if (out->message_max >= 65536) {
+        rws__sim_options *kernel = &out->kernel;
+        if (kernel->send_buffer_bytes < 20000) kernel->send_buffer_bytes = 20000;
+        if (kernel->recv_buffer_bytes < 20000) kernel->recv_buffer_bytes = 20000;
+        uint64_t most_us = out->message_max > 65536 ? 1000 : 20000;
+        if (kernel->delay_us_max > most_us) kernel->delay_us_max = most_us;
+    }
     draw_features(out, &state);
     out->server.shards = 1 + (uint32_t)plan_below(&state, 3);
     out->client.shards = 1 + (uint32_t)plan_below(&state, 2);
