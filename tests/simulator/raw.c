@@ -392,7 +392,7 @@ static void count_sent(raw *own)
 /* Everything was said. Returns false if it has ended. */
 static bool end_it(raw *own)
 {
-    if (own->kind != RAW_NO_ANSWER) expect_end(own);
+    if (own->kind != RAW_NO_ANSWER && own->kind != RAW_NOT_READING) expect_end(own);
     switch (own->kind) {
     case RAW_CLOSES:
         if (own->closing || !own->upgraded || own->pair->echoes < own->messages) return true;
