@@ -393,10 +393,10 @@ static void dial(void)
     if (world.clients >= world.plan->clients) return;
     pair *own = world_new_pair();
     if (world.plan->over_unix)
-        snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, own->key);
+        snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, pair_name(own));
     else
         snprintf(url, sizeof url, "ws://%s:%u/?k=%" PRIu64, world.plan->host,
-                 world.server.listeners[0].port, own->key);
+                 world.server.listeners[0].port, pair_name(own));
     options.user = own;
     options.timeout_ms = one_in(3) ? 1000 : 0;
     world.clients++;

@@ -86,7 +86,7 @@ static void put_request(raw *own)
                        "GET /?k=%" PRIu64 " HTTP/1.1\r\nHost: simulated\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                       own->pair->key);
+                       pair_name(own->pair));
     put(own, request, (size_t)len);
 }
 

@@ -76,10 +76,15 @@ pair *world_new_pair(void)
     return own;
 }
 
-pair *world_find_pair(uint64_t key)
+uint64_t pair_name(const pair *own)
+{
+    return own->key << 24 | ((own->key * 0x9E3779B97F4A7C15u) >> 40);
+}
+
+pair *world_find_pair(uint64_t name)
 {
     pair *own = world.pairs;
-    while (own != NULL && own->key != key)
+    while (own != NULL && pair_name(own) != name)
         own = own->next;
     return own;
 }

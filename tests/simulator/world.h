@@ -66,7 +66,9 @@ bool world_is_rough(void);
 bool world_is_short_of_memory(void);
 
 pair *world_new_pair(void);
-pair *world_find_pair(uint64_t key);
+/* What a request calls it; one that got damaged on the way names nobody. */
+uint64_t pair_name(const pair *own);
+pair *world_find_pair(uint64_t name);
 
 /* Run a plan to its end. Returns only if nothing was wrong. */
 void world_run(const plan *own, bool traced);
