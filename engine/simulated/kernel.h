@@ -12,7 +12,7 @@
  * (RWS__SIM_SLOW_TURN). Whatever happens later is an event in one queue, ordered by time and then
  * by when it was made: a run is a function of its seed and of the calls.
  *
- * TCP (net/ipv4/tcp*.c, the same from 6.1 to 6.18 as far as it is described here).
+ * TCP (net/ipv4, the same from 6.1 to 6.18 as far as it is described here).
  * - Each direction is a pipe: what was written, what has arrived at the other side, what was read.
  *   The sender's buffer holds what has not arrived, the receiver's what was not read; a full
  *   receiver lets nothing more arrive. What arrived is acknowledged: SIOCOUTQ is what has not, and
@@ -34,7 +34,7 @@
  * - A sender is woken when a third of its buffer is free (sk_stream_is_writable()).
  * Unix sockets are taken for TCP without delays and without resets by AF_UNSPEC.
  *
- * io_uring (io_uring/*.c)
+ * io_uring (the folder io_uring of the kernel)
  * - An operation is tried when a turn submits it, and otherwise when its socket is ready and the
  *   ring is entered (IORING_SETUP_DEFER_TASKRUN, 6.1): between turns nothing is written anywhere.
  * - A send with MSG_WAITALL goes on until all is sent; an error behind a part is a short count
@@ -105,11 +105,11 @@ typedef enum rws__sim_fault {
 } rws__sim_fault;
 
 typedef struct rws__sim_options {
-    uint64_t seed;               /* of random bytes and of all decisions */
-    uint32_t features;           /* RWS__FEATURE_… bits that this kernel has */
-    size_t send_buffer_bytes;    /* of a socket, where SO_SNDBUF is not set */
-    size_t recv_buffer_bytes;    /* of a socket */
-    uint32_t descriptors_max;    /* of the process */
+    uint64_t seed;            /* of random bytes and of all decisions */
+    uint32_t features;        /* RWS__FEATURE_… bits that this kernel has */
+    size_t send_buffer_bytes; /* of a socket, where SO_SNDBUF is not set */
+    size_t recv_buffer_bytes; /* of a socket */
+    uint32_t descriptors_max; /* of the process */
     uint64_t delay_us_max, late_us_max, slow_us_max;
     bool poison; /* fill what a receive may write to and what is not received yet */
     uint32_t chance[RWS__SIM_FAULTS];  /* of 65536 */
