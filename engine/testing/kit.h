@@ -103,7 +103,8 @@ struct rws_test_peer {
     rws__http_header headers[64];
     uint8_t *head_bytes;
     size_t head_len;
-    char key[RWS__KEY_BYTES];
+    char key[RWS__KEY_BYTES]; /* "": the request is the program's, as it was fed: `request` */
+    rws__bytes request;
     char *offered;        /* subprotocols */
     rws_span subprotocol; /* that was agreed on; in `head_bytes` */
 
@@ -140,6 +141,12 @@ void rws__report_item(rws__report *report, const char *label, const rws__item *i
 bool rws__report_end(rws__report *report);
 /* All in one. Returns false. */
 bool rws__test_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- test.c ---- */
+
+/* The caller's struct (NULL: nothing), which begins with its size, over the defaults in `out`.
+ * False after a failure. */
+bool rws__test_overlay(void *out, size_t out_size, const void *caller, const char *initializer);
 
 /* ---- run.c ---- */
 

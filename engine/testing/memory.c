@@ -14,8 +14,8 @@ static void *count_alloc(size_t size, void *user)
         atomic_store(&counts->failed, true);
         return NULL;
     }
-    void *memory = counts->below.alloc != NULL ? counts->below.alloc(size, counts->below.user)
-                                               : malloc(size);
+    void *memory =
+        counts->below.alloc != NULL ? counts->below.alloc(size, counts->below.user) : malloc(size);
     if (memory == NULL) return NULL;
     atomic_fetch_add(&counts->blocks, 1);
     atomic_fetch_add(&counts->bytes, size);

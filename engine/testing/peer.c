@@ -48,6 +48,7 @@ void rws__peer_free(rws_test_peer *peer)
     rws__bytes_free(&peer->in);
     rws__bytes_free(&peer->out);
     rws__bytes_free(&peer->message);
+    rws__bytes_free(&peer->request);
     free(peer->head_bytes);
     free(peer->offered);
     free(peer);
