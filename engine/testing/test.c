@@ -44,6 +44,9 @@ static int make_runtime(rws_test *test, const rws_runtime_options *options, rws_
     if (own.connections_max == 0) own.connections_max = CONNECTIONS_MAX;
     if (own.recv_buffers == 0) own.recv_buffers = RECV_BUFFERS;
     if (own.recv_buffer_bytes == 0) own.recv_buffer_bytes = RECV_BUFFER_BYTES;
+    /* Messages that the program retains are copied with the allocator, which may fail, and knows
+     * who does not release them. */
+    if (own.retained_bytes_max == 0) own.retained_bytes_max = 1;
     int res = rws__runtime_config_make(&config, &own, 1, error);
     /* Kernel versions and limits are not looked at: it is a kernel of this process. */
     return res == 0 ? rws__runtime_init(&test->runtime, &config, error) : res;
@@ -152,21 +155,30 @@ static int make_all(rws_test *test, const own_options *own, rws_error *error)
 
 /* ---- freeing ---- */
 
-/* What was not given back, after all of it should have been. */
-static bool check_memory(rws__memory_counts *memory)
+/* What was not given back, after all of it should have been; `held` messages are in the pool. */
+static bool check_memory(rws__memory_counts *memory, size_t held)
 {
     size_t blocks = atomic_load(&memory->blocks), bytes = atomic_load(&memory->bytes);
-    if (blocks == 0) {
-        free(memory);
-        return true;
-    }
+    if (blocks == 0) free(memory);
+    if (blocks == 0 && held == 0) return true;
+    if (blocks == 0)
+        return rws__test_fail("%zu message%s retained and not released", held,
+                              held == 1 ? " was" : "s were");
     return rws__test_fail("%zu block%s of memory (%zu bytes) from the allocator of the test were "
                           "not given back: a message that was retained or made, and not released?",
                           blocks, blocks == 1 ? "" : "s", bytes);
 }
 
+/* Messages of the pool that the program holds. The shard is a user as well. */
+static size_t count_held(rws_test *test)
+{
+    rws__pool *pool = rws__test_shard(test)->conns.streams.partial;
+    rws__pool_take_returned(pool);
+    return atomic_load(&pool->users) - 1;
+}
+
 /* All but the runtime. */
-static bool free_test(rws_test *test)
+static bool free_test(rws_test *test, size_t held)
 {
     rws_test_peer *peer;
     while ((peer = test->peers) != NULL) {
@@ -178,7 +190,7 @@ static bool free_test(rws_test *test)
     free(test->endpoints);
     free(test);
     if (--tests_open == 0) rws__sim_end();
-    return check_memory(memory);
+    return check_memory(memory, held);
 }
 
 rws_test *rws_test_open_with(const rws_test_options *options)
@@ -195,7 +207,7 @@ rws_test *rws_test_open_with(const rws_test_options *options)
     if (res == 0) res = make_all(test, &own, &error);
     if (res == 0) return rws__test_run(test) ? test : NULL;
     bool was_asked_for = rws_test_alloc_failed(test);
-    if (free_test(test) && !was_asked_for)
+    if (free_test(test, 0) && !was_asked_for)
         rws__test_fail("the test can't be opened: %s", error.text);
     return NULL;
 }
@@ -241,8 +253,9 @@ bool rws_test_close(rws_test *test)
     if (test == NULL) return true;
     drain(test);
     (void)rws__runtime_close(&test->runtime);
+    size_t held = count_held(test);
     rws__runtime_deinit(&test->runtime);
-    return free_test(test);
+    return free_test(test, held);
 }
 
 /* ---- what the program under test may need ---- */
