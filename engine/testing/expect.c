@@ -213,6 +213,15 @@ bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ..
     return true;
 }
 
+size_t rws_test_skip_messages(rws_test_peer *peer)
+{
+    size_t count = 0;
+    rws__test_run(peer->test);
+    for (; peer->first != NULL && peer->first->kind == RWS__ITEM_MESSAGE; count++)
+        rws__item_free(rws__peer_take(peer));
+    return count;
+}
+
 /* ---- nothing, and the end ---- */
 
 static bool fail_with_item(rws_test_peer *peer, const char *expected)

@@ -298,6 +298,9 @@ bool rws_test_expect_binary(rws_test_peer *peer, const void *data, size_t len);
  */
 bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ...)
     __attribute__((sentinel));
+/** Take the messages that are next, up to something else, and return their number: where it does
+ * not matter what they are. Never fails for what is received. */
+size_t rws_test_skip_messages(rws_test_peer *peer);
 /** Next: a ping with `len` bytes. */
 bool rws_test_expect_ping(rws_test_peer *peer, const void *data, size_t len);
 /** Next: a pong with `len` bytes. */
@@ -346,6 +349,7 @@ bool rws_test_expect_ended(rws_test_peer *peer);
 #define rws_test_expect_text         RWS__TEST_AT(rws_test_expect_text)
 #define rws_test_expect_binary       RWS__TEST_AT(rws_test_expect_binary)
 #define rws_test_expect_message      RWS__TEST_AT(rws_test_expect_message)
+#define rws_test_skip_messages       RWS__TEST_AT(rws_test_skip_messages)
 #define rws_test_expect_ping         RWS__TEST_AT(rws_test_expect_ping)
 #define rws_test_expect_pong         RWS__TEST_AT(rws_test_expect_pong)
 #define rws_test_expect_close        RWS__TEST_AT(rws_test_expect_close)
