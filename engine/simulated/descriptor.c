@@ -225,6 +225,11 @@ size_t rws__sim_readable(int fd)
     return rws__sim_pipe_unread(&need(fd)->in);
 }
 
+bool rws__sim_is_readable(int fd)
+{
+    return rws__sim_socket_is_readable(need(fd));
+}
+
 size_t rws__sim_writable(int fd)
 {
     const rws__sim_socket *socket = need(fd);

@@ -45,8 +45,6 @@ typedef struct rws__sim_kernel {
 } rws__sim_kernel;
 
 rws__sim_kernel *rws__sim(void);
-/* Whether the fault happens this time. */
-bool rws__sim_fails(rws__sim_fault fault);
 /* 0, or, if the fault happens, up to `max` microseconds. */
 uint64_t rws__sim_time_of(rws__sim_fault fault, uint64_t max_us);
 /* Set, or move. */

@@ -136,6 +136,16 @@ const char *rws__sim_fault_name(rws__sim_fault fault)
     return names[fault];
 }
 
+const char *rws__sim_fault_text(rws__sim_fault fault)
+{
+    static const char *const texts[] = {
+#define TEXT(name, word, text) text,
+        RWS__SIM_FAULT_MAP(TEXT)
+#undef TEXT
+    };
+    return texts[fault];
+}
+
 void rws__sim_breach(const char *format, ...)
 {
     va_list args;

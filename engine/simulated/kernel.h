@@ -95,7 +95,8 @@
     X(NO_FILE, no_file, "the table of direct descriptors is full")                                 \
     X(NO_DESCRIPTOR, no_descriptor, "the process has no descriptor left")                          \
     X(ACCEPT_ABORTED, accept_aborted, "a connection is gone before it is accepted")                \
-    X(SLOW_TURN, slow_turn, "a turn takes up to `slow_us_max`")
+    X(SLOW_TURN, slow_turn, "a turn takes up to `slow_us_max`")                                    \
+    X(NO_MEMORY, no_memory, "the program's allocator has nothing left (asked by the driver)")
 
 typedef enum rws__sim_fault {
 #define RWS__SIM_FAULT_ENUM(name, word, text) RWS__SIM_##name,
@@ -129,9 +130,11 @@ rws__sim_options *rws__sim_settings(void);
 uint64_t rws__sim_chances(rws__sim_fault fault);
 uint64_t rws__sim_strikes(rws__sim_fault fault);
 const char *rws__sim_fault_name(rws__sim_fault fault);
+const char *rws__sim_fault_text(rws__sim_fault fault);
+/* Whether the fault happens this time. */
+bool rws__sim_fails(rws__sim_fault fault);
 
-/* Random numbers of the world, for its drivers: below `bound` (not 0); and from a stream of their
- * own, which does not disturb those of the faults. */
+/* Random numbers of the world's decisions, below `bound` (not 0). */
 uint64_t rws__sim_random(uint64_t bound);
 
 /* ---- time ---- */
@@ -164,6 +167,8 @@ ssize_t rws__sim_write(int fd, const void *data, size_t len);
 /* Bytes that could be read now; those that could be written. */
 size_t rws__sim_readable(int fd);
 size_t rws__sim_writable(int fd);
+/* Whether a read would not wait: bytes, the end, or an error. */
+bool rws__sim_is_readable(int fd);
 /* Bytes that were written and have not arrived. */
 size_t rws__sim_under_way(int fd);
 void rws__sim_shutdown(int fd);

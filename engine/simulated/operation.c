@@ -303,16 +303,15 @@ void rws__sim_op_cancel(rws__sim_op *op)
         rws__sim_complete(op, -ECANCELED, 0);
 }
 
-/* If it is ready it may be faster. */
+/* If it is ready it may be faster: then it completes with its own result, or not at all. */
 static void cancel(rws__sim_op *op)
 {
     bool once = op->kind != RWS__SIM_ACCEPT_MULTISHOT && op->kind != RWS__SIM_RECV_MULTISHOT;
     bool is_ready = op->place == RWS__SIM_READY || op->place == RWS__SIM_HELD;
     if (is_ready && once && rws__sim_fails(RWS__SIM_CANCEL_LOSES)) {
-        if (op->place == RWS__SIM_READY) return; /* it is tried in this turn */
         rws__sim_op_leave_line(op);
-        rws__sim_op_make_ready(op);
-        return;
+        rws__sim_op_run(op);
+        if (op->place != RWS__SIM_WAITING && op->place != RWS__SIM_READY) return;
     }
     rws__sim_op_cancel(op);
 }

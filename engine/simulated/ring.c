@@ -77,6 +77,7 @@ void rws__sim_op_leave_line(rws__sim_op *op)
         op->line = NULL;
     }
     rws__sim_event_clear(&op->event);
+    op->place = RWS__SIM_RUNNING;
 }
 
 void rws__sim_op_make_ready(rws__sim_op *op)

@@ -1,0 +1,549 @@
+/*
+ * The programs on both sides: handlers that count and check, and what they do by themselves.
+ */
+#include "simulator/world.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BURST_MAX 32u
+
+/* ---- what both sides have in common ---- */
+
+static bool is_excused(const pair *own)
+{
+    return own->excused || !own->honest || world.server_stopping || world_is_rough();
+}
+
+static void on_opened(pair *own, pair_end *side, rws_conn *conn, uint32_t *open)
+{
+    if (side->open) fail("connection %" PRIu64 ": on_open came twice", own->key);
+    side->open = true;
+    side->conn = conn;
+    side->id = rws_conn_id(conn);
+    ++*open;
+    world.opened++;
+    note(own->key);
+}
+
+static void need_open(const pair *own, const pair_end *side, const rws_conn *conn, const char *what)
+{
+    if (own == NULL || !side->open || side->closed || side->conn != conn)
+        fail("%s outside on_open and on_close", what);
+}
+
+/* Everything that the other side had accepted for sending has come, if its close was the first. */
+static void check_arrived(const pair *own, const char *what, uint32_t received, uint32_t sent)
+{
+    if (received != sent && !is_excused(own))
+        fail("connection %" PRIu64 ": %u of %u %s arrived before the close", own->key, received,
+             sent, what);
+}
+
+/* Why it may end without a closing handshake. */
+static void check_status(const pair *own, const rws_close_info *info, const char *who)
+{
+    bool excused = is_excused(own);
+    switch (info->status) {
+    case 0: return;
+    case -ENOMEM:
+        if (excused || world_is_short_of_memory()) return;
+        break;
+    case RWS_E_ABORTED:
+    case RWS_E_CLOSED:
+    case RWS_E_STATE:
+    case RWS_E_TIMEOUT:
+    case -ECONNRESET:
+    case -EPIPE:
+        if (excused || own->raw || world_is_short_of_memory()) return;
+        break;
+    default:
+        if (!own->honest || own->excused) return;
+    }
+    fail("connection %" PRIu64 ": the %s ended it with %d, %u, %.*s", own->key, who, info->status,
+         info->code, (int)info->reason.len, info->reason.data);
+}
+
+static void on_closed(pair *own, pair_end *side, const rws_close_info *info, const char *who,
+                      uint32_t *open)
+{
+    need_open(own, side, side->conn, "on_close");
+    trace("connection %" PRIu64 ": %s on_close %d %u by %s", own->key, who, info->status,
+          info->code, info->who == RWS_CLOSED_BY_US ? "us" : "the peer");
+    check_status(own, info, who);
+    side->closed = true;
+    side->conn = NULL;
+    --*open;
+    note(own->key ^ (uint64_t)(int64_t)info->status ^ info->code);
+    /* The other side's next writes may be lost with it. */
+    if (info->status != 0) own->excused = true;
+}
+
+static void release_waits(pair *own)
+{
+    for (uint32_t i = 0; i < own->waits_count; i++)
+        rws_message_release(own->waits[i]);
+    own->waits_count = 0;
+}
+
+/* ---- the server ---- */
+
+static void release_user(void *conn_user)
+{
+    (void)conn_user;
+    world.users--;
+}
+
+static int on_upgrade(rws_request *request, void *user)
+{
+    (void)user;
+    rws_span key = rws_request_query(request, "k");
+    char digits[24] = "";
+    if (key.len == 0 || key.len >= sizeof digits) return -1;
+    memcpy(digits, key.data, key.len);
+    pair *own = world_find_pair(strtoull(digits, NULL, 10));
+    if (own == NULL || own->server.open) return -1;
+    world.users++;
+    rws_request_set_user(request, own, release_user);
+    if (one_in(50) && rws_request_add_header(request, "X-Simulated", "yes") != 0)
+        own->excused = true;
+    if (!one_in(40)) return 0;
+    own->excused = true;
+    (void)rws_request_respond(request, 429, "later", 5);
+    return -1;
+}
+
+static void on_server_open(rws_conn *conn, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    world.users--; /* from here on it is ours */
+    trace("connection %" PRIu64 ": server on_open", own->key);
+    on_opened(own, &own->server, conn, &world.server_open);
+}
+
+/* Send a message back in one of the ways that there are. */
+static int send_back(rws_conn *conn, const rws_message *message)
+{
+    size_t len = rws_message_len(message);
+    const char *data = rws_message_data(message);
+    rws_opcode opcode = rws_message_opcode(message);
+    uint64_t way = world.plan->busy ? 0 : below(10);
+    if (way < 6) return rws_conn_send_message(conn, message);
+    if (way < 8) return rws_conn_send(conn, opcode, data, len);
+    /* In frames: the second one can't be refused without the message being cut. */
+    size_t cut = below(len);
+    if (rws_conn_buffered(conn) > 0) return rws_conn_send(conn, opcode, data, len);
+    int res = rws_conn_send_frame(conn, opcode, false, data, cut);
+    if (res != 0) return res;
+    res = rws_conn_send_frame(conn, RWS_CONTINUATION, true, data + cut, len - cut);
+    return res == RWS_E_STATE ? res : res != 0 ? RWS_E_INTERNAL : 0;
+}
+
+/* No room: it waits, and so does the peer. */
+static void keep_back(pair *own, rws_conn *conn, const rws_message *message)
+{
+    rws_message *kept = rws_message_retain(message);
+    if (kept == NULL || own->waits_count == 64) {
+        rws_message_release(kept);
+        own->excused = true;
+        rws_conn_abort(conn);
+        return;
+    }
+    own->waits[own->waits_count++] = kept;
+}
+
+static int echo(pair *own, rws_conn *conn, const rws_message *message)
+{
+    int res = own->waits_count > 0 ? RWS_E_BACKLOG : send_back(conn, message);
+    switch (res) {
+    case 0: own->echoed++; return 0;
+    case RWS_E_BACKLOG: keep_back(own, conn, message); return 0;
+    case RWS_E_STATE:
+        if (own->server.closes || own->excused) return 0;
+        break;
+    case -ENOMEM:
+    case RWS_E_INTERNAL:
+        own->excused = true;
+        if (world_is_short_of_memory() || res == RWS_E_INTERNAL) return -1;
+        break;
+    default: break;
+    }
+    if (!is_excused(own)) fail("connection %" PRIu64 ": an echo was refused: %d", own->key, res);
+    return -1;
+}
+
+/* What a handler does besides. */
+static int misbehave(pair *own, rws_conn *conn)
+{
+    switch (below(5)) {
+    case 0:
+        own->server.closes = rws_conn_close(conn, 4000, "enough") == 0 || own->server.closes;
+        return 0;
+    case 1:
+        own->excused = true;
+        rws_conn_abort(conn);
+        return 0;
+    case 2: own->excused = true; return -1;
+    default:
+        own->server.paused = true;
+        own->resume_us = rws__sim_now_us() + 1 + below(500000);
+        rws_conn_pause(conn);
+        return 0;
+    }
+}
+
+static int on_server_message(rws_conn *conn, const rws_message *message, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    need_open(own, &own->server, conn, "a message to the server");
+    pair_heard(own, rws_message_data(message), rws_message_len(message));
+    int res = echo(own, conn, message);
+    if (res != 0 || world.plan->busy || !one_in(300)) return res;
+    return misbehave(own, conn);
+}
+
+static void on_server_drain(rws_conn *conn, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    need_open(own, &own->server, conn, "on_drain");
+    while (own->waits_count > 0) {
+        int res = rws_conn_send_message(conn, own->waits[0]);
+        if (res == RWS_E_BACKLOG) return;
+        if (res == 0)
+            own->echoed++;
+        else if (res != RWS_E_STATE)
+            own->excused = true;
+        rws_message_release(own->waits[0]);
+        memmove(own->waits, own->waits + 1, --own->waits_count * sizeof own->waits[0]);
+    }
+}
+
+static void on_server_close(rws_conn *conn, const rws_close_info *info, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    need_open(own, &own->server, conn, "the server's on_close");
+    if (info->status == 0 && info->who == RWS_CLOSED_BY_PEER && !own->server.closes)
+        check_arrived(own, "messages", own->heard, own->asked);
+    on_closed(own, &own->server, info, "server", &world.server_open);
+    release_waits(own);
+}
+
+const rws_handler server_handler = {
+    .size = sizeof(rws_handler),
+    .on_upgrade = on_upgrade,
+    .on_open = on_server_open,
+    .on_message = on_server_message,
+    .on_drain = on_server_drain,
+    .on_close = on_server_close,
+};
+
+/* ---- the client ---- */
+
+static void on_client_open(rws_conn *conn, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    trace("connection %" PRIu64 ": client on_open", own->key);
+    on_opened(own, &own->client, conn, &world.client_open);
+}
+
+static int on_client_message(rws_conn *conn, const rws_message *message, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    need_open(own, &own->client, conn, "a message to the client");
+    pair_client_received(own, rws_message_data(message), rws_message_len(message));
+    return 0;
+}
+
+static void on_client_close(rws_conn *conn, const rws_close_info *info, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    need_open(own, &own->client, conn, "the client's on_close");
+    if (info->status == 0 && info->who == RWS_CLOSED_BY_PEER && !own->client.closes) {
+        check_arrived(own, "echoes", own->echoes, own->echoed);
+        check_arrived(own, "of the server's messages", own->listened, own->told);
+        check_arrived(own, "broadcasts", own->broadcasts, own->broadcast);
+    }
+    on_closed(own, &own->client, info, "client", &world.client_open);
+    world.clients--;
+}
+
+static void on_dial_error(const rws_error *error, void *dial_user, void *user)
+{
+    (void)user;
+    pair *own = dial_user;
+    trace("dial %" PRIu64 ": %s", own->key, error->text);
+    if (own->client.open || own->client.failed) fail("dial %" PRIu64 " has two outcomes", own->key);
+    bool expected = error->status == RWS_E_ABORTED || error->status == RWS_E_UPGRADE ||
+                    error->status == -ENFILE || world.over;
+    if (!expected && !is_excused(own) && !world_is_short_of_memory())
+        fail("dial %" PRIu64 ": %d: %s", own->key, error->status, error->text);
+    own->client.failed = true;
+    own->excused = true;
+    world.clients--;
+    world.dial_errors++;
+    note(own->key ^ (uint64_t)(int64_t)error->status);
+}
+
+const rws_handler client_handler = {
+    .size = sizeof(rws_handler),
+    .on_open = on_client_open,
+    .on_message = on_client_message,
+    .on_close = on_client_close,
+    .on_dial_error = on_dial_error,
+};
+
+/* ---- what they do by themselves ---- */
+
+static bool may_speak(const pair_end *side)
+{
+    return side->conn != NULL && !side->closes;
+}
+
+/* Some pair for which `side` is open, or NULL. */
+static pair *some_pair(bool of_server)
+{
+    pair *found = NULL;
+    uint32_t count = 0;
+    for (pair *own = world.pairs; own != NULL; own = own->next)
+        if (may_speak(of_server ? &own->server : &own->client) && below(++count) == 0) found = own;
+    return found;
+}
+
+static size_t some_len(void)
+{
+    uint32_t most = world.plan->message_max;
+    if (world.plan->busy) return 64;
+    switch (below(12)) {
+    case 0: return MESSAGE_HEAD + below(most - MESSAGE_HEAD + 1);
+    case 1: return most;
+    default: return MESSAGE_HEAD + below(most < 300 ? most - MESSAGE_HEAD : 200);
+    }
+}
+
+static char text[262144];
+
+/* On the client's loop: a burst of messages. */
+static void speak(rws_conn *conn, void *arg)
+{
+    pair *own = arg;
+    if (conn == NULL || !may_speak(&own->client)) return;
+    uint32_t burst = world.plan->busy ? BURST_MAX : 1 + (uint32_t)below(BURST_MAX);
+    while (burst-- > 0) {
+        size_t len = some_len();
+        message_write(text, pair_stream_asked(own), own->asked, len);
+        int res = rws_conn_send(conn, one_in(2) ? RWS_TEXT : RWS_BINARY, text, len);
+        if (res == RWS_E_BACKLOG || res == -ENOMEM || res == RWS_E_STATE) return;
+        if (res != 0) fail("connection %" PRIu64 ": a send was refused: %d", own->key, res);
+        own->asked++;
+    }
+}
+
+static void client_closes(rws_conn *conn, void *arg)
+{
+    pair *own = arg;
+    if (conn == NULL || !may_speak(&own->client)) return;
+    if (one_in(4)) {
+        own->excused = true;
+        rws_conn_abort(conn);
+        return;
+    }
+    if (rws_conn_close(conn, one_in(3) ? 1005 : 4001, NULL) == 0) own->client.closes = true;
+}
+
+static void client_pings(rws_conn *conn, void *arg)
+{
+    (void)arg;
+    if (conn != NULL) (void)rws_conn_send_frame(conn, RWS_PING, true, "ping", 4);
+}
+
+static void on_client(pair *own, void (*fn)(rws_conn *conn, void *arg))
+{
+    if (own != NULL) (void)rws_post_call(&world.client, own->client.id, fn, own);
+}
+
+static void dial(void)
+{
+    char url[96];
+    rws_dial_options options = RWS_DIAL_OPTIONS_DEFAULT;
+    rws_error error;
+    if (world.clients >= world.plan->clients) return;
+    pair *own = world_new_pair();
+    if (world.plan->over_unix)
+        snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, own->key);
+    else
+        snprintf(url, sizeof url, "ws://127.0.0.1:%u/?k=%" PRIu64, world.server.listeners[0].port,
+                 own->key);
+    options.user = own;
+    options.timeout_ms = one_in(3) ? 1000 : 0;
+    world.clients++;
+    if (rws__runtime_dial(&world.client, world.client_endpoint, url, &options, &own->dial_id,
+                          &error) != 0) {
+        own->dial_id = 0;
+        own->excused = true;
+        world.clients--;
+    } else if (!world.plan->busy && one_in(20)) {
+        (void)rws__runtime_cancel(&world.client, own->dial_id);
+    }
+}
+
+/* From "another thread": the order of these posts is that of the calls. */
+static void tell(pair *own)
+{
+    if (own == NULL) return;
+    size_t len = some_len();
+    rws_message *message;
+    message_write(text, pair_stream_told(own), own->told, len);
+    if (rws_message_create(&message, &world.allocator, RWS_TEXT, text, len) != 0) return;
+    /* Its fate is known only when it arrives: counted by the post, if nothing can refuse it. */
+    bool counts = !own->raw && rws_post_send(&world.server, own->server.id, message) == 0;
+    if (counts) own->told++;
+    rws_message_release(message);
+}
+
+static void broadcast_one(rws_conn *conn, void *arg)
+{
+    rws_message *message = arg;
+    if (conn != NULL) {
+        pair *own = rws_conn_user(conn);
+        if (rws_conn_send_message(conn, message) == 0) own->broadcast++;
+    }
+    rws_message_release(message);
+}
+
+static void broadcast(void)
+{
+    size_t len = some_len();
+    rws_message *message;
+    message_write(text, STREAM_BROADCAST, world.broadcasts++, len);
+    if (rws_message_create(&message, &world.allocator, RWS_BINARY, text, len) != 0) return;
+    for (pair *own = world.pairs; own != NULL; own = own->next) {
+        if (!may_speak(&own->server)) continue;
+        rws_message *held = rws_message_retain(message);
+        if (held == NULL) continue;
+        if (rws_post_call(&world.server, own->server.id, broadcast_one, held) != 0)
+            rws_message_release(held);
+    }
+    rws_message_release(message);
+}
+
+static void server_closes(rws_conn *conn, void *arg)
+{
+    pair *own = arg;
+    if (conn == NULL || !may_speak(&own->server)) return;
+    if (rws_conn_close(conn, 1000, "bye") == 0) own->server.closes = true;
+}
+
+static void on_server(pair *own, void (*fn)(rws_conn *conn, void *arg))
+{
+    if (own != NULL) (void)rws_post_call(&world.server, own->server.id, fn, own);
+}
+
+static void act_busy(void)
+{
+    if (world.clients < world.plan->clients)
+        dial();
+    else
+        for (pair *own = world.pairs; own != NULL; own = own->next)
+            if (own->client.conn != NULL && own->asked - own->echoes < BURST_MAX)
+                on_client(own, speak);
+}
+
+void app_act(void)
+{
+    if (world.plan->busy) {
+        act_busy();
+        return;
+    }
+    switch (below(16)) {
+    case 0:
+    case 1: dial(); break;
+    case 2:
+    case 3: raws_spawn(); break;
+    case 4: tell(some_pair(true)); break;
+    case 5:
+        if (one_in(3)) broadcast();
+        break;
+    case 6:
+        if (one_in(4)) on_client(some_pair(false), client_closes);
+        break;
+    case 7:
+        if (one_in(4)) on_server(some_pair(true), server_closes);
+        break;
+    case 8: on_client(some_pair(false), client_pings); break;
+    default: on_client(some_pair(false), speak); break;
+    }
+}
+
+/* ---- pauses ---- */
+
+static void resume(rws_conn *conn, void *arg)
+{
+    (void)arg;
+    if (conn != NULL) rws_conn_resume(conn);
+}
+
+void app_resume(bool all)
+{
+    uint64_t now = rws__sim_now_us();
+    if (world.plan->busy) return;
+    for (pair *own = world.pairs; own != NULL; own = own->next) {
+        if (!own->server.paused || (!all && own->resume_us > now)) continue;
+        own->server.paused = false;
+        if (own->server.conn == NULL) continue;
+        if (rws_post_call(&world.server, own->server.id, resume, NULL) == 0) continue;
+        own->server.paused = true; /* no memory for the post: later */
+        own->resume_us = now + 1000;
+    }
+}
+
+uint64_t app_next_us(void)
+{
+    uint64_t next = UINT64_MAX;
+    if (world.plan->busy) return next;
+    for (const pair *own = world.pairs; own != NULL; own = own->next)
+        if (own->server.paused && own->resume_us < next) next = own->resume_us;
+    return next;
+}
+
+/* ---- what has to have arrived ---- */
+
+/* What did not arrive yet, of a pair whose ends are both there. */
+static const char *missing(const pair *own)
+{
+    if (own->raw || own->excused || own->server.conn == NULL || own->client.conn == NULL ||
+        own->server.closes || own->client.closes)
+        return NULL;
+    if (own->heard != own->asked) return "messages";
+    if (own->echoed != own->heard) return "echoes that were not sent";
+    if (own->echoes != own->echoed) return "echoes";
+    if (own->broadcasts != own->broadcast) return "broadcasts";
+    return NULL;
+}
+
+bool app_is_settled(void)
+{
+    for (const pair *own = world.pairs; own != NULL; own = own->next)
+        if (missing(own) != NULL) return false;
+    return raws_alive(true) == 0;
+}
+
+void app_check_settled(void)
+{
+    for (const pair *own = world.pairs; own != NULL; own = own->next)
+        if (missing(own) != NULL && !world.server_stopping)
+            fail("connection %" PRIu64 ": %s are missing: asked %u, heard %u, echoed %u, echoes "
+                 "%u, broadcast %u, broadcasts %u",
+                 own->key, missing(own), own->asked, own->heard, own->echoed, own->echoes,
+                 own->broadcast, own->broadcasts);
+    if (raws_alive(true) > 0) fail("%u honest peers have not come to their end", raws_alive(true));
+}

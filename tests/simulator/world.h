@@ -1,0 +1,100 @@
+/*
+ * A run: a server and a client of the engine on one simulated kernel, peers without the engine, and
+ * the scheduler that takes their turns. One thread; one world per process at a time.
+ */
+#ifndef RINGWS_TESTS_SIMULATOR_WORLD_H
+#define RINGWS_TESTS_SIMULATOR_WORLD_H
+
+#include "engine/server/runtime.h"
+#include "simulator/pair.h"
+#include "simulator/plan.h"
+#include "support/test_allocator.h"
+
+typedef struct shard_turns {
+    rws__shard *shard;
+    uint32_t in_a_row; /* turns without sleeping, while time stood still */
+    uint64_t at_us;
+} shard_turns;
+
+#define WORLD_SHARDS 8u
+
+struct world {
+    const plan *plan;
+    bool trace;
+    uint64_t random;
+    rws_runtime server, client;
+    bool server_is_up, client_is_up;
+    bool over;            /* no more is begun */
+    bool server_stopping; /* its end was asked for */
+    rws__endpoint *client_endpoint;
+    shard_turns shards[WORLD_SHARDS];
+    uint32_t shards_count;
+    test_allocator memory;
+    rws_allocator allocator;
+    pair *pairs; /* all of the run */
+    uint64_t keys;
+    uint32_t clients; /* dialled and not ended */
+    uint32_t broadcasts;
+    uint32_t server_open, client_open; /* on_open without on_close */
+    uint64_t users;                    /* contexts that were not released */
+    /* what was done */
+    uint64_t step, turns, messages, opened, dial_errors;
+    uint64_t hash; /* of everything that happened: the same seed, the same hash */
+};
+
+extern struct world world;
+
+/* Say what is wrong, with step and time, and abort. */
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Something happened that has to happen again when the seed is run again. */
+void note(uint64_t what);
+
+/* A random number below `bound`, of the simulator's own stream. */
+static inline uint64_t below(uint64_t bound)
+{
+    return plan_below(&world.random, bound);
+}
+static inline bool one_in(uint64_t count)
+{
+    return below(count) == 0;
+}
+
+/* Whether something may happen to a connection for which no end of it is to blame. */
+bool world_is_rough(void);
+/* Whether there may be no memory for one. */
+bool world_is_short_of_memory(void);
+
+pair *world_new_pair(void);
+pair *world_find_pair(uint64_t key);
+
+/* Run a plan to its end. Returns only if nothing was wrong. */
+void world_run(const plan *own, bool traced);
+
+/* The caller's: the run is over, and its kernel still there. */
+void world_before_end(void);
+
+/* app.c: what the programs on both sides do. */
+extern const rws_handler server_handler, client_handler;
+/* One thing that a program does by itself: a post from another thread, a dial, a burst. */
+void app_act(void);
+/* The connections that were paused go on; `all`: also those whose time has not come. */
+void app_resume(bool all);
+uint64_t app_next_us(void);
+/* Everything that was sent has arrived, of the pairs that are open on both sides. */
+bool app_is_settled(void);
+void app_check_settled(void);
+
+/* raw.c: peers without the engine. */
+void raws_begin(void);
+/* One more, if there is room. */
+void raws_spawn(void);
+/* All that are due do something. Returns whether one did. */
+bool raws_act(void);
+uint64_t raws_next_us(void);
+/* Those that do what they should hurry up and end; the others too if `all`. */
+void raws_finish(bool all);
+uint32_t raws_alive(bool honest_only);
+void raws_end(void);
+
+#endif
