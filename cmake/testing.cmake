@@ -11,9 +11,11 @@ add_library(ringws::testing ALIAS ringws_testing)
 # this property, whose values differ.
 set(both ringws_and_ringws_testing_cannot_be_linked_together)
 foreach(library ringws_shared ringws_static ringws_testing)
-    set(value ringws)
     if(library STREQUAL ringws_testing)
         set(value ringws_testing)
+    else()
+        set(value ringws)
+        target_compile_definitions(${library} INTERFACE RINGWS_IS_LINKED) # testing.h looks at it
     endif()
     set_property(TARGET ${library} PROPERTY INTERFACE_${both} ${value})
     set_property(TARGET ${library} APPEND PROPERTY COMPATIBLE_INTERFACE_STRING ${both})

@@ -1,7 +1,9 @@
 /*
  * The kit is linked instead of ringws. With both, calls of one program would go to one engine or
- * the other. Two static libraries have this symbol twice (engine/ring/uring.c has it, too), which
- * the linker refuses; a shared libringws is found when a test is opened.
+ * the other. The flags of ringws, from pkg-config or CMake, make testing.h an error, and CMake
+ * refuses a target that gets both. Beyond that, of two static libraries the linker finds this
+ * symbol twice (engine/ring/uring.c has it, too), if it takes anything from both; a shared
+ * libringws is found when a test is opened.
  */
 #include "engine/testing/kit.h"
 

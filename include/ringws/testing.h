@@ -34,6 +34,11 @@
 #ifndef RINGWS_TESTING_H
 #define RINGWS_TESTING_H
 
+/* Of the flags for ringws (pkg-config, CMake). */
+#ifdef RINGWS_IS_LINKED
+#error "this program is linked with ringws: link ringws_testing instead of it, not beside it"
+#endif
+
 #include "ringws/ringws.h"
 
 #ifdef __cplusplus
