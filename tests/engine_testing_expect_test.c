@@ -5,6 +5,7 @@
 #include "support/kit_log.h"
 
 #include <criterion/criterion.h>
+#include <setjmp.h>
 #include <stdlib.h>
 
 static kit_failures failures;
@@ -243,10 +244,44 @@ Test(engine_testing_expect, handshakes)
                                                  "  expected: a refusal, 404\n"
                                                  "  received: a refusal, 405 Method Not Allowed\n"
                                                  "            the end of the stream");
+    cr_assert(rws_test_expect_refused(refused, 405));
+    FAILS(rws_test_expect_body(refused, "A WebSocket"),
+          "peer 3 did not receive what was expected\n"
+          "  expected: text, 11 bytes: \"A WebSocket\"\n"
+          "  received: text, 40 bytes: \"A WebSocket handshake is a GET request.\\n\"\n"
+          "  the first difference is at byte 11");
+    FAILS(rws_test_expect_body(peer, "a"), HEAD "  expected: a refusal with a body\n"
+                                                "  received: the upgrade, with no subprotocol");
     FAILS(rws_test_expect_text(refused, "a"), "peer 3 did not receive what was expected\n"
                                               "  expected: text, 1 byte: \"a\"\n"
                                               "  received: a refusal, 405 Method Not Allowed\n"
                                               "            the end of the stream");
+}
+
+/* A framework may leave a failed call by longjmp(): the next test works. */
+static jmp_buf escape;
+
+static void leave(const char *file, int line, const char *text, void *user)
+{
+    (void)file;
+    (void)line;
+    (void)text;
+    (void)user;
+    longjmp(escape, 1);
+}
+
+Test(engine_testing_expect, a_hook_that_does_not_return)
+{
+    rws_test_on_failure(leave, NULL);
+    if (setjmp(escape) == 0) {
+        rws_test_expect_text(peer, "never sent");
+        cr_assert(false, "the hook was not called");
+    }
+    rws_test *next = rws_test_open(&handler, NULL);
+    rws_test_peer *other = rws_test_connect(next);
+    rws_test_feed_ping(other, "x", 1);
+    cr_assert(rws_test_expect_pong(other, "x", 1));
+    cr_assert(rws_test_close(next));
 }
 
 /* ---- calls that can't be done ---- */
@@ -262,7 +297,9 @@ Test(engine_testing_expect, no_rest)
     FAILS(rws_test_expect_nothing(peer),
           "the engine does not come to rest: after 200000 turns there is still something to do (a "
           "post that posts itself again?)");
-    test = rws_test_open(&handler, NULL); /* the other one can't be closed */
+    cr_assert_not(rws_test_close(test));
+    cr_assert_eq(failures.count, 2);
+    test = rws_test_open(&handler, NULL);
 }
 
 Test(engine_testing_expect, calls_that_cannot_be_done)

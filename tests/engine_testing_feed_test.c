@@ -202,6 +202,7 @@ Test(engine_testing_feed, upgrade_requests)
     rws_test_expect_refused(refused, 401);
     rws_test_expect_header(refused, "x-hint", "a token is missing");
     rws_test_expect_header(refused, "x-seen", NULL);
+    rws_test_expect_body(refused, "no token");
     static const rws_header headers[] = {{"X-Token", "secret"}};
     request.headers = headers;
     request.headers_count = 1;

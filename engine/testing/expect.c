@@ -204,6 +204,8 @@ bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ..
             .len = rws_message_len(message),
         };
     va_end(args);
+    if (message != NULL)
+        return rws__test_fail("more than %u messages are expected at once", MESSAGES_MAX);
     if (!rws__test_run(peer->test)) return false;
     while (list.count > 0) {
         rws__item *item = rws__peer_take(peer);
@@ -316,4 +318,28 @@ bool rws_test_expect_header(rws_test_peer *peer, const char *name, const char *v
         rws__report_add(&report, "  received: the header %s: %.*s", name, (int)found.len,
                         found.data);
     return rws__report_end(&report);
+}
+
+bool rws_test_expect_body(rws_test_peer *peer, const char *body)
+{
+    rws__report report;
+    if (!rws__test_run(peer->test)) return false;
+    const rws__item expected = {
+        .kind = RWS__ITEM_MESSAGE,
+        .opcode = RWS_TEXT,
+        .data = (uint8_t *)body,
+        .len = strlen(body),
+    };
+    rws__item received = expected;
+    received.data = peer->in.data;
+    received.len = peer->in.len;
+    bool is_refused = peer->state == RWS__PEER_REFUSED;
+    if (is_refused && is_same(&expected, &received)) return true;
+    start(&report, peer);
+    if (is_refused) {
+        report_pair(&report, &expected, &received);
+        return rws__report_end(&report);
+    }
+    rws__report_add(&report, "  expected: a refusal with a body\n");
+    return fail_with_upgrade(peer, &report);
 }

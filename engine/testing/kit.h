@@ -42,15 +42,18 @@ void *rws__test_memory(size_t bytes);
 /* ---- memory.c: the allocator of the runtime ---- */
 
 typedef struct rws__memory_counts {
-    rws_allocator allocator; /* the one that counts: what the runtime has */
-    rws_allocator below;     /* the caller's, or alloc NULL: malloc */
-    _Atomic size_t blocks, bytes;
+    rws_allocator allocator;         /* the one that counts: what the runtime has */
+    rws_allocator below;             /* the caller's, or alloc NULL: malloc */
+    _Atomic size_t holders;          /* the test, and each block that was not given back */
+    _Atomic size_t bytes;            /* in those */
     _Atomic uint64_t calls, fail_at; /* 0: none */
     atomic_bool failed;
 } rws__memory_counts;
 
 /* In memory of its own: what is given back late still finds it. */
 rws__memory_counts *rws__memory_make(const rws_allocator *below);
+/* The test lets go of it. */
+void rws__memory_drop(rws__memory_counts *counts);
 
 /* ---- what a peer received ---- */
 

@@ -17,7 +17,7 @@ static void *count_alloc(size_t size, void *user)
     void *memory =
         counts->below.alloc != NULL ? counts->below.alloc(size, counts->below.user) : malloc(size);
     if (memory == NULL) return NULL;
-    atomic_fetch_add(&counts->blocks, 1);
+    atomic_fetch_add(&counts->holders, 1);
     atomic_fetch_add(&counts->bytes, size);
     return memory;
 }
@@ -25,12 +25,17 @@ static void *count_alloc(size_t size, void *user)
 static void count_release(void *memory, size_t size, void *user)
 {
     rws__memory_counts *counts = user;
-    atomic_fetch_sub(&counts->blocks, 1);
     atomic_fetch_sub(&counts->bytes, size);
     if (counts->below.alloc != NULL)
         counts->below.release(memory, size, counts->below.user);
     else
         free(memory);
+    rws__memory_drop(counts);
+}
+
+void rws__memory_drop(rws__memory_counts *counts)
+{
+    if (atomic_fetch_sub(&counts->holders, 1) == 1) free(counts);
 }
 
 rws__memory_counts *rws__memory_make(const rws_allocator *below)
@@ -38,6 +43,7 @@ rws__memory_counts *rws__memory_make(const rws_allocator *below)
     rws__memory_counts *counts = rws__test_memory(sizeof *counts);
     counts->allocator = (rws_allocator){count_alloc, count_release, counts};
     if (below != NULL) counts->below = *below;
+    atomic_init(&counts->holders, 1);
     return counts;
 }
 

@@ -158,8 +158,8 @@ static int make_all(rws_test *test, const own_options *own, rws_error *error)
 /* What was not given back, after all of it should have been; `held` messages are in the pool. */
 static bool check_memory(rws__memory_counts *memory, size_t held)
 {
-    size_t blocks = atomic_load(&memory->blocks), bytes = atomic_load(&memory->bytes);
-    if (blocks == 0) free(memory);
+    size_t blocks = atomic_load(&memory->holders) - 1, bytes = atomic_load(&memory->bytes);
+    rws__memory_drop(memory);
     if (blocks == 0 && held == 0) return true;
     if (blocks == 0)
         return rws__test_fail("%zu message%s retained and not released", held,
@@ -233,29 +233,31 @@ static void see_off(rws_test_peer *peer)
     rws_test_feed_end(peer);
 }
 
-/* Let it drain. Whoever holds it up is cut off when the drain's deadline has passed. */
-static void drain(rws_test *test)
+/* Let it drain. Whoever holds it up is cut off when the drain's deadline has passed. False after a
+ * failure. */
+static bool drain(rws_test *test)
 {
     rws__runtime_stop(&test->runtime);
-    if (!rws__test_run(test)) return;
+    if (!rws__test_run(test)) return false;
     for (rws_test_peer *peer = test->peers; peer != NULL; peer = peer->next)
         see_off(peer);
     while (!rws_test_has_ended(test)) {
         uint64_t next = rws__sim_next_us();
-        if (next == UINT64_MAX) return;
+        if (next == UINT64_MAX) return true;
         rws__sim_advance_to(next);
-        if (!rws__test_run(test)) return;
+        if (!rws__test_run(test)) return false;
     }
+    return true;
 }
 
 bool rws_test_close(rws_test *test)
 {
     if (test == NULL) return true;
-    drain(test);
+    bool came_to_rest = drain(test);
     (void)rws__runtime_close(&test->runtime);
     size_t held = count_held(test);
     rws__runtime_deinit(&test->runtime);
-    return free_test(test, held);
+    return free_test(test, held) && came_to_rest;
 }
 
 /* ---- what the program under test may need ---- */

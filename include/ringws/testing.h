@@ -111,7 +111,7 @@ rws_test *rws_test_open_with(const rws_test_options *options);
  *
  * `test` is *taken*, with its peers; NULL: nothing is done. Returns true. False after a failure:
  * memory of the allocator was not given back, by the program (a message that it retained, for
- * instance) or by the engine.
+ * instance) or by the engine; or the engine does not come to rest.
  */
 bool rws_test_close(rws_test *test);
 
@@ -287,6 +287,8 @@ void rws_test_resume_reading(rws_test_peer *peer);
 bool rws_test_expect_upgraded(rws_test_peer *peer, const char *subprotocol);
 /** Its request was refused with this HTTP status. Takes nothing. */
 bool rws_test_expect_refused(rws_test_peer *peer, int status);
+/** Its request was refused with this body, a string. Takes nothing. */
+bool rws_test_expect_body(rws_test_peer *peer, const char *body);
 /** The answer (or the request) has the header `name` (lower-case) with `value`; NULL: has none.
  * Takes nothing. */
 bool rws_test_expect_header(rws_test_peer *peer, const char *name, const char *value);
@@ -350,6 +352,7 @@ bool rws_test_expect_ended(rws_test_peer *peer);
 #define rws_test_resume_reading      RWS__TEST_AT(rws_test_resume_reading)
 #define rws_test_expect_upgraded     RWS__TEST_AT(rws_test_expect_upgraded)
 #define rws_test_expect_refused      RWS__TEST_AT(rws_test_expect_refused)
+#define rws_test_expect_body         RWS__TEST_AT(rws_test_expect_body)
 #define rws_test_expect_header       RWS__TEST_AT(rws_test_expect_header)
 #define rws_test_expect_text         RWS__TEST_AT(rws_test_expect_text)
 #define rws_test_expect_binary       RWS__TEST_AT(rws_test_expect_binary)
