@@ -100,7 +100,7 @@ typedef enum rws__sim_state {
     RWS__SIM_LISTENING,
     RWS__SIM_CONNECTING,
     RWS__SIM_CONNECTED,
-    RWS__SIM_DEAD, /* reset, or disconnected */
+    RWS__SIM_DEAD, /* reset */
 } rws__sim_state;
 
 struct rws__sim_socket {

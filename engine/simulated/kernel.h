@@ -17,18 +17,19 @@
  *   The sender's buffer holds what has not arrived, the receiver's what was not read; a full
  *   receiver lets nothing more arrive. What arrived is acknowledged: SIOCOUTQ is what has not, and
  *   one for a FIN that has not.
- * - A FIN arrives behind the bytes before it. A receive behind it gets 0, again and again.
+ * - A FIN arrives behind the bytes before it. A receive behind it gets 0, again and again, also
+ *   after a reset.
  * - A reset arrives at once in the sender's order of calls, and overtakes bytes that are under way.
  *   Bytes that had arrived can still be read; then ECONNRESET is reported once, to a receive or to
  *   a send, whichever is first; after that receives get 0 and sends EPIPE (tcp_reset(),
  *   sock_error()).
  * - A close with unread bytes resets (tcp_close()). Bytes that arrive at a closed socket are
  *   answered with a reset. After a shutdown of its own, or a reset, a send gets EPIPE.
- * - connect() with AF_UNSPEC resets, throws away what is queued in both directions, and lets
- *   whoever waits go with ECONNRESET (tcp_disconnect()).
- * - A connect to nobody gets ECONNREFUSED. A listener whose backlog is full drops the SYN, which is
- *   sent again a second later. One that is never answered fails after 127 seconds with ETIMEDOUT
- *   (tcp_syn_retries 6).
+ * - connect() with AF_UNSPEC resets and throws away what is queued in both directions. ECONNRESET
+ * is reported once; after that receives get ENOTCONN and sends EPIPE (tcp_disconnect()).
+ * - A connect to nobody gets ECONNREFUSED. A listener whose backlog is full (one more
+ *   than it was told, sk_acceptq_is_full()) drops the SYN, which is sent again a second later. One
+ * that is never answered fails after 127 seconds with ETIMEDOUT (tcp_syn_retries 6).
  * - Listeners of a SO_REUSEPORT group get connections at random. Closing one resets what waits in
  *   its backlog.
  * - A sender is woken when a third of its buffer is free (sk_stream_is_writable()).

@@ -297,6 +297,7 @@ static rws__sim_op *find(const rws__ring *ring, uint64_t user_data)
 void rws__sim_op_cancel(rws__sim_op *op)
 {
     rws__sim_op_leave_line(op);
+    if (op->ring->event_read == op) op->ring->event_read = NULL;
     if (op->kind == RWS__SIM_SEND_ZC || op->kind == RWS__SIM_SEND)
         end_send(op, -ECANCELED);
     else

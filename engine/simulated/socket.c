@@ -147,8 +147,10 @@ ssize_t rws__sim_socket_recv(rws__sim_socket *socket, uint8_t *data, size_t len)
         if (rws__sim_pipe_under_way(&socket->in) > 0 || socket->in.fin) deliver(socket);
         return (ssize_t)len;
     }
+    /* Behind a FIN nothing else is looked at (SOCK_DONE in tcp_recvmsg_locked()). */
+    if (socket->in.fin_arrived) return 0;
     if (socket->error != 0) return -take_error(socket);
-    if (socket->in.fin_arrived || socket->state == RWS__SIM_DEAD) return 0;
+    if (socket->state == RWS__SIM_DEAD) return 0;
     return socket->state == RWS__SIM_CONNECTED ? -EAGAIN : -ENOTCONN;
 }
 
@@ -198,12 +200,15 @@ int rws__sim_socket_shutdown(rws__sim_socket *socket)
     return 0;
 }
 
+/* tcp_disconnect(): it is as it was made, but for the error that is to be reported. */
 void rws__sim_socket_disconnect(rws__sim_socket *socket)
 {
-    if (socket->local.ss_family == AF_UNIX || socket->state == RWS__SIM_DEAD) return;
+    if (socket->local.ss_family == AF_UNIX) return;
     bool was_up = socket->state == RWS__SIM_CONNECTED || socket->state == RWS__SIM_CONNECTING;
     reset_other(socket);
-    die(socket, was_up ? ECONNRESET : 0);
+    if (socket->state != RWS__SIM_DEAD) die(socket, was_up ? ECONNRESET : 0);
+    socket->state = RWS__SIM_UNCONNECTED;
+    socket->shut = socket->in.fin = socket->in.fin_arrived = false;
     socket->in.read = socket->in.arrived;
 }
 
@@ -396,7 +401,7 @@ int rws__sim_socket_listen(rws__sim_socket *socket, const struct sockaddr *addre
     }
     if (is_taken(socket, first)) return -EADDRINUSE;
     socket->state = RWS__SIM_LISTENING;
-    socket->backlog_max = backlog > 0 ? backlog : 1;
+    socket->backlog_max = backlog + 1; /* sk_acceptq_is_full() */
     socket->backlog = rws__sim_memory(socket->backlog_max * sizeof(rws__sim_socket *));
     socket->next_listening = own->listening;
     own->listening = socket;

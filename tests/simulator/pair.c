@@ -72,6 +72,14 @@ static void count_in_order(const pair *own, const char *what, uint32_t number, u
     world.messages++;
 }
 
+static void count_with_gaps(const pair *own, const char *what, uint32_t number, uint32_t *next)
+{
+    if (number < *next)
+        fail("connection %" PRIu64 ": %s %u came again or late", own->key, what, number);
+    *next = number + 1;
+    world.messages++;
+}
+
 void pair_heard(pair *own, const char *data, size_t len)
 {
     uint64_t stream;
@@ -96,11 +104,10 @@ void pair_client_received(pair *own, const char *data, size_t len)
     } else if (stream == pair_stream_told(own)) {
         count_in_order(own, "the server's message", number, &own->listened);
     } else if (stream == STREAM_BROADCAST) {
-        if (number < own->broadcast_next)
-            fail("connection %" PRIu64 ": broadcast %u came again or late", own->key, number);
-        own->broadcast_next = number + 1;
+        count_with_gaps(own, "broadcast", number, &own->broadcast_next);
         own->broadcasts++;
-        world.messages++;
+    } else if (stream == pair_stream_posted(own)) {
+        count_with_gaps(own, "post", number, &own->posted_next);
     } else {
         fail("connection %" PRIu64 ": the client got a message of stream %" PRIu64, own->key,
              stream);

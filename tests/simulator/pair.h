@@ -3,9 +3,9 @@
  * accepted for sending is counted at one end and checked at the other: once, in order, with every
  * byte.
  *
- * A message names its stream and its number, and its bytes follow from them. A pair has two
- * streams: what the client says, which the server sends back as it is, and what the server says by
- * itself. Broadcasts are one stream for all.
+ * A message names its stream and its number, and its bytes follow from them. A pair has three
+ * streams: what the client says, which the server sends back as it is, what the server says by
+ * itself, and what is posted to it. Broadcasts are one stream for all.
  */
 #ifndef RINGWS_TESTS_SIMULATOR_PAIR_H
 #define RINGWS_TESTS_SIMULATOR_PAIR_H
@@ -38,6 +38,7 @@ typedef struct pair {
     uint32_t asked, heard;          /* the client's messages: sent, received by the server */
     uint32_t echoed, echoes;        /* sent back by the server, received by the client */
     uint32_t told, listened;        /* the server's own */
+    uint32_t posted, posted_next;   /* numbers below have been seen */
     uint32_t broadcast, broadcasts; /* accepted for it, received by it */
     uint32_t broadcast_next;        /* numbers below have been seen */
     rws_message *waits[64];         /* echoes that found no room */
@@ -53,6 +54,10 @@ static inline uint64_t pair_stream_asked(const pair *own)
 static inline uint64_t pair_stream_told(const pair *own)
 {
     return own->key * 4 + 1;
+}
+static inline uint64_t pair_stream_posted(const pair *own)
+{
+    return own->key * 4 + 3;
 }
 
 /* Write a message of `len` bytes (at least MESSAGE_HEAD). */

@@ -35,7 +35,7 @@ static const uint32_t chance_max[RWS__SIM_FAULTS] = {
     [RWS__SIM_REGISTER] = 20000,      [RWS__SIM_CONNECT_REFUSED] = 6000,
     [RWS__SIM_CONNECT_SILENT] = 3000, [RWS__SIM_RESET] = 60,
     [RWS__SIM_NO_FILE] = 3000,        [RWS__SIM_NO_DESCRIPTOR] = 3000,
-    [RWS__SIM_ACCEPT_ABORTED] = 4000, [RWS__SIM_SLOW_TURN] = 20000,
+    [RWS__SIM_ACCEPT_ABORTED] = 4000, [RWS__SIM_SLOW_TURN] = 6000,
     [RWS__SIM_NO_MEMORY] = 300,
 };
 
@@ -50,7 +50,7 @@ static void draw_faults(rws__sim_options *kernel, uint64_t *state)
     }
     kernel->delay_us_max = PICK(state, 50, 1000, 20000, 200000);
     kernel->late_us_max = PICK(state, 10, 1000, 20000);
-    kernel->slow_us_max = PICK(state, 10, 1000, 30000);
+    kernel->slow_us_max = PICK(state, 10, 1000, 5000);
 }
 
 /* ---- what the program chooses ---- */

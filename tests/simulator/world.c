@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Turns of a shard at one moment: beyond any work that there can be. */
-#define TURNS_MAX 20000u
+/* Turns of a shard in a row, that do not sleep and get nothing done. */
+#define IDLE_TURNS_MAX 2000u
+/* What a turn takes at least. */
+#define TURN_US 2u
 /* What the programs' allocator may have given at once. */
 #define MEMORY_MAX (96u << 20)
 /* Deadlines are met by ticks, and what they wait for may be late. */
@@ -191,6 +193,13 @@ static bool wants_turn(const shard_turns *own)
     return !rws__sim_ring_sleeps(ring) || rws__sim_ring_is_ready(ring);
 }
 
+static uint64_t work_done(const rws__counters *counters)
+{
+    return atomic_load(&counters->bytes_received) + atomic_load(&counters->bytes_sent) +
+           atomic_load(&counters->accepted) * 64 + atomic_load(&counters->connections) +
+           atomic_load(&counters->messages_sent);
+}
+
 static void check_shard(shard_turns *own)
 {
     const rws__streams *streams = &own->shard->conns.streams;
@@ -201,9 +210,11 @@ static void check_shard(shard_turns *own)
         fail("%u slots are in use, and the counter says %" PRIu64, streams->slots_used,
              (uint64_t)atomic_load(&counters->connections));
     check_memory();
-    if (own->at_us != rws__sim_now_us()) own->in_a_row = 0;
-    own->at_us = rws__sim_now_us();
-    if (++own->in_a_row > TURNS_MAX) fail("a shard takes turn after turn and does not sleep");
+    uint64_t work = work_done(counters);
+    bool sleeps = rws__sim_ring_sleeps(own->shard->loop.ring);
+    own->idle_turns = sleeps || work != own->work ? 0 : own->idle_turns + 1;
+    own->work = work;
+    if (own->idle_turns > IDLE_TURNS_MAX) fail("a shard does not sleep, and gets nothing done");
 }
 
 static void take_turn(shard_turns *own)
@@ -213,7 +224,7 @@ static void take_turn(shard_turns *own)
     world.turns++;
     note(rws__sim_now_us());
     check_shard(own);
-    if (rws__sim_ring_sleeps(own->shard->loop.ring)) own->in_a_row = 0;
+    rws__sim_advance_to(rws__sim_now_us() + TURN_US);
 }
 
 /* One turn of some shard that wants one. Now and then also of one that sleeps: the kernel may wake

@@ -12,8 +12,8 @@
 
 typedef struct shard_turns {
     rws__shard *shard;
-    uint32_t in_a_row; /* turns without sleeping, while time stood still */
-    uint64_t at_us;
+    uint32_t idle_turns; /* in a row, that neither slept nor got something done */
+    uint64_t work;       /* done so far, in whatever unit */
 } shard_turns;
 
 #define WORLD_SHARDS 8u
