@@ -6,6 +6,12 @@ target_link_libraries(ringws_testing PUBLIC ringws_include
     PRIVATE "$<BUILD_INTERFACE:ringws_crypto;Threads::Threads>")
 target_compile_features(ringws_testing INTERFACE c_std_99)
 add_library(ringws::testing ALIAS ringws_testing)
+# Only the machine code of the fat objects: test programs are many, and a link that optimises the whole
+# library anew takes seconds.
+if(RINGWS_LTO)
+    add_custom_command(TARGET ringws_testing POST_BUILD VERBATIM
+        COMMAND ${CMAKE_OBJCOPY} "--remove-section=.gnu.lto_*" $<TARGET_FILE:ringws_testing>)
+endif()
 
 # A target that gets both, also through what it links with, is an error when CMake generates: it names
 # this property, whose values differ.
