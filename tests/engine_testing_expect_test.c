@@ -31,13 +31,14 @@ static void close_one(void)
 
 TestSuite(engine_testing_expect, .init = open_one, .fini = close_one);
 
-/* `call` fails with this text, on this line. */
+/* `call` fails with this text, about here: which line of a call of several lines is meant, gcc and
+ * clang do not agree on. */
 #define FAILS(call, expected)                                                                      \
     do {                                                                                           \
         unsigned before = failures.count;                                                          \
         cr_assert_not(call);                                                                       \
         cr_assert_eq(failures.count, before + 1);                                                  \
-        cr_assert_eq(failures.line, __LINE__);                                                     \
+        cr_assert(abs(failures.line - __LINE__) <= 10);                                            \
         cr_assert_str_eq(failures.file, __FILE__);                                                 \
         cr_assert_str_eq(failures.text, expected);                                                 \
     } while (0)
@@ -52,6 +53,14 @@ static void send_text(const char *text)
 static void send_binary(const void *data, size_t len)
 {
     cr_assert_eq(rws_conn_send_binary(rws_test_conn(peer), data, len), 0);
+}
+
+Test(engine_testing_expect, a_line)
+{
+    rws_test_expect_text(peer, "hello");
+    cr_assert_eq(failures.line, __LINE__ - 1);
+    cr_assert_str_eq(failures.file, __FILE__);
+    failures.count = 0;
 }
 
 Test(engine_testing_expect, texts)
