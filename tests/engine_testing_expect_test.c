@@ -180,6 +180,16 @@ Test(engine_testing_expect, messages_in_any_order)
         rws_test_expect_message(peer, RWS_MESSAGE_TEXT("same"), RWS_MESSAGE_TEXT("same"), NULL));
 }
 
+Test(engine_testing_expect, too_many_messages_at_once)
+{
+    RWS_MESSAGE_TEXT_DEFINE(m, "m");
+    FAILS(rws_test_expect_message(peer, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m,
+                                  m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m,
+                                  m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m,
+                                  m, NULL),
+          "more than 64 messages are expected at once");
+}
+
 Test(engine_testing_expect, pings_and_pongs)
 {
     cr_assert_eq(rws_conn_send_frame(rws_test_conn(peer), RWS_PING, true, "one", 3), 0);

@@ -6,7 +6,7 @@
 #include <ringws/testing.h>
 
 #define main example_main
-#include "../broadcast.c"
+#include "../broadcast.c" // NOLINT(bugprone-suspicious-include): its functions are static
 #undef main
 
 static room lobby;
@@ -34,6 +34,7 @@ static void leave(void)
     free(lobby.members);
 }
 
+// cppcheck-suppress unknownMacro
 TestSuite(broadcast, .init = enter, .fini = leave);
 
 Test(broadcast, everybody_gets_every_message)

@@ -6,7 +6,7 @@
 #include <ringws/testing.h>
 
 #define main example_main
-#include "../echo.c"
+#include "../echo.c" // NOLINT(bugprone-suspicious-include): its functions are static
 #undef main
 
 #ifdef NDEBUG
