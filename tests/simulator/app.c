@@ -329,14 +329,12 @@ static size_t some_len(void)
 {
     uint32_t most = world.plan->message_max;
     if (world.plan->busy) return 64;
-    switch (below(12)) {
-    case 0: return MESSAGE_HEAD + below(most - MESSAGE_HEAD + 1);
-    case 1: return most;
-    default: return MESSAGE_HEAD + below(most < 300 ? most - MESSAGE_HEAD : 200);
-    }
+    if (!one_in(world.plan->large_one_in))
+        return MESSAGE_HEAD + below(most < 300 ? most - MESSAGE_HEAD : 200);
+    return one_in(2) ? most : MESSAGE_HEAD + below(most - MESSAGE_HEAD + 1);
 }
 
-static char text[262144];
+static char text[1u << 20];
 
 /* On the client's loop: a burst of messages. */
 static void speak(rws_conn *conn, void *arg)
@@ -387,8 +385,8 @@ static void dial(void)
     if (world.plan->over_unix)
         snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, own->key);
     else
-        snprintf(url, sizeof url, "ws://127.0.0.1:%u/?k=%" PRIu64, world.server.listeners[0].port,
-                 own->key);
+        snprintf(url, sizeof url, "ws://%s:%u/?k=%" PRIu64, world.plan->host,
+                 world.server.listeners[0].port, own->key);
     options.user = own;
     options.timeout_ms = one_in(3) ? 1000 : 0;
     world.clients++;

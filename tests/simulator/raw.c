@@ -6,6 +6,7 @@
 
 #include "codec/frame.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -16,7 +17,7 @@
 
 #define RAWS_MAX     16u
 #define MESSAGES_MAX 40u
-#define IN_MAX       (1u << 20)
+#define IN_MAX       (2u << 20)
 /* A proper one that was not let in by then goes. */
 #define PATIENCE_US 25000000u
 
@@ -170,7 +171,7 @@ static void dial_raw(raw *own)
 {
     struct sockaddr_in in = {.sin_family = AF_INET,
                              .sin_port = htons(world.server.listeners[0].port),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+                             .sin_addr.s_addr = inet_addr(world.plan->host)};
     struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "/tmp/simulated"};
     if (world.plan->over_unix)
         own->fd = rws__sim_connect((struct sockaddr *)&un, sizeof un);
@@ -223,7 +224,9 @@ static uint64_t timeouts_us(const raw *own)
 {
     const rws__endpoint *endpoint = world.server.endpoints[0];
     const rws__streams_options *streams = &world.server.config.streams;
-    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms;
+    /* The close's deadline counts from when everything before it was taken, which is found out by
+     * looking once per deadline. */
+    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms * 2;
     uint64_t handshake = world.server.listeners[0].http.timeout_ms, ms = 0;
     switch (own->kind) {
     case RAW_MUTE:
