@@ -6,6 +6,7 @@
 
 #include "codec/frame.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -16,7 +17,7 @@
 
 #define RAWS_MAX     16u
 #define MESSAGES_MAX 40u
-#define IN_MAX       (1u << 20)
+#define IN_MAX       (2u << 20)
 /* A proper one that was not let in by then goes. */
 #define PATIENCE_US 25000000u
 
@@ -29,9 +30,10 @@ typedef enum raw_kind {
     RAW_STALL,       /* stops within a message */
     RAW_DRIP,        /* a byte now and then */
     RAW_NOT_READING,
-    RAW_RESETS, /* at any byte, as the next three */
-    RAW_GOES,   /* closes the socket */
-    RAW_HALVES, /* ends its half, and reads on */
+    RAW_NO_ANSWER, /* to a close */
+    RAW_RESETS,    /* at any byte, as the next three */
+    RAW_GOES,      /* closes the socket */
+    RAW_HALVES,    /* ends its half, and reads on */
     RAW_VANISHES,
     RAW_GARBAGE,  /* some bytes are wrong */
     RAW_LIAR,     /* a header of a length that is too large */
@@ -169,7 +171,7 @@ static void dial_raw(raw *own)
 {
     struct sockaddr_in in = {.sin_family = AF_INET,
                              .sin_port = htons(world.server.listeners[0].port),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+                             .sin_addr.s_addr = inet_addr(world.plan->host)};
     struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "/tmp/simulated"};
     if (world.plan->over_unix)
         own->fd = rws__sim_connect((struct sockaddr *)&un, sizeof un);
@@ -216,14 +218,54 @@ void raws_spawn(void)
     trace("raw %" PRIu64 ": kind %d, %u messages", own->pair->key, own->kind, own->messages);
 }
 
+/* ---- when the server has to end it ---- */
+
+static uint64_t timeouts_us(const raw *own)
+{
+    const rws__endpoint *endpoint = world.server.endpoints[0];
+    const rws__streams_options *streams = &world.server.config.streams;
+    /* The close's deadline counts from when everything before it was taken, which is found out by
+     * looking once per deadline. */
+    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms * 2;
+    uint64_t handshake = world.server.listeners[0].http.timeout_ms, ms = 0;
+    switch (own->kind) {
+    case RAW_MUTE:
+    case RAW_CUT_REQUEST: ms = handshake + linger; break;
+    case RAW_DRIP: ms = handshake + endpoint->message_timeout_ms + close + linger; break;
+    case RAW_STALL: ms = endpoint->message_timeout_ms + close + linger; break;
+    case RAW_NO_ANSWER: ms = close + linger; break;
+    case RAW_NOT_READING: ms = streams->send_timeout_ms * 2 + close + linger; break;
+    case RAW_LIAR:
+    case RAW_BAD_TEXT:
+    case RAW_UNMASKED: ms = handshake + close + linger + streams->send_timeout_ms; break;
+    default: return UINT64_MAX;
+    }
+    const rws__sim_options *kernel = &world.plan->kernel;
+    return ms * 1000 + 2000000 +
+           (kernel->late_us_max + kernel->slow_us_max + kernel->delay_us_max) * 20;
+}
+
+/* From now on the server has to end it in time. Where the server may be full, the time does not
+ * begin before it is accepted, and nobody knows when that is. */
+static void expect_end(raw *own)
+{
+    bool has_room = world.plan->server.connections_max >= 64 && !world.plan->over_unix;
+    uint64_t most = timeouts_us(own);
+    if (own->limit_us != UINT64_MAX || most == UINT64_MAX || !has_room || world_is_rough() ||
+        world_is_short_of_memory())
+        return;
+    own->limit_us = rws__sim_now_us() + most;
+}
+
 /* ---- what it gets ---- */
 
 static void answer_control(raw *own, const rws__frame *frame, const char *data)
 {
     if (frame->opcode != RWS_CLOSE) return;
-    own->code = frame->payload_len >= 2 ? (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1])
-                                        : RWS_CLOSE_NO_STATUS;
-    if (own->closing || own->at < own->end_at) return;
+    own->code = RWS_CLOSE_NO_STATUS;
+    if (frame->payload_len >= 2) own->code = (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1]);
+    if (own->kind == RAW_NO_ANSWER) expect_end(own);
+    if (own->closing || own->at < own->end_at || own->kind == RAW_NO_ANSWER) return;
     /* A proper one answers. */
     own->closing = true;
     put_frame(own, RWS_CLOSE, true, true, data, frame->payload_len);
@@ -347,44 +389,10 @@ static void count_sent(raw *own)
         ++*asked;
 }
 
-static uint64_t timeouts_us(const raw *own)
-{
-    const rws__endpoint *endpoint = world.server.endpoints[0];
-    const rws__streams_options *streams = &world.server.config.streams;
-    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms;
-    uint64_t handshake = world.server.listeners[0].http.timeout_ms, ms = 0;
-    switch (own->kind) {
-    case RAW_MUTE:
-    case RAW_CUT_REQUEST: ms = handshake + linger; break;
-    case RAW_DRIP: ms = handshake + endpoint->message_timeout_ms + close + linger; break;
-    case RAW_STALL: ms = endpoint->message_timeout_ms + close + linger; break;
-    case RAW_NOT_READING: ms = streams->send_timeout_ms * 2 + close + linger; break;
-    case RAW_LIAR:
-    case RAW_BAD_TEXT:
-    case RAW_UNMASKED: ms = handshake + close + linger + streams->send_timeout_ms; break;
-    default: return UINT64_MAX;
-    }
-    const rws__sim_options *kernel = &world.plan->kernel;
-    return ms * 1000 + 2000000 +
-           (kernel->late_us_max + kernel->slow_us_max + kernel->delay_us_max) * 20;
-}
-
-/* From now on the server has to end it in time. Where the server may be full, the time does not
- * begin before it is accepted, and nobody knows when that is. */
-static void expect_end(raw *own)
-{
-    bool has_room = world.plan->server.connections_max >= 64 && !world.plan->over_unix;
-    uint64_t most = timeouts_us(own);
-    if (own->limit_us != UINT64_MAX || most == UINT64_MAX || !has_room || world_is_rough() ||
-        world_is_short_of_memory())
-        return;
-    own->limit_us = rws__sim_now_us() + most;
-}
-
 /* Everything was said. Returns false if it has ended. */
 static bool end_it(raw *own)
 {
-    expect_end(own);
+    if (own->kind != RAW_NO_ANSWER && own->kind != RAW_NOT_READING) expect_end(own);
     switch (own->kind) {
     case RAW_CLOSES:
         if (own->closing || !own->upgraded || own->pair->echoes < own->messages) return true;
@@ -456,7 +464,8 @@ static bool is_connected(raw *own)
 static bool has_lost_patience(raw *own)
 {
     uint64_t now = rws__sim_now_us();
-    if (now > own->limit_us && !own->pair->server.closed)
+    /* In a drain the drain's deadline counts. */
+    if (now > own->limit_us && !own->pair->server.closed && !world.server_stopping)
         fail("raw %" PRIu64 " of kind %d: the server has not ended it in time", own->pair->key,
              own->kind);
     if (own->upgraded || now < own->began_us + PATIENCE_US || own->kind == RAW_MUTE ||
