@@ -259,8 +259,8 @@ static void expect_end(raw *own)
 static void answer_control(raw *own, const rws__frame *frame, const char *data)
 {
     if (frame->opcode != RWS_CLOSE) return;
-    own->code = frame->payload_len >= 2 ? (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1])
-                                        : RWS_CLOSE_NO_STATUS;
+    own->code = RWS_CLOSE_NO_STATUS;
+    if (frame->payload_len >= 2) own->code = (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1]);
     if (own->kind == RAW_NO_ANSWER) expect_end(own);
     if (own->closing || own->at < own->end_at || own->kind == RAW_NO_ANSWER) return;
     /* A proper one answers. */
