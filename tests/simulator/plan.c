@@ -130,6 +130,8 @@ void plan_make(plan *out, uint64_t seed)
     out->listener.backlog = (uint32_t)PICK(&state, 0, 2, 8);
     out->listener.handshake_timeout_ms = (uint32_t)PICK(&state, 0, 3000);
     out->listener.no_peer_address = plan_below(&state, 2) == 0;
+    /* Where the address is not that of the loopback, sends are without a copy. */
+    if (plan_below(&state, 2) == 0) out->listener.address = "0.0.0.0";
 }
 
 void plan_make_busy(plan *out, uint64_t seed)

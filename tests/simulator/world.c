@@ -209,6 +209,8 @@ static void check_shard(shard_turns *own)
     if (atomic_load(&counters->connections) != streams->slots_used)
         fail("%u slots are in use, and the counter says %" PRIu64, streams->slots_used,
              (uint64_t)atomic_load(&counters->connections));
+    if (own->shard->conns.open_count > own->shard->conns.connections_max)
+        fail("%u connections are open", own->shard->conns.open_count);
     check_memory();
     uint64_t work = work_done(counters);
     bool sleeps = rws__sim_ring_sleeps(own->shard->loop.ring);
@@ -340,10 +342,26 @@ static void check_nothing_is_left(void)
     if (world.server_open > 0 || world.client_open > 0)
         fail("%u and %u connections had on_open, and no on_close", world.server_open,
              world.client_open);
+    if (world.calls > 0) fail("%u calls that were posted were never run", world.calls);
     if (world.users > 0) fail("%" PRIu64 " contexts of requests were not released", world.users);
     for (const pair *own = world.pairs; own != NULL; own = own->next)
         if (own->dial_id != 0 && !own->client.closed && !own->client.failed)
             fail("dial %" PRIu64 " has no outcome", own->key);
+}
+
+/* A shard that has ended holds nothing, and every count says so. */
+static void check_pools(const rws_runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->config.shards; i++) {
+        const rws__conns *conns = &runtime->workers[i].shard.conns;
+        const rws__streams *streams = &conns->streams;
+        if (streams->partial->charged_bytes > 0 || streams->stalled_bytes > 0 ||
+            streams->send_slab.used_bytes > 0 || conns->request_bytes > 0)
+            fail("a shard that has ended holds %zu bytes of messages, %zu of input that waits, "
+                 "%zu of what is to be sent, %zu of requests",
+                 streams->partial->charged_bytes, streams->stalled_bytes,
+                 streams->send_slab.used_bytes, conns->request_bytes);
+    }
 }
 
 static void close_runtime(rws_runtime *runtime)
@@ -377,6 +395,8 @@ static void run_to_the_end(void)
     world.over = world.server_stopping = true;
     drain(&world.server, "server", server_has_ended);
     drain(&world.client, "client", client_has_ended);
+    check_pools(&world.server);
+    check_pools(&world.client);
     raws_finish(true);
 }
 

@@ -37,6 +37,8 @@ struct world {
     uint32_t broadcasts;
     uint32_t server_open, client_open; /* on_open without on_close */
     uint64_t users;                    /* contexts that were not released */
+    uint32_t calls;                    /* posted and not run */
+    bool in_call;                      /* of a program into the engine */
     /* what was done */
     uint64_t step, turns, messages, opened, dial_errors;
     uint64_t hash; /* of everything that happened: the same seed, the same hash */
