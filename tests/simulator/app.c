@@ -181,8 +181,17 @@ static void keep_back(pair *own, rws_conn *conn, const rws_message *message)
     own->waits[own->waits_count++] = kept;
 }
 
+/* The smallest share of the pool, which everybody may have. */
+static bool is_promised(rws_conn *conn, size_t len)
+{
+    return len <= 300 && rws_conn_buffered(conn) == 0 &&
+           world.plan->kernel.chance[RWS__SIM_NO_MEMORY] == 0 &&
+           world.plan->kernel.fail_at[RWS__SIM_NO_MEMORY] == 0;
+}
+
 static int echo(pair *own, rws_conn *conn, const rws_message *message)
 {
+    bool promised = is_promised(conn, rws_message_len(message));
     int res = own->waits_count > 0 ? RWS_E_BACKLOG : send_back(conn, message);
     switch (res) {
     case 0: own->echoed++; return 0;
@@ -192,6 +201,9 @@ static int echo(pair *own, rws_conn *conn, const rws_message *message)
         break;
     case -ENOMEM:
     case RWS_E_INTERNAL:
+        if (promised && res == -ENOMEM)
+            fail("connection %" PRIu64 ": nothing was queued, and there was no memory for an echo",
+                 own->key);
         own->excused = true;
         if (world_is_short_of_memory() || res == RWS_E_INTERNAL) return -1;
         break;
@@ -211,12 +223,14 @@ static int misbehave(pair *own, rws_conn *conn)
         aborts(conn);
         return 0;
     case 2: own->excused = true; return -1;
-    default:
+    default: {
+        bool rests = !world.over && one_in(6);
         own->server.paused = true;
-        own->rested = own->rested || one_in(6);
-        own->resume_us = rws__sim_now_us() + 1 + below(own->rested ? 90000000 : 500000);
+        own->rested = own->rested || rests;
+        own->resume_us = rws__sim_now_us() + 1 + below(rests ? 90000000 : 500000);
         rws_conn_pause(conn);
         return 0;
+    }
     }
 }
 
@@ -297,6 +311,9 @@ static void on_client_close(rws_conn *conn, const rws_close_info *info, void *us
         check_arrived(own, "of the server's messages", own->listened, own->told);
         check_arrived(own, "broadcasts", own->broadcasts, own->broadcast);
     }
+    if (info->status != 0 && world.server_stopping && !world.client_stopping && !own->excused &&
+        !own->client.closes && !own->server.closes && world_is_swift())
+        fail("connection %" PRIu64 ": a drain has cut it: %d", own->key, info->status);
     on_closed(own, &own->client, info, "client", &world.client_open);
     world.clients--;
 }

@@ -63,6 +63,14 @@ bool world_is_short_of_memory(void)
     return world.plan->small_pools || may(RWS__SIM_NO_MEMORY);
 }
 
+bool world_is_swift(void)
+{
+    const rws__sim_options *kernel = &world.plan->kernel;
+    return !world_is_rough() && !world_is_short_of_memory() && kernel->delay_us_max <= 1000 &&
+           kernel->late_us_max <= 1000 && kernel->slow_us_max <= 1000 &&
+           world.server.config.drain_timeout_ms >= 5000 && world.plan->server.connections_max >= 64;
+}
+
 /* ---- pairs ---- */
 
 pair *world_new_pair(void)
@@ -322,6 +330,12 @@ static void drain(rws_runtime *runtime, const char *who, bool (*has_ended)(void)
     most += (world.plan->kernel.late_us_max + world.plan->kernel.slow_us_max) * 50;
     trace("the %s is stopped", who);
     rws__runtime_stop(runtime);
+    /* Some come while it stops. */
+    for (uint32_t i = 0; i < 10 && runtime == &world.server; i++) {
+        if (one_in(3)) raws_spawn();
+        world.step++;
+        (void)go_on();
+    }
     run_for(most, has_ended);
     if (!has_ended())
         fail("the %s has not ended %.1f s after it was stopped", who,
@@ -333,6 +347,17 @@ static void settle(void)
     world.over = true;
     raws_finish(false);
     app_resume(true);
+    run_for(60000000, app_is_settled);
+    app_check_settled();
+}
+
+/* When no fault happens any more the server answers whoever comes: with 101, or with 503. */
+static void check_newcomers(void)
+{
+    memset(rws__sim_settings()->chance, 0, sizeof rws__sim_settings()->chance);
+    trace("no more faults, and newcomers");
+    for (uint32_t i = 0; i < 3 * world.server.config.shards; i++)
+        raws_spawn_newcomer();
     run_for(60000000, app_is_settled);
     app_check_settled();
 }
@@ -391,9 +416,13 @@ static void run_to_the_end(void)
     raws_begin();
     for (uint32_t i = 0; i < world.plan->steps; i++)
         one_step(&next_act_us);
-    if (!world.plan->stops_early) settle();
+    if (!world.plan->stops_early) {
+        settle();
+        check_newcomers();
+    }
     world.over = world.server_stopping = true;
     drain(&world.server, "server", server_has_ended);
+    world.client_stopping = true;
     drain(&world.client, "client", client_has_ended);
     check_pools(&world.server);
     check_pools(&world.client);
