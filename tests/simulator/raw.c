@@ -312,7 +312,8 @@ static void answer_control(raw *own, const rws__frame *frame, const char *data)
     own->code = RWS_CLOSE_NO_STATUS;
     if (frame->payload_len >= 2) own->code = (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1]);
     if (own->kind == RAW_NO_ANSWER) expect_end(own);
-    if (own->closing || own->at < own->end_at || own->kind == RAW_NO_ANSWER) return;
+    if (own->closing || own->ended_half || own->at < own->end_at || own->kind == RAW_NO_ANSWER)
+        return;
     /* A proper one answers; behind what it has still to say (end_it()). */
     answer_close(own);
 }
