@@ -243,6 +243,14 @@ static void run_connect(rws__sim_op *op)
         rws__sim_complete(op, res, 0);
 }
 
+/* The worker looks the index up when it comes to it (io_assign_file() in io_wq_submit_work()). */
+static void run_shutdown(rws__sim_op *op)
+{
+    rws__sim_socket *socket = op->ring->files[op->file];
+    if (socket == NULL) rws__sim_breach("index %d is shut down and not in use", op->file);
+    rws__sim_complete(op, rws__sim_socket_shutdown(socket), 0);
+}
+
 static void run_close(rws__sim_op *op)
 {
     rws__ring *ring = op->ring;
@@ -381,7 +389,7 @@ static bool begin(rws__sim_op *op)
     default:
         if (op->file < 0 || (uint32_t)op->file >= ring->files_max || ring->files[op->file] == NULL)
             rws__sim_breach("index %d is not in use", op->file);
-        op->socket = rws__sim_socket_hold(ring->files[op->file]);
+        if (op->kind != RWS__SIM_SHUTDOWN) op->socket = rws__sim_socket_hold(ring->files[op->file]);
         return true;
     }
 }
@@ -421,7 +429,7 @@ static void act(rws__sim_op *op)
         rws__sim_socket_disconnect(op->socket);
         rws__sim_op_free(op);
         break;
-    case RWS__SIM_SHUTDOWN: rws__sim_complete(op, rws__sim_socket_shutdown(op->socket), 0); break;
+    case RWS__SIM_SHUTDOWN: run_shutdown(op); break;
     case RWS__SIM_CLOSE: run_close(op); break;
     case RWS__SIM_CANCEL: run_cancel(op); break;
     case RWS__SIM_CANCEL_FILE: run_cancel_file(op); break;

@@ -29,6 +29,22 @@ static void on_opened(pair *own, pair_end *side, rws_conn *conn, uint32_t *open)
     note(own->key);
 }
 
+/* on_close comes from the loop, never inside a call of the program. */
+static void aborts(rws_conn *conn)
+{
+    world.in_call = true;
+    rws_conn_abort(conn);
+    world.in_call = false;
+}
+
+static int closes(rws_conn *conn, uint16_t code, const char *reason)
+{
+    world.in_call = true;
+    int res = rws_conn_close(conn, code, reason);
+    world.in_call = false;
+    return res;
+}
+
 static void need_open(const pair *own, const pair_end *side, const rws_conn *conn, const char *what)
 {
     if (own == NULL || !side->open || side->closed || side->conn != conn)
@@ -66,6 +82,8 @@ static void check_status(const pair *own, const pair_end *side, const rws_close_
     case RWS_E_TIMEOUT:
         /* The peer's close is behind all that it sent before: on a slow way that is late. */
         if (excused || side->closes || world_is_short_of_memory()) return;
+        /* Nor does one take what is sent while it is paused. */
+        if (side == &own->client && own->rested) return;
         break;
     case RWS_E_CLOSED:
         if (own->raw) return;
@@ -87,6 +105,7 @@ static void on_closed(pair *own, pair_end *side, const rws_close_info *info, con
                       uint32_t *open)
 {
     need_open(own, side, side->conn, "on_close");
+    if (world.in_call) fail("connection %" PRIu64 ": on_close came inside a call", own->key);
     trace("connection %" PRIu64 ": %s on_close %d %u by %s", own->key, who, info->status,
           info->code, info->who == RWS_CLOSED_BY_US ? "us" : "the peer");
     check_status(own, side, info, who);
@@ -166,14 +185,23 @@ static void keep_back(pair *own, rws_conn *conn, const rws_message *message)
     if (kept == NULL || own->waits_count == 64) {
         rws_message_release(kept);
         own->excused = true;
-        rws_conn_abort(conn);
+        aborts(conn);
         return;
     }
     own->waits[own->waits_count++] = kept;
 }
 
+/* The smallest share of the pool, which everybody may have. */
+static bool is_promised(rws_conn *conn, size_t len)
+{
+    return len <= 300 && rws_conn_buffered(conn) == 0 &&
+           world.plan->kernel.chance[RWS__SIM_NO_MEMORY] == 0 &&
+           world.plan->kernel.fail_at[RWS__SIM_NO_MEMORY] == 0;
+}
+
 static int echo(pair *own, rws_conn *conn, const rws_message *message)
 {
+    bool promised = is_promised(conn, rws_message_len(message));
     int res = own->waits_count > 0 ? RWS_E_BACKLOG : send_back(conn, message);
     switch (res) {
     case 0: own->echoed++; return 0;
@@ -183,6 +211,9 @@ static int echo(pair *own, rws_conn *conn, const rws_message *message)
         break;
     case -ENOMEM:
     case RWS_E_INTERNAL:
+        if (promised && res == -ENOMEM)
+            fail("connection %" PRIu64 ": nothing was queued, and there was no memory for an echo",
+                 own->key);
         own->excused = true;
         if (world_is_short_of_memory() || res == RWS_E_INTERNAL) return -1;
         break;
@@ -196,19 +227,20 @@ static int echo(pair *own, rws_conn *conn, const rws_message *message)
 static int misbehave(pair *own, rws_conn *conn)
 {
     switch (below(5)) {
-    case 0:
-        own->server.closes = rws_conn_close(conn, 4000, "enough") == 0 || own->server.closes;
-        return 0;
+    case 0: own->server.closes = closes(conn, 4000, "enough") == 0 || own->server.closes; return 0;
     case 1:
         own->excused = true;
-        rws_conn_abort(conn);
+        aborts(conn);
         return 0;
     case 2: own->excused = true; return -1;
-    default:
+    default: {
+        bool rests = !world.over && one_in(6);
         own->server.paused = true;
-        own->resume_us = rws__sim_now_us() + 1 + below(500000);
+        own->rested = own->rested || rests;
+        own->resume_us = rws__sim_now_us() + 1 + below(rests ? 90000000 : 500000);
         rws_conn_pause(conn);
         return 0;
+    }
     }
 }
 
@@ -289,6 +321,9 @@ static void on_client_close(rws_conn *conn, const rws_close_info *info, void *us
         check_arrived(own, "of the server's messages", own->listened, own->told);
         check_arrived(own, "broadcasts", own->broadcasts, own->broadcast);
     }
+    if (info->status != 0 && world.server_stopping && !world.client_stopping && !own->excused &&
+        !own->client.closes && !own->server.closes && world_is_swift())
+        fail("connection %" PRIu64 ": a drain has cut it: %d", own->key, info->status);
     on_closed(own, &own->client, info, "client", &world.client_open);
     world.clients--;
 }
@@ -346,12 +381,63 @@ static size_t some_len(void)
 
 static char text[1u << 20];
 
+/* A call that was posted: it is run once, before long, and with the connection that it is for, or
+ * none. */
+typedef struct call {
+    const pair *pair;
+    const pair_end *side;
+    void (*fn)(rws_conn *conn, void *arg);
+    void *arg;
+} call;
+
+static void run_call(rws_conn *conn, void *arg)
+{
+    call own = *(call *)arg;
+    free(arg);
+    world.calls--;
+    if (conn != NULL && conn != own.side->conn)
+        fail("a call for connection %" PRIu64 " was run with another", own.pair->key);
+    own.fn(conn, own.arg);
+}
+
+static int post_call(pair *own, bool to_server, void (*fn)(rws_conn *conn, void *arg), void *arg)
+{
+    const pair_end *side = to_server ? &own->server : &own->client;
+    call *made = malloc(sizeof *made);
+    if (made == NULL) abort();
+    *made = (call){own, side, fn, arg};
+    world.calls++;
+    int res = rws_post_call(to_server ? &world.server : &world.client, side->id, run_call, made);
+    if (res == 0) return 0;
+    world.calls--;
+    free(made);
+    return res;
+}
+
+static void on_client(pair *own, void (*fn)(rws_conn *conn, void *arg))
+{
+    if (own != NULL) (void)post_call(own, false, fn, own);
+}
+
+static void on_server(pair *own, void (*fn)(rws_conn *conn, void *arg))
+{
+    if (own != NULL) (void)post_call(own, true, fn, own);
+}
+
+static void client_pings(rws_conn *conn, void *arg)
+{
+    (void)arg;
+    if (conn != NULL) (void)rws_conn_send_frame(conn, RWS_PING, true, "ping", 4);
+}
+
 /* On the client's loop: a burst of messages. */
 static void speak(rws_conn *conn, void *arg)
 {
     pair *own = arg;
     if (conn == NULL || !may_speak(&own->client)) return;
     uint32_t burst = world.plan->busy ? BURST_MAX : 1 + (uint32_t)below(BURST_MAX);
+    /* A post from within one. */
+    if (!world.plan->busy && one_in(4)) on_client(own, client_pings);
     while (burst-- > 0) {
         size_t len = some_len();
         message_write(text, pair_stream_asked(own), own->asked, len);
@@ -368,21 +454,10 @@ static void client_closes(rws_conn *conn, void *arg)
     if (conn == NULL || !may_speak(&own->client)) return;
     if (one_in(4)) {
         own->excused = true;
-        rws_conn_abort(conn);
+        aborts(conn);
         return;
     }
-    if (rws_conn_close(conn, one_in(3) ? 1005 : 4001, NULL) == 0) own->client.closes = true;
-}
-
-static void client_pings(rws_conn *conn, void *arg)
-{
-    (void)arg;
-    if (conn != NULL) (void)rws_conn_send_frame(conn, RWS_PING, true, "ping", 4);
-}
-
-static void on_client(pair *own, void (*fn)(rws_conn *conn, void *arg))
-{
-    if (own != NULL) (void)rws_post_call(&world.client, own->client.id, fn, own);
+    if (closes(conn, one_in(3) ? 1005 : 4001, NULL) == 0) own->client.closes = true;
 }
 
 static void dial(void)
@@ -393,10 +468,10 @@ static void dial(void)
     if (world.clients >= world.plan->clients) return;
     pair *own = world_new_pair();
     if (world.plan->over_unix)
-        snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, own->key);
+        snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, pair_name(own));
     else
         snprintf(url, sizeof url, "ws://%s:%u/?k=%" PRIu64, world.plan->host,
-                 world.server.listeners[0].port, own->key);
+                 world.server.listeners[0].port, pair_name(own));
     options.user = own;
     options.timeout_ms = one_in(3) ? 1000 : 0;
     world.clients++;
@@ -452,8 +527,7 @@ static void broadcast(void)
         if (!may_speak(&own->server)) continue;
         rws_message *held = rws_message_retain(message);
         if (held == NULL) continue;
-        if (rws_post_call(&world.server, own->server.id, broadcast_one, held) != 0)
-            rws_message_release(held);
+        if (post_call(own, true, broadcast_one, held) != 0) rws_message_release(held);
     }
     rws_message_release(message);
 }
@@ -462,12 +536,18 @@ static void server_closes(rws_conn *conn, void *arg)
 {
     pair *own = arg;
     if (conn == NULL || !may_speak(&own->server)) return;
-    if (rws_conn_close(conn, 1000, "bye") == 0) own->server.closes = true;
+    if (closes(conn, 1000, "bye") == 0) own->server.closes = true;
 }
 
-static void on_server(pair *own, void (*fn)(rws_conn *conn, void *arg))
+/* A post to a connection that is gone reaches nobody. */
+static void post_to_the_dead(void)
 {
-    if (own != NULL) (void)rws_post_call(&world.server, own->server.id, fn, own);
+    pair *found = NULL;
+    uint32_t count = 0;
+    for (pair *own = world.pairs; own != NULL; own = own->next)
+        if (own->server.closed && below(++count) == 0) found = own;
+    post(found);
+    on_server(found, tell);
 }
 
 static void act_busy(void)
@@ -498,7 +578,10 @@ void app_act(void)
             on_server(some_pair(true), tell);
         break;
     case 5:
-        if (one_in(3)) broadcast();
+        if (one_in(3))
+            broadcast();
+        else if (one_in(2))
+            post_to_the_dead();
         break;
     case 6:
         if (one_in(4)) on_client(some_pair(false), client_closes);
@@ -527,7 +610,7 @@ void app_resume(bool all)
         if (!own->server.paused || (!all && own->resume_us > now)) continue;
         own->server.paused = false;
         if (own->server.conn == NULL) continue;
-        if (rws_post_call(&world.server, own->server.id, resume, NULL) == 0) continue;
+        if (post_call(own, true, resume, NULL) == 0) continue;
         own->server.paused = true; /* no memory for the post: later */
         own->resume_us = now + 1000;
     }
@@ -561,7 +644,7 @@ bool app_is_settled(void)
 {
     for (const pair *own = world.pairs; own != NULL; own = own->next)
         if (missing(own) != NULL) return false;
-    return raws_alive(true) == 0;
+    return world.calls == 0 && raws_alive(true) == 0;
 }
 
 void app_check_settled(void)
@@ -572,5 +655,6 @@ void app_check_settled(void)
                  "%u, broadcast %u, broadcasts %u",
                  own->key, missing(own), own->asked, own->heard, own->echoed, own->echoes,
                  own->broadcast, own->broadcasts);
+    if (world.calls > 0) fail("%u calls that were posted were not run", world.calls);
     if (raws_alive(true) > 0) fail("%u honest peers have not come to their end", raws_alive(true));
 }

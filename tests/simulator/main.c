@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +21,15 @@
 #define RUN_S_MAX 60u
 
 static const char usage_text[] =
-    "usage: tests/simulate [--minutes N | --seeds N] [--from S] [--jobs N]   explore\n"
+    "usage: tests/simulate [--minutes N | --seconds N | --seeds N] [--from S] [--jobs N]   "
+    "explore\n"
     "       tests/simulate --seed S [limits] [--trace]                       one run\n"
     "       tests/simulate --kept FILE                                       the seeds in FILE\n"
     "       tests/simulate --torture [--most N]   the 1st, 2nd, 3rd ... chance of each fault\n"
     "       tests/simulate --speed                virtual messages a second\n"
     "       tests/simulate --faults               the classes of faults\n"
     "limits: --steps N  --clients N  --raws N  --without CLASS[,CLASS...]  --fail CLASS:N\n"
+    "--no-shrink: stop at the first failure, as it is\n"
     "\n"
     "Servers and clients of the engine, and peers without it, on a kernel made of memory, in "
     "virtual\n"
@@ -60,7 +63,7 @@ typedef struct progress {
 } progress;
 
 static progress *shared;
-static bool traced;
+static bool traced, shrinks = true;
 
 static double now_s(void)
 {
@@ -200,6 +203,7 @@ static void report_failure(uint64_t seed, const limits *limit)
     printf("seed %" PRIu64 " fails. As it is: ", seed);
     print_command(seed, limit);
     fflush(stdout);
+    if (!shrinks) return;
     limits small = shrink(seed, *limit);
     printf("Shrunk: ");
     print_command(seed, &small);
@@ -262,6 +266,9 @@ static bool explore(uint64_t from, uint64_t count, double seconds, uint32_t jobs
         pid_t pid = wait(&status);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
         shared->over = true;
+        if (WIFSIGNALED(status) && WTERMSIG(status) != SIGABRT)
+            printf("a run ended with signal %d%s\n", WTERMSIG(status),
+                   WTERMSIG(status) == SIGALRM ? ": it hangs" : "");
         for (uint32_t job = 0; good && job < jobs; job++)
             if (pids[job] == pid) report_failure(shared->seed[job], limit);
         good = false;
@@ -409,6 +416,8 @@ static void parse(command *own, char **args)
             traced = true;
         else if (strcmp(name, "--torture") == 0)
             own->torture = own->limit.torture = true;
+        else if (strcmp(name, "--no-shrink") == 0)
+            shrinks = false;
         else if (strcmp(name, "--speed") == 0)
             own->speed = true;
         else if (strcmp(name, "--faults") == 0)
@@ -422,6 +431,8 @@ static void parse(command *own, char **args)
                 own->seeds = number(name, value);
             else if (strcmp(name, "--minutes") == 0)
                 own->minutes = strtod(value, NULL);
+            else if (strcmp(name, "--seconds") == 0)
+                own->minutes = strtod(value, NULL) / 60;
             else if (strcmp(name, "--from") == 0)
                 own->from = number(name, value);
             else if (strcmp(name, "--jobs") == 0)

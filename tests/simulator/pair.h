@@ -44,6 +44,7 @@ typedef struct pair {
     rws_message *waits[64];         /* echoes that found no room */
     uint32_t waits_count;
     uint64_t resume_us; /* paused until then */
+    bool rested;        /* for long */
     struct pair *next;
 } pair;
 

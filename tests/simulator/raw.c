@@ -24,12 +24,14 @@
 typedef enum raw_kind {
     RAW_CLOSES, /* sends, has its echoes, closes */
     RAW_HALF,   /* sends, ends its half, has its echoes */
-    RAW_LAST_HONEST = RAW_HALF,
+    RAW_SLOW,   /* as the first, and takes what it gets slowly, but fast enough */
+    RAW_LAST_HONEST = RAW_SLOW,
     RAW_MUTE,        /* says nothing */
     RAW_CUT_REQUEST, /* stops within the request */
     RAW_STALL,       /* stops within a message */
     RAW_DRIP,        /* a byte now and then */
     RAW_NOT_READING,
+    RAW_SIPS,      /* takes what it gets too slowly */
     RAW_NO_ANSWER, /* to a close */
     RAW_RESETS,    /* at any byte, as the next three */
     RAW_GOES,      /* closes the socket */
@@ -52,7 +54,14 @@ typedef struct raw {
     uint32_t messages;
     size_t chunk;
     uint64_t pause_us, next_us, began_us, limit_us; /* its connection has ended by then */
-    bool connected, upgraded, refused, ended_half, closing, blocked;
+    bool connected, upgraded, refused, ended_half, closing;
+    bool newcomer;    /* when nothing goes wrong any more: it is answered */
+    bool hasty;       /* its end is right behind its last byte */
+    bool stays;       /* when the server has ended its half it does not end its own */
+    uint64_t left_us; /* since when it stays; 0: it does not yet */
+    bool knocked;
+    size_t sip;      /* what it reads at once; 0: what is there */
+    uint64_t sip_us; /* when it reads again */
     uint8_t *in;
     size_t in_len;
     char *message; /* of several frames */
@@ -67,6 +76,18 @@ static bool hurry;
 static bool is_honest(const raw *own)
 {
     return own->kind <= RAW_LAST_HONEST;
+}
+
+static bool wants_much(const raw *own)
+{
+    return own->kind == RAW_NOT_READING || own->kind == RAW_SIPS;
+}
+
+/* Whether it reads now. */
+static bool is_thirsty(const raw *own)
+{
+    if (own->kind == RAW_NOT_READING || own->in_len == IN_MAX || own->left_us > 0) return false;
+    return own->sip == 0 || rws__sim_now_us() >= own->sip_us || (hurry && is_honest(own));
 }
 
 /* ---- what it sends ---- */
@@ -86,7 +107,7 @@ static void put_request(raw *own)
                        "GET /?k=%" PRIu64 " HTTP/1.1\r\nHost: simulated\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                       own->pair->key);
+                       pair_name(own->pair));
     put(own, request, (size_t)len);
 }
 
@@ -122,9 +143,9 @@ static void put_messages(raw *own)
     uint32_t most = world.plan->message_max;
     char *text = malloc(most);
     if (text == NULL) abort();
-    own->messages = (uint32_t)below(own->kind == RAW_NOT_READING ? MESSAGES_MAX : 12);
+    own->messages = (uint32_t)below(wants_much(own) ? MESSAGES_MAX : 12);
     for (uint32_t i = 0; i < own->messages; i++) {
-        bool large = one_in(6) || own->kind == RAW_NOT_READING;
+        bool large = one_in(own->kind == RAW_SLOW ? 2 : 6) || wants_much(own);
         size_t len = MESSAGE_HEAD + below(large ? most - MESSAGE_HEAD + 1 : 100);
         message_write(text, pair_stream_asked(own->pair), i, len);
         put_message(own, text, len);
@@ -188,14 +209,17 @@ static void free_raw(raw *own)
     *own = raws[--raws_count];
 }
 
-void raws_spawn(void)
+static raw *spawn(raw_kind kind)
 {
-    if (raws_count >= world.plan->raws || raws_count == RAWS_MAX) return;
     raw *own = &raws[raws_count];
     memset(own, 0, sizeof *own);
-    own->kind = one_in(2) ? (raw_kind)below(RAW_LAST_HONEST + 1) : (raw_kind)below(RAW_KINDS);
+    own->kind = kind;
+    own->hasty = one_in(2);
+    own->stays = kind >= RAW_LIAR && one_in(2);
+    if (kind == RAW_SLOW) own->sip = 2000 + below(10000);
+    if (kind == RAW_SIPS) own->sip = 1 + below(50);
     dial_raw(own);
-    if (own->fd < 0) return;
+    if (own->fd < 0) return NULL;
     raws_count++;
     own->pair = world_new_pair();
     own->pair->raw = true;
@@ -216,6 +240,20 @@ void raws_spawn(void)
     own->began_us = own->next_us = rws__sim_now_us();
     own->limit_us = UINT64_MAX;
     trace("raw %" PRIu64 ": kind %d, %u messages", own->pair->key, own->kind, own->messages);
+    return own;
+}
+
+void raws_spawn(void)
+{
+    if (raws_count >= world.plan->raws || raws_count == RAWS_MAX) return;
+    (void)spawn(one_in(2) ? (raw_kind)below(RAW_LAST_HONEST + 1) : (raw_kind)below(RAW_KINDS));
+}
+
+void raws_spawn_newcomer(void)
+{
+    if (raws_count == RAWS_MAX) return;
+    raw *own = spawn(RAW_CLOSES);
+    if (own != NULL) own->newcomer = true;
 }
 
 /* ---- when the server has to end it ---- */
@@ -234,6 +272,7 @@ static uint64_t timeouts_us(const raw *own)
     case RAW_DRIP: ms = handshake + endpoint->message_timeout_ms + close + linger; break;
     case RAW_STALL: ms = endpoint->message_timeout_ms + close + linger; break;
     case RAW_NO_ANSWER: ms = close + linger; break;
+    case RAW_SIPS: ms = streams->send_timeout_ms * 3 + close + linger; break;
     case RAW_NOT_READING: ms = streams->send_timeout_ms * 2 + close + linger; break;
     case RAW_LIAR:
     case RAW_BAD_TEXT:
@@ -259,6 +298,14 @@ static void expect_end(raw *own)
 
 /* ---- what it gets ---- */
 
+static void answer_close(raw *own)
+{
+    const uint8_t payload[2] = {(uint8_t)(own->code >> 8), (uint8_t)own->code};
+    own->closing = true;
+    put_frame(own, RWS_CLOSE, true, true, payload, own->code == RWS_CLOSE_NO_STATUS ? 0 : 2);
+    own->end_at = own->out_len;
+}
+
 static void answer_control(raw *own, const rws__frame *frame, const char *data)
 {
     if (frame->opcode != RWS_CLOSE) return;
@@ -266,10 +313,8 @@ static void answer_control(raw *own, const rws__frame *frame, const char *data)
     if (frame->payload_len >= 2) own->code = (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1]);
     if (own->kind == RAW_NO_ANSWER) expect_end(own);
     if (own->closing || own->at < own->end_at || own->kind == RAW_NO_ANSWER) return;
-    /* A proper one answers. */
-    own->closing = true;
-    put_frame(own, RWS_CLOSE, true, true, data, frame->payload_len);
-    own->end_at = own->out_len;
+    /* A proper one answers; behind what it has still to say (end_it()). */
+    answer_close(own);
 }
 
 static void take_frame(raw *own, const rws__frame *frame, const char *data)
@@ -342,8 +387,22 @@ static void take(raw *own)
 
 static bool may_miss(const raw *own)
 {
-    return own->pair->excused || own->pair->server.closes || world.server_stopping ||
-           world_is_rough();
+    return own->pair->excused || world.server_stopping || world_is_rough();
+}
+
+/* All that was accepted for it before the server's close has come, and all of its own unless the
+ * server's close was first. */
+static void check_echoes(const raw *own, ssize_t res)
+{
+    const pair *other = own->pair;
+    uint32_t due = other->server.closes ? other->echoed : own->messages;
+    if (other->echoes != due || other->listened != other->told ||
+        other->broadcasts != other->broadcast)
+        fail("raw %" PRIu64 ": %u of %u echoes, %u of %u messages and %u of %u broadcasts came "
+             "before the end (%zd)",
+             other->key, other->echoes, due, other->listened, other->told, other->broadcasts,
+             other->broadcast, res);
+    if (res != 0) fail("raw %" PRIu64 ": its end was a reset: %zd", other->key, res);
 }
 
 /* The server has ended the connection. */
@@ -353,12 +412,11 @@ static void on_gone(raw *own, ssize_t res)
         [RAW_LIAR] = 1009, [RAW_BAD_TEXT] = 1007, [RAW_UNMASKED] = 1002};
     const pair *other = own->pair;
     trace("raw %" PRIu64 ": the server is gone (%zd), code %u", other->key, res, own->code);
-    if (is_honest(own) && !may_miss(own)) {
-        if (other->echoes != own->messages)
-            fail("raw %" PRIu64 ": %u of %u echoes came before the end (%zd)", other->key,
-                 other->echoes, own->messages, res);
-        if (res != 0) fail("raw %" PRIu64 ": its end was a reset: %zd", other->key, res);
-    }
+    if (is_honest(own) && !may_miss(own)) check_echoes(own, res);
+    /* What was let in before a drain closed the listener is answered. */
+    if (res < 0 && is_honest(own) && !own->upgraded && !own->refused && own->pause_us == 0 &&
+        world.server_stopping && !other->excused && world_is_swift())
+        fail("raw %" PRIu64 ": a drain has reset it before it was answered", other->key);
     bool all_said = own->at == own->end_at && own->upgraded && !other->server.closes;
     if (codes[own->kind] != 0 && all_said && own->code != 0 && own->code != codes[own->kind] &&
         own->code != RWS_CLOSE_INTERNAL_ERROR && own->code < 4000 && !world.over &&
@@ -369,13 +427,19 @@ static void on_gone(raw *own, ssize_t res)
 /* Returns false if it has ended. */
 static bool read_some(raw *own)
 {
-    if (own->kind == RAW_NOT_READING || own->in_len == IN_MAX) return true;
+    if (!is_thirsty(own)) return true;
     size_t room = IN_MAX - own->in_len, most = one_in(4) ? 1 + below(1000) : room;
+    if (own->sip > 0 && !(hurry && is_honest(own))) {
+        most = own->sip;
+        own->sip_us = rws__sim_now_us() + 500000;
+    }
     ssize_t res = rws__sim_read(own->fd, own->in + own->in_len, most < room ? most : room);
     if (res == -EAGAIN) return true;
     if (res <= 0) {
-        on_gone(own, res);
-        return false;
+        if (own->left_us == 0) on_gone(own, res);
+        if (res < 0 || !own->stays) return false;
+        own->left_us = rws__sim_now_us();
+        return true;
     }
     own->in_len += (size_t)res;
     take(own);
@@ -389,26 +453,32 @@ static void count_sent(raw *own)
         ++*asked;
 }
 
+static void end_half(raw *own)
+{
+    if (!own->ended_half) rws__sim_shutdown(own->fd);
+    own->ended_half = true;
+}
+
 /* Everything was said. Returns false if it has ended. */
 static bool end_it(raw *own)
 {
     if (own->kind != RAW_NO_ANSWER && own->kind != RAW_NOT_READING) expect_end(own);
+    if (is_honest(own) && own->code != 0 && !own->closing && !own->ended_half) {
+        answer_close(own);
+        return true;
+    }
     switch (own->kind) {
     case RAW_CLOSES:
+    case RAW_SLOW:
         if (own->closing || !own->upgraded || own->pair->echoes < own->messages) return true;
         own->closing = true;
         put_frame(own, RWS_CLOSE, true, true, "\x03\xe8", 2);
         own->end_at = own->out_len;
         return true;
     case RAW_HALF:
-        if (!own->upgraded) return true;
-        if (!own->ended_half) rws__sim_shutdown(own->fd);
-        own->ended_half = true;
+        if (own->upgraded) end_half(own);
         return true;
-    case RAW_HALVES:
-        if (!own->ended_half) rws__sim_shutdown(own->fd);
-        own->ended_half = true;
-        return true;
+    case RAW_HALVES: end_half(own); return true;
     case RAW_RESETS: rws__sim_reset(own->fd); break;
     case RAW_VANISHES: rws__sim_vanish(own->fd); break;
     case RAW_GARBAGE:
@@ -428,6 +498,9 @@ static bool write_some(raw *own)
     ssize_t res = rws__sim_write(own->fd, own->out + own->at, most < chunk ? most : chunk);
     if (res == -EAGAIN) {
         if (own->kind == RAW_NOT_READING) expect_end(own);
+        if (own->kind == RAW_SIPS && own->pair->server.conn != NULL &&
+            rws_conn_buffered(own->pair->server.conn) > 0)
+            expect_end(own);
         own->next_us = rws__sim_now_us() + 500000;
         return true;
     }
@@ -441,6 +514,7 @@ static bool write_some(raw *own)
     }
     own->at += (size_t)res;
     count_sent(own);
+    if (own->at == own->end_at && own->kind == RAW_HALF && own->hasty) end_half(own);
     return true;
 }
 
@@ -471,7 +545,37 @@ static bool has_lost_patience(raw *own)
     if (own->upgraded || now < own->began_us + PATIENCE_US || own->kind == RAW_MUTE ||
         own->kind == RAW_CUT_REQUEST || own->kind == RAW_DRIP)
         return own->pair->server.closed && own->kind == RAW_NOT_READING;
+    if (own->newcomer && !world_is_short_of_memory())
+        fail("raw %" PRIu64 ": nothing goes wrong any more, and it was not answered",
+             own->pair->key);
     own->pair->excused = true;
+    return true;
+}
+
+/* While the server has nothing for it, it is waited for. */
+static void look_at_sips(raw *own)
+{
+    const rws_conn *conn = own->pair->server.conn;
+    if (own->kind == RAW_SIPS && (conn == NULL || rws_conn_buffered(conn) == 0))
+        own->limit_us = UINT64_MAX;
+}
+
+/* The server has ended its half, and this one does not: what it still sends is answered with a
+ * reset soon. Returns false if it is over. */
+static bool stay(raw *own)
+{
+    const rws__sim_options *kernel = &world.plan->kernel;
+    uint64_t now = rws__sim_now_us(), slack = 2000000 + 20 * kernel->late_us_max +
+                                              20 * kernel->slow_us_max + 4 * kernel->delay_us_max;
+    uint64_t linger = (uint64_t)world.server.config.streams.linger_timeout_ms * 1000;
+    own->next_us = own->left_us + linger + slack * (own->knocked ? 2 : 1);
+    if (now < own->next_us) return true;
+    ssize_t res = rws__sim_write(own->fd, "x", 1);
+    if (own->knocked && res > 0 && !world.server_stopping)
+        fail("raw %" PRIu64 ": the server lingers without end", own->pair->key);
+    if (own->knocked || res <= 0) return false;
+    own->knocked = true;
+    own->next_us = now + slack;
     return true;
 }
 
@@ -479,19 +583,21 @@ static bool has_lost_patience(raw *own)
 static bool act(raw *own)
 {
     uint64_t now = rws__sim_now_us();
+    if (own->left_us > 0) return stay(own);
     own->next_us = now + (hurry ? 1000 : own->pause_us) + 1;
     if (!own->connected && !is_connected(own)) return own->fd >= 0 && !has_lost_patience(own);
     if (!read_some(own)) return false;
     if (!write_some(own)) return false;
     if (own->at >= own->end_at) own->next_us = now + 1000000;
+    if (own->sip > 0 && own->sip_us > now && own->sip_us < own->next_us) own->next_us = own->sip_us;
+    look_at_sips(own);
     return !has_lost_patience(own);
 }
 
 static bool is_due(const raw *own)
 {
     if (rws__sim_now_us() >= own->next_us) return true;
-    return own->connected && own->kind != RAW_NOT_READING && own->in_len < IN_MAX &&
-           rws__sim_is_readable(own->fd);
+    return own->connected && is_thirsty(own) && rws__sim_is_readable(own->fd);
 }
 
 bool raws_act(void)

@@ -63,6 +63,14 @@ bool world_is_short_of_memory(void)
     return world.plan->small_pools || may(RWS__SIM_NO_MEMORY);
 }
 
+bool world_is_swift(void)
+{
+    const rws__sim_options *kernel = &world.plan->kernel;
+    return !world_is_rough() && !world_is_short_of_memory() && kernel->delay_us_max <= 1000 &&
+           kernel->late_us_max <= 1000 && kernel->slow_us_max <= 1000 &&
+           world.server.config.drain_timeout_ms >= 5000 && world.plan->server.connections_max >= 64;
+}
+
 /* ---- pairs ---- */
 
 pair *world_new_pair(void)
@@ -76,10 +84,15 @@ pair *world_new_pair(void)
     return own;
 }
 
-pair *world_find_pair(uint64_t key)
+uint64_t pair_name(const pair *own)
+{
+    return own->key << 24 | ((own->key * 0x9E3779B97F4A7C15u) >> 40);
+}
+
+pair *world_find_pair(uint64_t name)
 {
     pair *own = world.pairs;
-    while (own != NULL && own->key != key)
+    while (own != NULL && pair_name(own) != name)
         own = own->next;
     return own;
 }
@@ -210,6 +223,8 @@ static void check_shard(shard_turns *own)
     if (atomic_load(&counters->connections) != streams->slots_used)
         fail("%u slots are in use, and the counter says %" PRIu64, streams->slots_used,
              (uint64_t)atomic_load(&counters->connections));
+    if (own->shard->conns.open_count > own->shard->conns.connections_max)
+        fail("%u connections are open", own->shard->conns.open_count);
     check_memory();
     uint64_t work = work_done(counters);
     bool sleeps = rws__sim_ring_sleeps(own->shard->loop.ring);
@@ -321,6 +336,12 @@ static void drain(rws_runtime *runtime, const char *who, bool (*has_ended)(void)
     most += (world.plan->kernel.late_us_max + world.plan->kernel.slow_us_max) * 50;
     trace("the %s is stopped", who);
     rws__runtime_stop(runtime);
+    /* Some come while it stops. */
+    for (uint32_t i = 0; i < 10 && runtime == &world.server; i++) {
+        if (one_in(3)) raws_spawn();
+        world.step++;
+        (void)go_on();
+    }
     run_for(most, has_ended);
     if (!has_ended())
         fail("the %s has not ended %.1f s after it was stopped", who,
@@ -336,15 +357,42 @@ static void settle(void)
     app_check_settled();
 }
 
+/* When no fault happens any more the server answers whoever comes: with 101, or with 503. */
+static void check_newcomers(void)
+{
+    memset(rws__sim_settings()->chance, 0, sizeof rws__sim_settings()->chance);
+    trace("no more faults, and newcomers");
+    for (uint32_t i = 0; i < 3 * world.server.config.shards; i++)
+        raws_spawn_newcomer();
+    run_for(60000000, app_is_settled);
+    app_check_settled();
+}
+
 static void check_nothing_is_left(void)
 {
     if (world.server_open > 0 || world.client_open > 0)
         fail("%u and %u connections had on_open, and no on_close", world.server_open,
              world.client_open);
+    if (world.calls > 0) fail("%u calls that were posted were never run", world.calls);
     if (world.users > 0) fail("%" PRIu64 " contexts of requests were not released", world.users);
     for (const pair *own = world.pairs; own != NULL; own = own->next)
         if (own->dial_id != 0 && !own->client.closed && !own->client.failed)
             fail("dial %" PRIu64 " has no outcome", own->key);
+}
+
+/* A shard that has ended holds nothing, and every count says so. */
+static void check_pools(const rws_runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->config.shards; i++) {
+        const rws__conns *conns = &runtime->workers[i].shard.conns;
+        const rws__streams *streams = &conns->streams;
+        if (streams->partial->charged_bytes > 0 || streams->stalled_bytes > 0 ||
+            streams->send_slab.used_bytes > 0 || conns->request_bytes > 0)
+            fail("a shard that has ended holds %zu bytes of messages, %zu of input that waits, "
+                 "%zu of what is to be sent, %zu of requests",
+                 streams->partial->charged_bytes, streams->stalled_bytes,
+                 streams->send_slab.used_bytes, conns->request_bytes);
+    }
 }
 
 static void close_runtime(rws_runtime *runtime)
@@ -374,10 +422,16 @@ static void run_to_the_end(void)
     raws_begin();
     for (uint32_t i = 0; i < world.plan->steps; i++)
         one_step(&next_act_us);
-    if (!world.plan->stops_early) settle();
+    if (!world.plan->stops_early) {
+        settle();
+        check_newcomers();
+    }
     world.over = world.server_stopping = true;
     drain(&world.server, "server", server_has_ended);
+    world.client_stopping = true;
     drain(&world.client, "client", client_has_ended);
+    check_pools(&world.server);
+    check_pools(&world.client);
     raws_finish(true);
 }
 

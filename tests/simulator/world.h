@@ -24,8 +24,8 @@ struct world {
     uint64_t random;
     rws_runtime server, client;
     bool server_is_up, client_is_up;
-    bool over;            /* no more is begun */
-    bool server_stopping; /* its end was asked for */
+    bool over;                             /* no more is begun */
+    bool server_stopping, client_stopping; /* its end was asked for */
     rws__endpoint *client_endpoint;
     shard_turns shards[WORLD_SHARDS];
     uint32_t shards_count;
@@ -37,6 +37,8 @@ struct world {
     uint32_t broadcasts;
     uint32_t server_open, client_open; /* on_open without on_close */
     uint64_t users;                    /* contexts that were not released */
+    uint32_t calls;                    /* posted and not run */
+    bool in_call;                      /* of a program into the engine */
     /* what was done */
     uint64_t step, turns, messages, opened, dial_errors;
     uint64_t hash; /* of everything that happened: the same seed, the same hash */
@@ -64,9 +66,13 @@ static inline bool one_in(uint64_t count)
 bool world_is_rough(void);
 /* Whether there may be no memory for one. */
 bool world_is_short_of_memory(void);
+/* Whether a drain has the time to end everything, and room for everybody. */
+bool world_is_swift(void);
 
 pair *world_new_pair(void);
-pair *world_find_pair(uint64_t key);
+/* What a request calls it; one that got damaged on the way names nobody. */
+uint64_t pair_name(const pair *own);
+pair *world_find_pair(uint64_t name);
 
 /* Run a plan to its end. Returns only if nothing was wrong. */
 void world_run(const plan *own, bool traced);
@@ -89,6 +95,8 @@ void app_check_settled(void);
 void raws_begin(void);
 /* One more, if there is room. */
 void raws_spawn(void);
+/* A proper one, when no fault happens any more. */
+void raws_spawn_newcomer(void);
 /* All that are due do something. Returns whether one did. */
 bool raws_act(void);
 uint64_t raws_next_us(void);
