@@ -28,8 +28,8 @@
  * - connect() with AF_UNSPEC resets and throws away what is queued in both directions. ECONNRESET
  * is reported once; after that receives get ENOTCONN and sends EPIPE (tcp_disconnect()).
  * - A connect to nobody gets ECONNREFUSED. A listener whose backlog is full (one more than it was
- *   told, sk_acceptq_is_full()) drops the SYN, which is sent again a second later. One that is never
- *   answered fails after 127 seconds with ETIMEDOUT (tcp_syn_retries 6).
+ *   told, sk_acceptq_is_full()) drops the SYN, which is sent again a second later. One that is
+ * never answered fails after 127 seconds with ETIMEDOUT (tcp_syn_retries 6).
  * - Listeners of a SO_REUSEPORT group get connections at random. Closing one resets what waits in
  *   its backlog.
  * - A sender is woken when a third of its buffer is free (sk_stream_is_writable()).
