@@ -292,6 +292,36 @@ const rws_handler server_handler = {
     .on_close = on_server_close,
 };
 
+/* What the engine does by itself, done by the program. */
+static int on_server_ping(rws_conn *conn, const void *data, size_t len, void *user)
+{
+    (void)user;
+    const pair *own = rws_conn_user(conn);
+    need_open(own, &own->server, conn, "on_ping");
+    (void)rws_conn_send_frame(conn, RWS_PONG, true, data, len);
+    return 0;
+}
+
+static int on_server_close_frame(rws_conn *conn, uint16_t code, rws_span reason, void *user)
+{
+    (void)reason;
+    (void)user;
+    const pair *own = rws_conn_user(conn);
+    need_open(own, &own->server, conn, "on_close_frame");
+    return one_in(2) ? -1 : rws_conn_close(conn, code, NULL);
+}
+
+const rws_handler server_handler_of_controls = {
+    .size = sizeof(rws_handler),
+    .on_upgrade = on_upgrade,
+    .on_open = on_server_open,
+    .on_message = on_server_message,
+    .on_drain = on_server_drain,
+    .on_close = on_server_close,
+    .on_ping = on_server_ping,
+    .on_close_frame = on_server_close_frame,
+};
+
 /* ---- the client ---- */
 
 static void on_client_open(rws_conn *conn, void *user)

@@ -124,6 +124,9 @@ void plan_make(plan *out, uint64_t seed)
         out->large_one_in = 2;
         out->steps /= 3;
     }
+    out->filtered = plan_below(&state, 6) == 0;
+    if (out->filtered) out->raws = 0;
+    out->controls = plan_below(&state, 3) == 0;
     draw_faults(&out->kernel, &state);
     out->kernel.poison = true;
     out->kernel.send_buffer_bytes = PICK(&state, 2000, 20000, 262144);

@@ -81,7 +81,7 @@ void world_run(const plan *own, bool traced);
 void world_before_end(void);
 
 /* app.c: what the programs on both sides do. */
-extern const rws_handler server_handler, client_handler;
+extern const rws_handler server_handler, server_handler_of_controls, client_handler;
 /* One thing that a program does by itself: a post from another thread, a dial, a burst. */
 void app_act(void);
 /* The connections that were paused go on; `all`: also those whose time has not come. */
