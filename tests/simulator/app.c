@@ -59,14 +59,11 @@ static void check_arrived(const pair *own, const char *what, uint32_t received, 
              sent, what);
 }
 
-/* Where the kernel does not tell what is acknowledged, a side that has closed waits for
- * linger_timeout_ms, and resets a peer that had not taken everything by then. */
+/* The other side has closed, and does not know how long to wait. */
 static bool may_be_cut_short(const pair *own, const pair_end *side)
 {
     const pair_end *other = side == &own->client ? &own->server : &own->client;
-    uint32_t features = rws__ring_features(world.shards[0].shard->loop.ring);
-    bool asks = (features & RWS__FEATURE_SOCKET_COMMANDS) && !world.plan->over_unix;
-    return other->closed && !asks;
+    return other->closed && !world_kernel_tells();
 }
 
 /* Why it may end without a closing handshake. */

@@ -73,6 +73,12 @@ bool world_is_swift(void)
            world.server.config.drain_timeout_ms >= 5000 && world.plan->server.connections_max >= 64;
 }
 
+bool world_kernel_tells(void)
+{
+    uint32_t features = rws__ring_features(world.shards[0].shard->loop.ring);
+    return (features & RWS__FEATURE_SOCKET_COMMANDS) && !world.plan->over_unix;
+}
+
 /* ---- pairs ---- */
 
 pair *world_new_pair(void)

@@ -69,6 +69,10 @@ bool world_is_short_of_memory(void);
 /* Whether a drain has the time to end everything, and room for everybody. */
 bool world_is_swift(void);
 
+/* Whether the kernel tells the server what is acknowledged. Where it does not, a side that has
+ * closed waits for linger_timeout_ms, and resets a peer that had not taken everything by then. */
+bool world_kernel_tells(void);
+
 pair *world_new_pair(void);
 /* What a request calls it; one that got damaged on the way names nobody. */
 uint64_t pair_name(const pair *own);
