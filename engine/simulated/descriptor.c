@@ -230,18 +230,6 @@ bool rws__sim_is_readable(int fd)
     return rws__sim_socket_is_readable(need(fd));
 }
 
-size_t rws__sim_writable(int fd)
-{
-    const rws__sim_socket *socket = need(fd);
-    bool writes = socket->state == RWS__SIM_CONNECTED && !socket->shut;
-    return writes ? rws__sim_socket_room(socket) : 0;
-}
-
-size_t rws__sim_under_way(int fd)
-{
-    return rws__sim_socket_unacknowledged(need(fd));
-}
-
 void rws__sim_shutdown(int fd)
 {
     (void)rws__sim_socket_shutdown(need(fd));
@@ -257,11 +245,6 @@ void rws__sim_vanish(int fd)
 {
     rws__sim_socket_vanish(need(fd));
     rws__socket_close(fd);
-}
-
-uint32_t rws__sim_sockets(void)
-{
-    return rws__sim()->sockets;
 }
 
 uint32_t rws__sim_descriptors(void)

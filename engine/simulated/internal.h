@@ -107,7 +107,7 @@ struct rws__sim_socket {
     rws__sim_state state;
     uint32_t refs; /* descriptors, entries of tables, operations, backlogs */
     struct sockaddr_storage local, peer;
-    socklen_t local_len, peer_len;
+    socklen_t peer_len;
     size_t send_buffer, recv_buffer;
     int error;              /* reported once */
     bool shut;              /* this side has ended its half */
@@ -132,12 +132,13 @@ rws__sim_socket *rws__sim_socket_make(sa_family_t family, const rws__socket_opti
 rws__sim_socket *rws__sim_socket_hold(rws__sim_socket *socket);
 void rws__sim_socket_drop(rws__sim_socket *socket);
 
-/* Bytes, or -errno; -EAGAIN: wait. `*len` 0 is the end. */
+/* Bytes, 0 at the end of the stream, or -errno; -EAGAIN: nothing yet. */
 ssize_t rws__sim_socket_recv(rws__sim_socket *socket, uint8_t *data, size_t len);
 ssize_t rws__sim_socket_send(rws__sim_socket *socket, const uint8_t *data, size_t len);
 bool rws__sim_socket_is_readable(const rws__sim_socket *socket);
-/* What a send of this kind may wait for. */
+/* Free bytes of the send buffer; and whether that is enough to wake who waits for it. */
 size_t rws__sim_socket_room(const rws__sim_socket *socket);
+bool rws__sim_socket_is_writable(const rws__sim_socket *socket);
 size_t rws__sim_socket_unacknowledged(const rws__sim_socket *socket);
 /* 0, -EINPROGRESS or another -errno. */
 int rws__sim_socket_connect(rws__sim_socket *socket, const struct sockaddr *address, socklen_t len);
@@ -275,7 +276,5 @@ int32_t rws__sim_file_add(rws__ring *ring, rws__sim_socket *socket);
 uint64_t rws__sim_hash(const uint8_t *data, size_t len);
 /* Try it, for the first time or again. */
 void rws__sim_op_run(rws__sim_op *op);
-/* End it early. */
-void rws__sim_op_cancel(rws__sim_op *op);
 
 #endif

@@ -116,11 +116,6 @@ rws__sim_options *rws__sim_settings(void)
     return &rws__sim()->options;
 }
 
-uint64_t rws__sim_chances(rws__sim_fault fault)
-{
-    return rws__sim()->chances[fault];
-}
-
 uint64_t rws__sim_strikes(rws__sim_fault fault)
 {
     return rws__sim()->strikes[fault];

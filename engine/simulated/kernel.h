@@ -26,14 +26,14 @@
  * - A close with unread bytes resets (tcp_close()). Bytes that arrive at a closed socket are
  *   answered with a reset. After a shutdown of its own, or a reset, a send gets EPIPE.
  * - connect() with AF_UNSPEC resets and throws away what is queued in both directions. ECONNRESET
- * is reported once; after that receives get ENOTCONN and sends EPIPE (tcp_disconnect()).
+ *   is reported once; after that receives get ENOTCONN and sends EPIPE (tcp_disconnect()).
  * - A connect to nobody gets ECONNREFUSED. A listener whose backlog is full (one more than it was
  *   told, sk_acceptq_is_full()) drops the SYN, which is sent again a second later. One that is
- * never answered fails after 127 seconds with ETIMEDOUT (tcp_syn_retries 6).
+ *   never answered fails after 127 seconds with ETIMEDOUT (tcp_syn_retries 6).
  * - Listeners of a SO_REUSEPORT group get connections at random. Closing one resets what waits in
  *   its backlog.
  * - A sender is woken when a third of its buffer is free (sk_stream_is_writable()).
- * Unix sockets are taken for TCP without delays and without resets by AF_UNSPEC.
+ * Unix sockets are taken for TCP, but that a connect with AF_UNSPEC does nothing.
  *
  * io_uring (the folder io_uring of the kernel)
  * - An operation is tried when a turn submits it, and otherwise when its socket is ready and the
@@ -88,7 +88,7 @@
     X(SUBMIT_PART, submit_part, "a turn submits a part of what is queued")                         \
     X(CQ_FULL, cq_full, "a completion finds the queue full and overflows")                         \
     X(CANCEL_LOSES, cancel_loses, "what is cancelled completes with its own result if it can")     \
-    X(ZC_REFUSED, zc_refused, "a zero-copy send fails (-ENOMEM, -EOPNOTSUPP)")                     \
+    X(ZC_REFUSED, zc_refused, "a zero-copy send fails (-ENOMEM, -EOPNOTSUPP, -EINVAL)")            \
     X(ZC_COPIED, zc_copied, "a notification reports that the kernel copied")                       \
     X(ZC_LATE, zc_late, "a notification comes up to `late_us_max` later than it could")            \
     X(REGISTER, register, "memory can't be registered")                                            \
@@ -129,8 +129,7 @@ void rws__sim_start(const rws__sim_options *options);
 void rws__sim_end(void);
 /* What can be changed at any time: chances, times, sizes of new sockets. */
 rws__sim_options *rws__sim_settings(void);
-/* How often a fault could have happened, and did. */
-uint64_t rws__sim_chances(rws__sim_fault fault);
+/* How often a fault happened. */
 uint64_t rws__sim_strikes(rws__sim_fault fault);
 const char *rws__sim_fault_name(rws__sim_fault fault);
 const char *rws__sim_fault_text(rws__sim_fault fault);
@@ -155,8 +154,6 @@ void rws__sim_advance_to(uint64_t us);
 bool rws__sim_ring_is_ready(const rws__ring *ring);
 /* Whether its last turn waited, and found nothing. */
 bool rws__sim_ring_sleeps(const rws__ring *ring);
-/* Operations that have no last completion yet. */
-uint32_t rws__sim_ring_ops(const rws__ring *ring);
 
 /* ---- the outside world: sockets without a ring ---- */
 
@@ -167,22 +164,17 @@ int rws__sim_connect(const struct sockaddr *address, socklen_t len);
 int rws__sim_connected(int fd);
 ssize_t rws__sim_read(int fd, void *data, size_t len);
 ssize_t rws__sim_write(int fd, const void *data, size_t len);
-/* Bytes that could be read now; those that could be written. */
+/* Bytes that could be read now. */
 size_t rws__sim_readable(int fd);
-size_t rws__sim_writable(int fd);
 /* Whether a read would not wait: bytes, the end, or an error. */
 bool rws__sim_is_readable(int fd);
-/* Bytes that were written and have not arrived. */
-size_t rws__sim_under_way(int fd);
 void rws__sim_shutdown(int fd);
 /* Reset and close. */
 void rws__sim_reset(int fd);
 /* As when the peer's machine is gone: nothing arrives any more, in neither direction, and nobody is
  * told. The descriptor is closed. */
 void rws__sim_vanish(int fd);
-/* Descriptors and entries of tables that are in use; those in the world of sockets whose last bytes
- * are still under way do not count. */
-uint32_t rws__sim_sockets(void);
+/* Descriptors that are in use. */
 uint32_t rws__sim_descriptors(void);
 
 /* Say what is wrong, with the time, and abort. */

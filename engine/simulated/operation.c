@@ -3,8 +3,6 @@
  */
 #include "engine/simulated/internal.h"
 
-#include "engine/base/assert.h"
-
 #include <errno.h>
 #include <string.h>
 
@@ -180,15 +178,14 @@ static void run_send(rws__sim_op *op)
     bool waits = op->kind != RWS__SIM_SEND_QUIET;
     ssize_t res = rws__sim_socket_send(op->socket, op->memory + op->done, op->len - op->done);
     if (res > 0) op->done += (size_t)res;
-    if (res == -EAGAIN && waits) {
-        rws__sim_op_wait(op, &op->socket->writers);
-    } else if (res < 0 || op->done == op->len || !waits || op->kind == RWS__SIM_SEND_SOME) {
+    bool blocked = res == -EAGAIN;
+    bool goes_on = blocked || (res > 0 && op->done < op->len && op->kind != RWS__SIM_SEND_SOME);
+    if (!waits || !goes_on)
         end_send(op, (int32_t)res);
-    } else if (rws__sim_socket_room(op->socket) >= op->socket->send_buffer / 3) {
+    else if (!blocked && rws__sim_socket_is_writable(op->socket))
         rws__sim_op_make_ready(op);
-    } else {
+    else
         rws__sim_op_wait(op, &op->socket->writers);
-    }
 }
 
 static void run_zero_copy(rws__sim_op *op)
@@ -302,7 +299,7 @@ static rws__sim_op *find(const rws__ring *ring, uint64_t user_data)
     return found;
 }
 
-void rws__sim_op_cancel(rws__sim_op *op)
+static void cancel_now(rws__sim_op *op)
 {
     rws__sim_op_leave_line(op);
     if (op->ring->event_read == op) op->ring->event_read = NULL;
@@ -322,7 +319,7 @@ static void cancel(rws__sim_op *op)
         rws__sim_op_run(op);
         if (op->place != RWS__SIM_WAITING && op->place != RWS__SIM_READY) return;
     }
-    rws__sim_op_cancel(op);
+    cancel_now(op);
 }
 
 static void run_cancel(rws__sim_op *op)

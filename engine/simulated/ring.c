@@ -3,8 +3,6 @@
  */
 #include "engine/simulated/internal.h"
 
-#include "engine/base/assert.h"
-
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -462,11 +460,6 @@ bool rws__sim_ring_is_ready(const rws__ring *ring)
 bool rws__sim_ring_sleeps(const rws__ring *ring)
 {
     return ring->sleeps;
-}
-
-uint32_t rws__sim_ring_ops(const rws__ring *ring)
-{
-    return ring->ops;
 }
 
 /* ---- provided buffers ---- */

@@ -73,6 +73,11 @@ size_t rws__sim_socket_room(const rws__sim_socket *socket)
     return used < socket->send_buffer ? socket->send_buffer - used : 0;
 }
 
+bool rws__sim_socket_is_writable(const rws__sim_socket *socket)
+{
+    return rws__sim_socket_room(socket) >= socket->send_buffer / 3;
+}
+
 static void deliver(rws__sim_socket *socket)
 {
     uint64_t next;
@@ -87,7 +92,7 @@ static void deliver(rws__sim_socket *socket)
     rws__sim_socket *other = socket->other;
     if (other == NULL) return;
     notify(other, false);
-    if (rws__sim_socket_room(other) >= other->send_buffer / 3) wake(other->writers);
+    if (rws__sim_socket_is_writable(other)) wake(other->writers);
 }
 
 static void on_arrives(rws__sim_event *event)
@@ -298,7 +303,7 @@ static void arrive_at(rws__sim_socket *socket, rws__sim_socket *listener)
     side->state = socket->state = RWS__SIM_CONNECTED;
     side->local = socket->peer;
     side->peer = socket->local;
-    side->local_len = side->peer_len = socket->peer_len;
+    side->peer_len = socket->peer_len;
     side->other = socket;
     socket->other = side;
     uint32_t place = (listener->backlog_first + listener->backlog_count) % listener->backlog_max;
@@ -393,7 +398,6 @@ int rws__sim_socket_listen(rws__sim_socket *socket, const struct sockaddr *addre
 {
     rws__sim_kernel *own = rws__sim();
     memcpy(&socket->local, address, len);
-    socket->local_len = len;
     while (!is_unix(socket) && *port_of(&socket->local) == 0) {
         *port_of(&socket->local) = htons(own->next_port++);
         if (is_taken(socket, true)) *port_of(&socket->local) = 0;
@@ -440,7 +444,7 @@ rws__sim_socket *rws__sim_socket_make(sa_family_t family, const rws__socket_opti
     socket->local.ss_family = socket->peer.ss_family = family;
     socket->send_buffer = own->options.send_buffer_bytes;
     socket->recv_buffer = own->options.recv_buffer_bytes;
-    /* The kernel doubles what is asked for, for its own overhead (socket(7)). */
+    /* The kernel doubles what is asked for, for its own overhead (socket(7)): so many bytes fit. */
     if (options != NULL && options->send_buffer_bytes > 0)
         socket->send_buffer = (size_t)options->send_buffer_bytes;
     socket->arrives.happen = on_arrives;

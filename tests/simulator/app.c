@@ -265,7 +265,7 @@ static void on_server_drain(rws_conn *conn, void *user)
         else if (res != RWS_E_STATE)
             own->excused = true;
         rws_message_release(own->waits[0]);
-        memmove(own->waits, own->waits + 1, --own->waits_count * sizeof own->waits[0]);
+        memmove(own->waits, own->waits + 1, --own->waits_count * sizeof(rws_message *));
     }
 }
 

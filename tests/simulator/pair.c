@@ -27,7 +27,7 @@ static bool get_hex(const char *data, int digits, uint64_t *out)
 {
     *out = 0;
     for (int i = 0; i < digits; i++) {
-        const char *digit = memchr(digits_of_hex, data[i], 16);
+        const char *digit = data[i] != '\0' ? strchr(digits_of_hex, data[i]) : NULL;
         if (digit == NULL) return false;
         *out = *out << 4 | (uint64_t)(digit - digits_of_hex);
     }

@@ -117,7 +117,8 @@ static void put_frame(raw *own, uint8_t opcode, bool fin, bool masked, const voi
     rws__frame frame = {.payload_len = len, .opcode = opcode, .fin = fin, .masked = masked};
     frame.mask_key = masked ? (uint32_t)plan_random(&world.random) : 0;
     memcpy(key, &frame.mask_key, sizeof key);
-    put(own, header, rws__frame_write(header, &frame));
+    size_t head = rws__frame_write(header, &frame);
+    put(own, header, head);
     put(own, data, len);
     for (size_t i = 0; i < len; i++)
         own->out[own->out_len - len + i] ^= key[i % 4];
@@ -638,9 +639,4 @@ uint32_t raws_alive(bool honest_only)
     for (uint32_t i = 0; i < raws_count; i++)
         count += !honest_only || (is_honest(&raws[i]) && !raws[i].pair->excused);
     return count;
-}
-
-void raws_end(void)
-{
-    raws_finish(true);
 }

@@ -420,7 +420,6 @@ static void end_world(void)
     if (world.server_is_up) close_runtime(&world.server);
     if (world.client_is_up) close_runtime(&world.client);
     check_nothing_is_left();
-    raws_end();
     free_pairs();
     if (atomic_load(&world.memory.live) > 0)
         fail("%zu blocks were not given back", (size_t)atomic_load(&world.memory.live));

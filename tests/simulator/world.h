@@ -107,6 +107,5 @@ uint64_t raws_next_us(void);
 /* Those that do what they should hurry up and end; the others too if `all`. */
 void raws_finish(bool all);
 uint32_t raws_alive(bool honest_only);
-void raws_end(void);
 
 #endif
