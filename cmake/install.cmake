@@ -1,8 +1,8 @@
-# cmake --install: headers, both libraries, the pkg-config file and the CMake package.
+# cmake --install: headers, both libraries, the testing kit, the pkg-config files and the CMake package.
 include(CMakePackageConfigHelpers)
 
 install(DIRECTORY include/ringws DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
-install(TARGETS ringws_shared ringws_static ringws_include EXPORT ringws
+install(TARGETS ringws_shared ringws_static ringws_testing ringws_include EXPORT ringws
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
@@ -17,5 +17,8 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/ringws-config.cmake
 # The prefix is found from where the file lies, so that an installed tree can be moved.
 file(RELATIVE_PATH pc_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 string(REGEX REPLACE "/$" "" pc_prefix ${pc_prefix})
-configure_file(cmake/ringws.pc.in ringws.pc @ONLY)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/ringws.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+foreach(module ringws ringws-testing)
+    configure_file(cmake/${module}.pc.in ${module}.pc @ONLY)
+    install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${module}.pc
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()

@@ -65,13 +65,16 @@ static void on_close(rws_conn *conn, const rws_close_info *info, void *user)
     rws_conn_set_user(r->members[index], (void *)index);
 }
 
+static const rws_handler handler = {
+    .size = sizeof handler,
+    .on_open = on_open,
+    .on_message = on_message,
+    .on_close = on_close,
+};
+
 int main(int argc, char **argv)
 {
     room lobby = {0};
-    rws_handler handler = RWS_HANDLER_DEFAULT;
-    handler.on_open = on_open;
-    handler.on_message = on_message;
-    handler.on_close = on_close;
     rws_runtime_options runtime = RWS_RUNTIME_OPTIONS_DEFAULT;
     runtime.shards = 1;
     rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;

@@ -12,6 +12,8 @@ static int echo(rws_conn *conn, const rws_message *message, void *user)
     return rws_conn_send_message(conn, message);
 }
 
+static const rws_handler handler = {.size = sizeof handler, .on_message = echo};
+
 static void interrupted(int number)
 {
     (void)number;
@@ -20,8 +22,6 @@ static void interrupted(int number)
 
 int main(int argc, char **argv)
 {
-    rws_handler handler = RWS_HANDLER_DEFAULT;
-    handler.on_message = echo;
     rws_endpoint_options endpoint = RWS_ENDPOINT_OPTIONS_DEFAULT;
     endpoint.handler = &handler;
     rws_listener_options listener = RWS_LISTENER_OPTIONS_DEFAULT;

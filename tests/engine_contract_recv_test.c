@@ -127,7 +127,7 @@ Test(contract_recv, a_multishot_one_goes_on)
 
 /* ---- a reset is reported once, to whoever is first ---- */
 
-/* The letters: r receive, s send; e the peer ended its half before the reset. */
+/* The letters: r receive, s send; before the reset: e the peer ended its half, x we ours. */
 static const struct {
     const char *calls;
     int32_t results[4];
@@ -138,6 +138,9 @@ static const struct {
     /* In CLOSE_WAIT the error is EPIPE (tcp_reset()). */
     {"ersr", {0, -EPIPE, 0}},
     {"essr", {-EPIPE, -EPIPE, 0}},
+    /* An own end before it changes nothing. */
+    {"xrrs", {-ECONNRESET, 0, -EPIPE}},
+    {"xsrr", {-ECONNRESET, 0, 0}},
 };
 
 Test(contract_recv, a_reset_is_reported_once)
@@ -149,6 +152,11 @@ Test(contract_recv, a_reset_is_reported_once)
         pair on = accept_pair();
         if (*calls == 'e') {
             outside_shutdown(on.peer);
+            settle();
+            calls++;
+        } else if (*calls == 'x') {
+            cr_assert_eq(rws__ring_shutdown_write(it.ring, on.file, DATA), 0);
+            (void)await(DATA);
             settle();
             calls++;
         }
@@ -252,7 +260,7 @@ Test(contract_recv, without_a_buffer_it_ends_and_goes_on_when_one_is_back)
         close_pair(on);
         (void)rws__ring_cancel(it.ring, DATA);
         settle();
-        it.done_count = 0;
+        forget_completions();
     }
 }
 

@@ -194,6 +194,31 @@ Test(contract_ring, a_close_leaves_what_is_in_flight)
     }
 }
 
+/* What waits on other files does not keep a closed one. Before 6.7 it does: on 6.1 a removed file
+ * is put when the operations that were in flight at that time have ended, so the engine ends its
+ * half first. */
+Test(contract_ring, a_close_ends_a_connection_while_others_wait)
+{
+    EACH_RING
+    {
+        pair other = accept_pair(), on = accept_pair();
+        int end;
+        cr_assert_eq(rws__ring_recv(it.ring, other.file, bytes, sizeof bytes, DATA), 0);
+        turn();
+        if (!(it.features & RWS__FEATURE_SOCKET_COMMANDS)) {
+            cr_assert_eq(rws__ring_shutdown_write(it.ring, on.file, CONNECT), 0);
+            (void)await(CONNECT);
+        }
+        close_file(on.file);
+        cr_assert_eq(peer_ends(on.peer, &end), 0);
+        cr_assert_eq(end, 0);
+        outside_close(on.peer);
+        write_text(other.peer, "x");
+        expect(DATA, 1);
+        close_pair(other);
+    }
+}
+
 Test(contract_ring, a_close_with_unread_bytes_resets)
 {
     EACH_RING

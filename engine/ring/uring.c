@@ -22,6 +22,11 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A program has this or the testing kit (engine/testing/alone.c), which has the symbol as well: two
+ * static libraries are refused by the linker, with the name for a reason. */
+extern const char ringws_and_ringws_testing_cannot_be_linked_together[];
+const char ringws_and_ringws_testing_cannot_be_linked_together[] = "ringws";
+
 static_assert(RWS__CQE_BUFFER == IORING_CQE_F_BUFFER, "kernel's value");
 static_assert(RWS__CQE_MORE == IORING_CQE_F_MORE, "kernel's value");
 static_assert(RWS__CQE_NOTIFICATION == IORING_CQE_F_NOTIF, "kernel's value");

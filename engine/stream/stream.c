@@ -197,7 +197,7 @@ static int submit_shutdown(rws__stream *stream)
     int res = rws__ring_shutdown_write(stream->streams->loop->ring, (uint32_t)stream->file,
                                        rws__stream_op(stream, RWS__OP_SHUTDOWN));
     if (res != 0) return res;
-    stream->shutting_down = true;
+    stream->shutting_down = stream->half_ended = true;
     stream->ops++;
     return 0;
 }
@@ -230,6 +230,14 @@ static int submit_close(rws__stream *stream)
     return res;
 }
 
+/* Early kernels put a removed direct descriptor when the operations that were in flight on others
+ * have ended (seen on 6.1: a second later, or when an idle connection receives), so the peer would
+ * wait that long for the end of stream. Those that have the socket commands (6.7) do it at once. */
+static bool closes_at_once(const rws__stream *stream)
+{
+    return stream->streams->loop->features & RWS__FEATURE_SOCKET_COMMANDS;
+}
+
 /* Whether the kernel may still have something that the peer has not acknowledged. */
 static bool may_owe(const rws__stream *stream)
 {
@@ -241,13 +249,9 @@ static bool may_owe(const rws__stream *stream)
 static rws__stream_phase after_flush(rws__stream *stream)
 {
     if (stream->eof) return may_owe(stream) ? RWS__STREAM_FLUSHING : RWS__STREAM_CLOSING;
-    /* Early kernels put a removed direct descriptor a second later (seen on 6.1), so the peer would
-     * wait that long for the end of stream. Those that have the socket commands (6.7) do it at
-     * once. */
-    bool closes_at_once = stream->streams->loop->features & RWS__FEATURE_SOCKET_COMMANDS;
     switch ((rws__finish)stream->finish) {
     case RWS__FINISH_CLOSE:
-        if (!closes_at_once) return RWS__STREAM_SHUTTING;
+        if (!closes_at_once(stream)) return RWS__STREAM_SHUTTING;
         if (stream->family == AF_UNIX || !stream->sent_much) return RWS__STREAM_CLOSING;
         return RWS__STREAM_FLUSHING; /* ask */
     case RWS__FINISH_LINGER: return RWS__STREAM_SHUTTING;
@@ -309,6 +313,10 @@ static void pump_closing(rws__stream *stream)
     /* The kernel shuts down on a worker thread, which may look the index up late: closed before
      * that, the index could be another connection's already. */
     if (stream->shutting_down) return;
+    if (stream->file >= 0 && !closes_at_once(stream) && !stream->half_ended && !stream->reset) {
+        if (submit_shutdown(stream) != 0) rws__stream_mark_dirty(stream);
+        return;
+    }
     if (stream->file >= 0 && submit_close(stream) != 0)
         rws__stream_mark_dirty(stream);
     else

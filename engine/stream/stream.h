@@ -185,6 +185,7 @@ struct rws__stream {
     bool installing : 1;    /* a descriptor is, or will be, on its way into the table */
     bool reset : 1;         /* what the peer has not got is thrown away with the file */
     bool shutting_down : 1; /* the shutdown was submitted and has not completed */
+    bool half_ended : 1;    /* the shutdown was submitted */
     bool sent_much : 1;     /* more than what leaves at once in the first window of a connection */
     bool end_asked : 1;     /* whether the peer has all was asked when its end had come */
     bool ask_waits : 1;     /* rws__stream_ask() was called and is not answered yet */

@@ -59,6 +59,16 @@ static void check_arrived(const pair *own, const char *what, uint32_t received, 
              sent, what);
 }
 
+/* Where the kernel does not tell what is acknowledged, a side that has closed waits for
+ * linger_timeout_ms, and resets a peer that had not taken everything by then. */
+static bool may_be_cut_short(const pair *own, const pair_end *side)
+{
+    const pair_end *other = side == &own->client ? &own->server : &own->client;
+    uint32_t features = rws__ring_features(world.shards[0].shard->loop.ring);
+    bool asks = (features & RWS__FEATURE_SOCKET_COMMANDS) && !world.plan->over_unix;
+    return other->closed && !asks;
+}
+
 /* Why it may end without a closing handshake. */
 static void check_status(const pair *own, const pair_end *side, const rws_close_info *info,
                          const char *who)
@@ -85,7 +95,7 @@ static void check_status(const pair *own, const pair_end *side, const rws_close_
     case RWS_E_STATE:
     case -ECONNRESET:
     case -EPIPE:
-        if (excused || world_is_short_of_memory()) return;
+        if (excused || world_is_short_of_memory() || may_be_cut_short(own, side)) return;
         break;
     default:
         if (!own->honest || own->excused) return;
@@ -290,6 +300,36 @@ const rws_handler server_handler = {
     .on_close = on_server_close,
 };
 
+/* What the engine does by itself, done by the program. */
+static int on_server_ping(rws_conn *conn, const void *data, size_t len, void *user)
+{
+    (void)user;
+    const pair *own = rws_conn_user(conn);
+    need_open(own, &own->server, conn, "on_ping");
+    (void)rws_conn_send_frame(conn, RWS_PONG, true, data, len);
+    return 0;
+}
+
+static int on_server_close_frame(rws_conn *conn, uint16_t code, rws_span reason, void *user)
+{
+    (void)reason;
+    (void)user;
+    const pair *own = rws_conn_user(conn);
+    need_open(own, &own->server, conn, "on_close_frame");
+    return one_in(2) ? -1 : rws_conn_close(conn, code, NULL);
+}
+
+const rws_handler server_handler_of_controls = {
+    .size = sizeof(rws_handler),
+    .on_upgrade = on_upgrade,
+    .on_open = on_server_open,
+    .on_message = on_server_message,
+    .on_drain = on_server_drain,
+    .on_close = on_server_close,
+    .on_ping = on_server_ping,
+    .on_close_frame = on_server_close_frame,
+};
+
 /* ---- the client ---- */
 
 static void on_client_open(rws_conn *conn, void *user)
@@ -369,14 +409,12 @@ static size_t some_len(void)
 {
     uint32_t most = world.plan->message_max;
     if (world.plan->busy) return 64;
-    switch (below(12)) {
-    case 0: return MESSAGE_HEAD + below(most - MESSAGE_HEAD + 1);
-    case 1: return most;
-    default: return MESSAGE_HEAD + below(most < 300 ? most - MESSAGE_HEAD : 200);
-    }
+    if (!one_in(world.plan->large_one_in))
+        return MESSAGE_HEAD + below(most < 300 ? most - MESSAGE_HEAD : 200);
+    return one_in(2) ? most : MESSAGE_HEAD + below(most - MESSAGE_HEAD + 1);
 }
 
-static char text[262144];
+static char text[1u << 20];
 
 /* A call that was posted: it is run once, before long, and with the connection that it is for, or
  * none. */
@@ -465,10 +503,10 @@ static void dial(void)
     if (world.clients >= world.plan->clients) return;
     pair *own = world_new_pair();
     if (world.plan->over_unix)
-        snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, own->key);
+        snprintf(url, sizeof url, "ws+unix:///tmp/simulated:/?k=%" PRIu64, pair_name(own));
     else
-        snprintf(url, sizeof url, "ws://127.0.0.1:%u/?k=%" PRIu64, world.server.listeners[0].port,
-                 own->key);
+        snprintf(url, sizeof url, "ws://%s:%u/?k=%" PRIu64, world.plan->host,
+                 world.server.listeners[0].port, pair_name(own));
     options.user = own;
     options.timeout_ms = one_in(3) ? 1000 : 0;
     world.clients++;

@@ -77,13 +77,7 @@ static double now_s(void)
 static void make_plan(plan *own, uint64_t seed, const limits *limit)
 {
     plan_make(own, seed);
-    if (limit->torture) {
-        memset(own->kernel.chance, 0, sizeof own->kernel.chance);
-        own->steps = 600;
-        own->clients = own->raws = 3;
-        own->small_pools = false;
-        own->server.partial_bytes_max = own->server.send_pool_bytes_max = 0;
-    }
+    if (limit->torture) plan_make_calm(own, seed);
     if (limit->steps < own->steps) own->steps = limit->steps;
     if (limit->clients < own->clients) own->clients = limit->clients;
     if (limit->raws < own->raws) own->raws = limit->raws;
@@ -230,7 +224,13 @@ static void print_totals(double seconds)
         sum.opened += own->opened;
         sum.dial_errors += own->dial_errors;
         sum.virtual_us += own->virtual_us;
+        for (int fault = 0; fault < RWS__SIM_FAULTS; fault++)
+            sum.strikes[fault] += own->strikes[fault];
     }
+    printf("faults:");
+    for (int fault = 0; fault < RWS__SIM_FAULTS; fault++)
+        printf(" %s %" PRIu64, rws__sim_fault_name((rws__sim_fault)fault), sum.strikes[fault]);
+    printf("\n");
     printf("%" PRIu64 " runs, %.1f virtual hours, %" PRIu64 " messages, %" PRIu64
            " connections, %" PRIu64 " failed dials, %" PRIu64 " turns in %.1f s\n",
            sum.runs, (double)sum.virtual_us / 3.6e9, sum.messages, sum.opened / 2, sum.dial_errors,
@@ -278,10 +278,9 @@ static bool explore(uint64_t from, uint64_t count, double seconds, uint32_t jobs
 }
 
 /* Each class, its first chance, its second … until a whole run has fewer. */
-static bool torture(uint64_t seed, uint64_t most)
+static bool torture_scenario(uint64_t seed, uint64_t most)
 {
     for (int fault = 0; fault < RWS__SIM_FAULTS; fault++) {
-        /* These change when, not whether. */
         limits limit = no_limits;
         limit.torture = true;
         limit.fail_fault = fault;
@@ -297,6 +296,15 @@ static bool torture(uint64_t seed, uint64_t most)
         printf("%-16s %" PRIu64 " runs%s\n", rws__sim_fault_name((rws__sim_fault)fault), runs,
                limit.fail_at > most ? "" : ", and then there is no chance left");
         fflush(stdout);
+    }
+    return true;
+}
+
+static bool torture(uint64_t most)
+{
+    for (uint64_t seed = 1; seed <= CALM_SCENARIOS; seed++) {
+        printf("scenario %" PRIu64 "\n", seed);
+        if (!torture_scenario(seed, most)) return false;
     }
     return true;
 }
@@ -483,7 +491,7 @@ int main(int argc, char **argv)
     if (own.speed) return measure_speed() ? 0 : 1;
     if (own.kept != NULL) return run_kept(own.kept) ? 0 : 1;
     if (own.one) return run_one(&own) ? 0 : 1;
-    if (own.torture) return torture(1, own.most) ? 0 : 1;
+    if (own.torture) return torture(own.most) ? 0 : 1;
     uint64_t count = own.minutes > 0 ? UINT64_MAX / 2 : own.seeds;
     printf("seeds from %" PRIu64 "\n", own.from);
     return explore(own.from, count, own.minutes * 60, own.jobs, &own.limit) ? 0 : 1;

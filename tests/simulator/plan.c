@@ -2,6 +2,7 @@
 
 #include "engine/base/features.h"
 
+#include <stdio.h>
 #include <string.h>
 
 uint64_t plan_random(uint64_t *state)
@@ -102,6 +103,8 @@ static void begin(plan *out, uint64_t seed)
         (rws_endpoint_options)RWS_ENDPOINT_OPTIONS_DEFAULT;
     out->listener = (rws_listener_options)RWS_LISTENER_OPTIONS_DEFAULT;
     out->listener.port = 0;
+    out->host = "10.0.0.1";
+    out->large_one_in = 12;
     out->server.features_off = out->client.features_off = out->features_off;
 }
 
@@ -114,11 +117,28 @@ void plan_make(plan *out, uint64_t seed)
     out->raws = (uint32_t)plan_below(&state, 12);
     out->stops_early = plan_below(&state, 3) == 0;
     out->over_unix = plan_below(&state, 6) == 0;
-    out->message_max = (uint32_t)PICK(&state, 300, 5000, 65536, 200000);
+    out->host = plan_below(&state, 3) == 0 ? "127.0.0.1" : "10.0.0.1";
+    out->message_max = (uint32_t)PICK(&state, 300, 5000, 65536, 200000, 200000);
+    if (out->message_max == 200000 && plan_below(&state, 2) == 0) {
+        out->message_max = 900000;
+        out->large_one_in = 2;
+        out->steps /= 3;
+    }
+    out->filtered = plan_below(&state, 6) == 0;
+    if (out->filtered) out->raws = 0;
+    out->controls = plan_below(&state, 3) == 0;
     draw_faults(&out->kernel, &state);
     out->kernel.poison = true;
     out->kernel.send_buffer_bytes = PICK(&state, 2000, 20000, 262144);
     out->kernel.recv_buffer_bytes = PICK(&state, 1000, 20000, 131072);
+    /* Large messages over a narrow way would take longer than the run. */
+    if (out->message_max >= 65536) {
+        rws__sim_options *kernel = &out->kernel;
+        if (kernel->send_buffer_bytes < 20000) kernel->send_buffer_bytes = 20000;
+        if (kernel->recv_buffer_bytes < 20000) kernel->recv_buffer_bytes = 20000;
+        uint64_t most_us = out->message_max > 65536 ? 1000 : 20000;
+        if (kernel->delay_us_max > most_us) kernel->delay_us_max = most_us;
+    }
     draw_features(out, &state);
     out->server.shards = 1 + (uint32_t)plan_below(&state, 3);
     out->client.shards = 1 + (uint32_t)plan_below(&state, 2);
@@ -126,7 +146,7 @@ void plan_make(plan *out, uint64_t seed)
     draw_runtime(&out->client, &state);
     draw_endpoint(&out->server_endpoint, &state, out->message_max);
     draw_endpoint(&out->client_endpoint, &state, out->message_max);
-    draw_pools(out, &state);
+    if (out->message_max < 900000) draw_pools(out, &state);
     out->listener.backlog = (uint32_t)PICK(&state, 0, 2, 8);
     out->listener.handshake_timeout_ms = (uint32_t)PICK(&state, 0, 3000);
     out->listener.no_peer_address = plan_below(&state, 2) == 0;
@@ -138,6 +158,23 @@ void plan_make(plan *out, uint64_t seed)
         out->server_endpoint.send_queue_bytes_max = high < 1024 ? 1024 : high;
     /* Hardly anything is to be had. */
     if (plan_below(&state, 4) == 0) out->kernel.chance[RWS__SIM_NO_MEMORY] *= 16;
+}
+
+void plan_make_calm(plan *out, uint64_t scenario)
+{
+    begin(out, scenario);
+    out->steps = 600;
+    out->clients = out->raws = 3;
+    out->message_max = 200000;
+    out->large_one_in = 4;
+    out->kernel.poison = true;
+    out->kernel.delay_us_max = 1000;
+    out->server.shards = 2;
+    out->client.shards = 1;
+    out->server.connections_max = out->client.connections_max = 16;
+    out->server_endpoint.message_bytes_max = out->client_endpoint.message_bytes_max = 200000;
+    out->over_unix = scenario == 3;
+    if (scenario == 2) snprintf(out->features_off, sizeof out->features_off, "all");
 }
 
 void plan_make_busy(plan *out, uint64_t seed)

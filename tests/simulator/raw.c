@@ -6,6 +6,7 @@
 
 #include "codec/frame.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -16,7 +17,7 @@
 
 #define RAWS_MAX     16u
 #define MESSAGES_MAX 40u
-#define IN_MAX       (1u << 20)
+#define IN_MAX       (2u << 20)
 /* A proper one that was not let in by then goes. */
 #define PATIENCE_US 25000000u
 
@@ -106,7 +107,7 @@ static void put_request(raw *own)
                        "GET /?k=%" PRIu64 " HTTP/1.1\r\nHost: simulated\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                       own->pair->key);
+                       pair_name(own->pair));
     put(own, request, (size_t)len);
 }
 
@@ -192,7 +193,7 @@ static void dial_raw(raw *own)
 {
     struct sockaddr_in in = {.sin_family = AF_INET,
                              .sin_port = htons(world.server.listeners[0].port),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+                             .sin_addr.s_addr = inet_addr(world.plan->host)};
     struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "/tmp/simulated"};
     if (world.plan->over_unix)
         own->fd = rws__sim_connect((struct sockaddr *)&un, sizeof un);
@@ -272,7 +273,9 @@ static uint64_t timeouts_us(const raw *own)
 {
     const rws__endpoint *endpoint = world.server.endpoints[0];
     const rws__streams_options *streams = &world.server.config.streams;
-    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms;
+    /* The close's deadline counts from when everything before it was taken, which is found out by
+     * looking once per deadline. */
+    uint64_t linger = streams->linger_timeout_ms, close = endpoint->close_timeout_ms * 2;
     uint64_t handshake = world.server.listeners[0].http.timeout_ms, ms = 0;
     switch (own->kind) {
     case RAW_MUTE:
@@ -474,7 +477,7 @@ static void end_half(raw *own)
 /* Everything was said. Returns false if it has ended. */
 static bool end_it(raw *own)
 {
-    if (own->kind != RAW_NO_ANSWER) expect_end(own);
+    if (own->kind != RAW_NO_ANSWER && own->kind != RAW_NOT_READING) expect_end(own);
     if (is_honest(own) && own->code != 0 && !own->closing && !own->ended_half) {
         answer_close(own);
         return true;

@@ -1,5 +1,7 @@
 #include "simulator/world.h"
 
+#include "support/toy_filter.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -86,10 +88,15 @@ pair *world_new_pair(void)
     return own;
 }
 
-pair *world_find_pair(uint64_t key)
+uint64_t pair_name(const pair *own)
+{
+    return own->key << 24 | ((own->key * 0x9E3779B97F4A7C15u) >> 40);
+}
+
+pair *world_find_pair(uint64_t name)
 {
     pair *own = world.pairs;
-    while (own != NULL && own->key != key)
+    while (own != NULL && pair_name(own) != name)
         own = own->next;
     return own;
 }
@@ -122,9 +129,10 @@ static void check_memory(void)
 static void trace_plan(void)
 {
     const plan *own = world.plan;
-    trace("%u steps, %u clients, %u raws, %u and %u shards, messages up to %u%s%s", own->steps,
+    trace("%u steps, %u clients, %u raws, %u and %u shards, messages up to %u%s%s%s%s", own->steps,
           own->clients, own->raws, own->server.shards, own->client.shards, own->message_max,
-          own->over_unix ? ", a unix socket" : "", own->small_pools ? ", small pools" : "");
+          own->over_unix ? ", a unix socket" : "", own->small_pools ? ", small pools" : "",
+          own->filtered ? ", a filter" : "", own->controls ? ", control callbacks" : "");
     trace("server: %u connections, %u receive buffers of %zu, high watermark %zu, off: %s",
           own->server.connections_max, own->server.recv_buffers, own->server.recv_buffer_bytes,
           own->server_endpoint.high_watermark_bytes, own->features_off);
@@ -157,10 +165,12 @@ static bool open_server(void)
     plan own = *world.plan;
     rws_error error;
     if (!make_runtime(&world.server, &own.server)) return false;
-    own.server_endpoint.handler = &server_handler;
+    own.server_endpoint.handler = own.controls ? &server_handler_of_controls : &server_handler;
+    own.listener.address = own.host;
     if (own.over_unix) own.listener.unix_path = "/tmp/simulated";
     int res = rws__runtime_add_endpoint(&world.server, &own.server_endpoint, NULL, NULL, &error);
     if (res == 0) res = rws__runtime_listen(&world.server, &own.listener, &error);
+    if (res == 0 && own.filtered) world.server.listeners[0].config.filters = &toy_server.maker;
     if (res == 0) res = rws__runtime_open(&world.server, &error);
     if (res != 0) {
         trace("the server does not start: %s", error.text);
@@ -179,6 +189,7 @@ static bool open_client(void)
     own.client_endpoint.handler = &client_handler;
     int res = rws__runtime_add_endpoint(&world.client, &own.client_endpoint, &role,
                                         &world.client_endpoint, &error);
+    if (own.filtered) world.client.dial_filters = &toy_client.maker;
     if (res == 0) res = rws__runtime_open(&world.client, &error);
     if (res != 0) {
         trace("the client does not start: %s", error.text);
@@ -356,7 +367,10 @@ static void settle(void)
 /* When no fault happens any more the server answers whoever comes: with 101, or with 503. */
 static void check_newcomers(void)
 {
-    memset(rws__sim_settings()->chance, 0, sizeof rws__sim_settings()->chance);
+    if (world.plan->filtered) return;
+    rws__sim_options *settings = rws__sim_settings();
+    memset(settings->chance, 0, sizeof settings->chance);
+    memset(settings->fail_at, 0, sizeof settings->fail_at);
     trace("no more faults, and newcomers");
     for (uint32_t i = 0; i < 3 * world.server.config.shards; i++)
         raws_spawn_proper(true);

@@ -70,7 +70,9 @@ bool world_is_short_of_memory(void);
 bool world_is_swift(void);
 
 pair *world_new_pair(void);
-pair *world_find_pair(uint64_t key);
+/* What a request calls it; one that got damaged on the way names nobody. */
+uint64_t pair_name(const pair *own);
+pair *world_find_pair(uint64_t name);
 
 /* Run a plan to its end. Returns only if nothing was wrong. */
 void world_run(const plan *own, bool traced);
@@ -79,7 +81,7 @@ void world_run(const plan *own, bool traced);
 void world_before_end(void);
 
 /* app.c: what the programs on both sides do. */
-extern const rws_handler server_handler, client_handler;
+extern const rws_handler server_handler, server_handler_of_controls, client_handler;
 /* One thing that a program does by itself: a post from another thread, a dial, a burst. */
 void app_act(void);
 /* The connections that were paused go on; `all`: also those whose time has not come. */

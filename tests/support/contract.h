@@ -163,6 +163,13 @@ static inline void give_back(void)
     it.held_count = 0;
 }
 
+static inline void forget_completions(void)
+{
+    for (uint32_t i = 0; i < it.done_count; i++)
+        free(it.done[i].bytes);
+    it.done_count = 0;
+}
+
 /* ---- peers ---- */
 
 static inline int connect_to(const rws__socket_address *address)
@@ -361,8 +368,7 @@ static inline bool begin(size_t variant)
 
 static inline void finish(void)
 {
-    for (uint32_t i = 0; i < it.done_count; i++)
-        free(it.done[i].bytes);
+    forget_completions();
     rws__ring_destroy(it.ring);
     rws__socket_close(it.listener);
     outside_end();

@@ -1,0 +1,84 @@
+/*
+ * The engine runs until it sleeps, and time goes from event to event.
+ */
+#include "engine/testing/kit.h"
+
+#include "engine/simulated/kernel.h"
+
+/* More turns without time are no work any more, but something that makes itself anew. A message of
+ * 1 GiB takes some ten thousand. */
+#define TURNS_MAX 200000u
+
+rws__shard *rws__test_shard(rws_test *test)
+{
+    return &test->runtime.workers[0].shard;
+}
+
+/* Deliver what is due now: with no delay that is everything that was written. */
+static bool deliver(void)
+{
+    uint64_t now = rws__sim_now_us();
+    if (rws__sim_next_us() > now) return false;
+    rws__sim_advance_to(now);
+    return true;
+}
+
+static bool pump_peers(rws_test *test)
+{
+    bool moved = false;
+    for (rws_test_peer *peer = test->peers; peer != NULL; peer = peer->next)
+        if (rws__peer_pump(peer)) moved = true;
+    return moved;
+}
+
+/* One turn. Returns whether the engine sleeps, or has ended. */
+static bool take_turn(rws__shard *shard)
+{
+    if (rws__shard_has_ended(shard)) return true;
+    (void)rws__shard_turn(shard, true);
+    if (rws__shard_has_ended(shard)) return true;
+    return rws__sim_ring_sleeps(shard->loop.ring) && !rws__sim_ring_is_ready(shard->loop.ring);
+}
+
+bool rws__test_run(rws_test *test)
+{
+    rws__shard *shard = rws__test_shard(test);
+    for (uint32_t turns = 0; turns < TURNS_MAX; turns++) {
+        bool rests = take_turn(shard);
+        bool delivered = deliver();
+        bool moved = pump_peers(test);
+        if (rests && !delivered && !moved) return true;
+    }
+    return rws__test_fail("the engine does not come to rest: after %u turns there is still "
+                          "something to do (a post that posts itself again?)",
+                          TURNS_MAX);
+}
+
+void rws_test_advance(rws_test *test, uint64_t ms)
+{
+    uint64_t now = rws__sim_now_us();
+    uint64_t end = ms < (UINT64_MAX - now) / 1000 ? now + ms * 1000 : UINT64_MAX - 1;
+    if (!rws__test_run(test)) return;
+    while (rws__sim_now_us() < end) {
+        uint64_t next = rws__sim_next_us();
+        rws__sim_advance_to(next < end ? next : end);
+        if (!rws__test_run(test)) return;
+    }
+}
+
+uint64_t rws_test_now_ms(const rws_test *test)
+{
+    (void)test;
+    return rws__sim_now_us() / 1000;
+}
+
+void rws_test_stop(rws_test *test)
+{
+    rws__runtime_stop(&test->runtime);
+    rws__test_run(test);
+}
+
+bool rws_test_has_ended(const rws_test *test)
+{
+    return rws__shard_has_ended(&test->runtime.workers[0].shard);
+}
