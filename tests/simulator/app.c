@@ -77,8 +77,11 @@ static void check_status(const pair *own, const pair_end *side, const rws_close_
         if (excused || world_is_short_of_memory()) return;
         break;
     case RWS_E_TIMEOUT:
+        if (!own->honest || own->excused || world.server_stopping || world_is_short_of_memory())
+            return;
+        if (own->takes) break;
         /* The peer's close is behind all that it sent before: on a slow way that is late. */
-        if (excused || side->closes || world_is_short_of_memory()) return;
+        if (side->closes) return;
         /* Nor does one take what is sent while it is paused. */
         if (side == &own->client && own->rested) return;
         break;
@@ -111,7 +114,7 @@ static void on_closed(pair *own, pair_end *side, const rws_close_info *info, con
     --*open;
     note(own->key ^ (uint64_t)(int64_t)info->status ^ info->code);
     /* The other side's next writes may be lost with it. */
-    if (info->status != 0) own->excused = true;
+    if (info->status != 0 && !(own->raw && info->status == RWS_E_CLOSED)) own->excused = true;
 }
 
 static void release_waits(pair *own)
@@ -276,7 +279,12 @@ static void on_server_close(rws_conn *conn, const rws_close_info *info, void *us
     need_open(own, &own->server, conn, "the server's on_close");
     if (info->status == 0 && info->who == RWS_CLOSED_BY_PEER && !own->server.closes)
         check_arrived(own, "messages", own->heard, own->asked);
+    if (info->status == RWS_E_TIMEOUT && world.server_stopping && !own->raw && !own->excused &&
+        !own->server.closes && !own->client.closes && world_is_swift())
+        fail("connection %" PRIu64 ": a drain had the time to end it, and has cut it", own->key);
     on_closed(own, &own->server, info, "server", &world.server_open);
+    /* What found no room is not sent any more once the peer has ended its half. */
+    if (own->waits_count > 0) own->excused = true;
     release_waits(own);
 }
 
@@ -348,9 +356,6 @@ static void on_client_close(rws_conn *conn, const rws_close_info *info, void *us
         check_arrived(own, "of the server's messages", own->listened, own->told);
         check_arrived(own, "broadcasts", own->broadcasts, own->broadcast);
     }
-    if (info->status != 0 && world.server_stopping && !world.client_stopping && !own->excused &&
-        !own->client.closes && !own->server.closes && world_is_swift())
-        fail("connection %" PRIu64 ": a drain has cut it: %d", own->key, info->status);
     on_closed(own, &own->client, info, "client", &world.client_open);
     world.clients--;
 }

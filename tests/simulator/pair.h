@@ -45,6 +45,7 @@ typedef struct pair {
     uint32_t waits_count;
     uint64_t resume_us; /* paused until then */
     bool rested;        /* for long */
+    bool takes;         /* the client takes what is sent, slowly, and waits for more */
     struct pair *next;
 } pair;
 

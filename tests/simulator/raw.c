@@ -142,11 +142,12 @@ static void put_message(raw *own, const char *data, size_t len)
 static void put_messages(raw *own)
 {
     uint32_t most = world.plan->message_max;
+    if (own->kind == RAW_SLOW && most > 30000) most = 30000;
     char *text = malloc(most);
     if (text == NULL) abort();
     own->messages = (uint32_t)below(wants_much(own) ? MESSAGES_MAX : 12);
     for (uint32_t i = 0; i < own->messages; i++) {
-        bool large = one_in(own->kind == RAW_SLOW ? 2 : 6) || wants_much(own);
+        bool large = one_in(6) || wants_much(own) || own->kind == RAW_SLOW;
         size_t len = MESSAGE_HEAD + below(large ? most - MESSAGE_HEAD + 1 : 100);
         message_write(text, pair_stream_asked(own->pair), i, len);
         put_message(own, text, len);
@@ -213,17 +214,23 @@ static void free_raw(raw *own)
 static raw *spawn(raw_kind kind)
 {
     raw *own = &raws[raws_count];
+    /* Where the kernel does not tell what is acknowledged, a slow one may be cut. */
+    uint32_t features = world.server.workers[0].shard.loop.features;
+    bool tells = (features & RWS__FEATURE_SOCKET_COMMANDS) && !world.plan->over_unix;
+    if (kind == RAW_SLOW && !tells) kind = RAW_CLOSES;
     memset(own, 0, sizeof *own);
     own->kind = kind;
     own->hasty = one_in(2);
     own->stays = kind >= RAW_LIAR && one_in(2);
-    if (kind == RAW_SLOW) own->sip = 2000 + below(10000);
+    if (kind == RAW_SLOW) own->sip = 1000 + below(4000);
     if (kind == RAW_SIPS) own->sip = 1 + below(50);
     dial_raw(own);
     if (own->fd < 0) return NULL;
     raws_count++;
     own->pair = world_new_pair();
     own->pair->raw = true;
+    /* What fills a large buffer is acknowledged before it is read. */
+    own->pair->takes = own->kind == RAW_SLOW && world.plan->kernel.recv_buffer_bytes <= 1000;
     own->pair->excused = own->kind > RAW_LAST_HONEST;
     own->pair->honest = own->kind < RAW_GARBAGE;
     own->in = malloc(IN_MAX);
@@ -247,14 +254,18 @@ static raw *spawn(raw_kind kind)
 void raws_spawn(void)
 {
     if (raws_count >= world.plan->raws || raws_count == RAWS_MAX) return;
-    (void)spawn(one_in(2) ? (raw_kind)below(RAW_LAST_HONEST + 1) : (raw_kind)below(RAW_KINDS));
+    /* Many that do not read, where the pools are small. */
+    if (world.plan->small_pools && one_in(3))
+        (void)spawn(RAW_NOT_READING);
+    else
+        (void)spawn(one_in(2) ? (raw_kind)below(RAW_LAST_HONEST + 1) : (raw_kind)below(RAW_KINDS));
 }
 
-void raws_spawn_newcomer(void)
+void raws_spawn_proper(bool newcomer)
 {
     if (raws_count == RAWS_MAX) return;
     raw *own = spawn(RAW_CLOSES);
-    if (own != NULL) own->newcomer = true;
+    if (own != NULL) own->newcomer = newcomer;
 }
 
 /* ---- when the server has to end it ---- */
@@ -272,7 +283,8 @@ static uint64_t timeouts_us(const raw *own)
     case RAW_CUT_REQUEST: ms = handshake + linger; break;
     case RAW_DRIP: ms = handshake + endpoint->message_timeout_ms + close + linger; break;
     case RAW_STALL: ms = endpoint->message_timeout_ms + close + linger; break;
-    case RAW_NO_ANSWER: ms = close + linger; break;
+    /* Once more, if it has acknowledged something since the close was queued. */
+    case RAW_NO_ANSWER: ms = 2 * close + linger; break;
     case RAW_SIPS: ms = streams->send_timeout_ms * 3 + close + linger; break;
     case RAW_NOT_READING: ms = streams->send_timeout_ms * 2 + close + linger; break;
     case RAW_LIAR:
@@ -312,6 +324,7 @@ static void answer_control(raw *own, const rws__frame *frame, const char *data)
     if (frame->opcode != RWS_CLOSE) return;
     own->code = RWS_CLOSE_NO_STATUS;
     if (frame->payload_len >= 2) own->code = (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1]);
+    own->pair->takes = false;
     if (own->kind == RAW_NO_ANSWER) expect_end(own);
     if (own->closing || own->ended_half || own->at < own->end_at || own->kind == RAW_NO_ANSWER)
         return;
@@ -417,7 +430,8 @@ static void on_gone(raw *own, ssize_t res)
     if (is_honest(own) && !may_miss(own)) check_echoes(own, res);
     /* What was let in before a drain closed the listener is answered. */
     if (res < 0 && is_honest(own) && !own->upgraded && !own->refused && own->pause_us == 0 &&
-        world.server_stopping && !other->excused && world_is_swift())
+        world.server_stopping && !other->excused && world_is_swift() && !world_is_rough() &&
+        world.plan->server.connections_max >= 64)
         fail("raw %" PRIu64 ": a drain has reset it before it was answered", other->key);
     bool all_said = own->at == own->end_at && own->upgraded && !other->server.closes;
     if (codes[own->kind] != 0 && all_said && own->code != 0 && own->code != codes[own->kind] &&
@@ -492,6 +506,13 @@ static bool end_it(raw *own)
     return false;
 }
 
+/* Whether the server has something for it that the kernel does not take. */
+static bool is_owed(const raw *own)
+{
+    const rws_conn *conn = own->pair->server.conn;
+    return conn != NULL && rws_conn_buffered(conn) > 0;
+}
+
 /* Returns false if it has ended. */
 static bool write_some(raw *own)
 {
@@ -499,11 +520,9 @@ static bool write_some(raw *own)
     size_t most = own->end_at - own->at, chunk = hurry ? most : own->chunk;
     ssize_t res = rws__sim_write(own->fd, own->out + own->at, most < chunk ? most : chunk);
     if (res == -EAGAIN) {
-        if (own->kind == RAW_NOT_READING) expect_end(own);
-        if (own->kind == RAW_SIPS && own->pair->server.conn != NULL &&
-            rws_conn_buffered(own->pair->server.conn) > 0)
+        if ((own->kind == RAW_NOT_READING || own->kind == RAW_SIPS) && is_owed(own))
             expect_end(own);
-        own->next_us = rws__sim_now_us() + 500000;
+        own->next_us = rws__sim_now_us() + (hurry ? 20000 : 500000);
         return true;
     }
     if (own->kind == RAW_DRIP) expect_end(own);
@@ -555,10 +574,9 @@ static bool has_lost_patience(raw *own)
 }
 
 /* While the server has nothing for it, it is waited for. */
-static void look_at_sips(raw *own)
+static void look_at_debts(raw *own)
 {
-    const rws_conn *conn = own->pair->server.conn;
-    if (own->kind == RAW_SIPS && (conn == NULL || rws_conn_buffered(conn) == 0))
+    if ((own->kind == RAW_NOT_READING || own->kind == RAW_SIPS) && !is_owed(own))
         own->limit_us = UINT64_MAX;
 }
 
@@ -592,7 +610,7 @@ static bool act(raw *own)
     if (!write_some(own)) return false;
     if (own->at >= own->end_at) own->next_us = now + 1000000;
     if (own->sip > 0 && own->sip_us > now && own->sip_us < own->next_us) own->next_us = own->sip_us;
-    look_at_sips(own);
+    look_at_debts(own);
     return !has_lost_patience(own);
 }
 

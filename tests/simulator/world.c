@@ -68,9 +68,11 @@ bool world_is_short_of_memory(void)
 bool world_is_swift(void)
 {
     const rws__sim_options *kernel = &world.plan->kernel;
-    return !world_is_rough() && !world_is_short_of_memory() && kernel->delay_us_max <= 1000 &&
-           kernel->late_us_max <= 1000 && kernel->slow_us_max <= 1000 &&
-           world.server.config.drain_timeout_ms >= 5000 && world.plan->server.connections_max >= 64;
+    return !may(RWS__SIM_RESET) && !world_is_short_of_memory() &&
+           (!may(RWS__SIM_DELAY) || kernel->delay_us_max <= 1000) &&
+           (!may(RWS__SIM_LATE) || kernel->late_us_max <= 1000) &&
+           (!may(RWS__SIM_SLOW_TURN) || kernel->slow_us_max <= 1000) &&
+           world.server.config.drain_timeout_ms >= 5000;
 }
 
 bool world_kernel_tells(void)
@@ -349,7 +351,7 @@ static void drain(rws_runtime *runtime, const char *who, bool (*has_ended)(void)
     rws__runtime_stop(runtime);
     /* Some come while it stops. */
     for (uint32_t i = 0; i < 10 && runtime == &world.server; i++) {
-        if (one_in(3)) raws_spawn();
+        if (one_in(3)) raws_spawn_proper(false);
         world.step++;
         (void)go_on();
     }
@@ -377,7 +379,7 @@ static void check_newcomers(void)
     memset(settings->fail_at, 0, sizeof settings->fail_at);
     trace("no more faults, and newcomers");
     for (uint32_t i = 0; i < 3 * world.server.config.shards; i++)
-        raws_spawn_newcomer();
+        raws_spawn_proper(true);
     run_for(60000000, app_is_settled);
     app_check_settled();
 }
@@ -441,7 +443,6 @@ static void run_to_the_end(void)
     }
     world.over = world.server_stopping = true;
     drain(&world.server, "server", server_has_ended);
-    world.client_stopping = true;
     drain(&world.client, "client", client_has_ended);
     check_pools(&world.server);
     check_pools(&world.client);

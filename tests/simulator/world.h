@@ -24,8 +24,8 @@ struct world {
     uint64_t random;
     rws_runtime server, client;
     bool server_is_up, client_is_up;
-    bool over;                             /* no more is begun */
-    bool server_stopping, client_stopping; /* its end was asked for */
+    bool over;            /* no more is begun */
+    bool server_stopping; /* its end was asked for */
     rws__endpoint *client_endpoint;
     shard_turns shards[WORLD_SHARDS];
     uint32_t shards_count;
@@ -66,7 +66,7 @@ static inline bool one_in(uint64_t count)
 bool world_is_rough(void);
 /* Whether there may be no memory for one. */
 bool world_is_short_of_memory(void);
-/* Whether a drain has the time to end everything, and room for everybody. */
+/* Whether a drain has the time to end everything. */
 bool world_is_swift(void);
 
 /* Whether the kernel tells the server what is acknowledged. Where it does not, a side that has
@@ -99,8 +99,8 @@ void app_check_settled(void);
 void raws_begin(void);
 /* One more, if there is room. */
 void raws_spawn(void);
-/* A proper one, when no fault happens any more. */
-void raws_spawn_newcomer(void);
+/* A proper one, beyond what the plan says; `newcomer`: no fault happens any more. */
+void raws_spawn_proper(bool newcomer);
 /* All that are due do something. Returns whether one did. */
 bool raws_act(void);
 uint64_t raws_next_us(void);
