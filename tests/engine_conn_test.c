@@ -412,3 +412,26 @@ Test(engine_conn, closes_the_file_only_after_the_shutdown_has_completed)
     cr_assert_eq(w.shard->conns.streams.slots_used, 0);
     world_end(&w);
 }
+
+/* Before 6.7 the kernel puts the file of a close late, so the peer is told by a shutdown first. */
+Test(engine_conn, tells_the_peer_of_every_end_before_the_close_where_that_is_late)
+{
+    static const uint32_t off[] = {0, RWS__FEATURE_SOCKET_COMMANDS};
+    for (size_t i = 0; i < 2; i++)
+        for (int aborted = 0; aborted < 2; aborted++) {
+            test_options options = world_server_options();
+            options.features_off = off[i];
+            world_start(&w, &options);
+            uint32_t file = world_open(&w);
+            if (aborted)
+                rws_conn_abort(world_conn(&w, file));
+            else
+                complete_recv(file, 0);
+            world_turns(&w, 5);
+            cr_expect(w.ring->closed[file]);
+            cr_expect_eq(w.ring->calls_of[SCRIPT_SHUTDOWN], i, "off 0x%x, aborted %d", off[i],
+                         aborted);
+            cr_expect_eq(w.shard->conns.streams.slots_used, 0);
+            world_end(&w);
+        }
+}

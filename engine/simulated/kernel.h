@@ -27,9 +27,9 @@
  *   answered with a reset. After a shutdown of its own, or a reset, a send gets EPIPE.
  * - connect() with AF_UNSPEC resets and throws away what is queued in both directions. ECONNRESET
  * is reported once; after that receives get ENOTCONN and sends EPIPE (tcp_disconnect()).
- * - A connect to nobody gets ECONNREFUSED. A listener whose backlog is full (one more
- *   than it was told, sk_acceptq_is_full()) drops the SYN, which is sent again a second later. One
- * that is never answered fails after 127 seconds with ETIMEDOUT (tcp_syn_retries 6).
+ * - A connect to nobody gets ECONNREFUSED. A listener whose backlog is full (one more than it was
+ *   told, sk_acceptq_is_full()) drops the SYN, which is sent again a second later. One that is
+ * never answered fails after 127 seconds with ETIMEDOUT (tcp_syn_retries 6).
  * - Listeners of a SO_REUSEPORT group get connections at random. Closing one resets what waits in
  *   its backlog.
  * - A sender is woken when a third of its buffer is free (sk_stream_is_writable()).
@@ -46,6 +46,8 @@
  *   end of the stream, or when there is no buffer (-ENOBUFS).
  * - Accepts, receives and sends hold their socket: a close in the table lets it go with the last of
  *   them. A freed index of the table is the next that is given (io_fixed_fd_install()).
+ * - A file that is removed from the table is put at once, as from 6.7 on. (On 6.1 it is when the
+ *   operations that were in flight on other files have ended.)
  * - An accept that finds no entry in the table loses the connection (-ENFILE).
  * - Incremental buffers (6.12) are filled one receive behind the other; a receive that ends a
  *   buffer goes on in the next with a completion of its own.
