@@ -294,6 +294,7 @@ Test(http_parse, refuses_malformed_requests)
         {"HTTP/1.", TEXT("GET / HTTP/1.\r\n\r\n")},
         {"HTTP/1.10", TEXT("GET / HTTP/1.10\r\n\r\n")},
         {"HTTP/1.x", TEXT("GET / HTTP/1.x\r\n\r\n")},
+        {"HTTP/1./", TEXT("GET / HTTP/1./\r\n\r\n")},
         {"HTTP/11", TEXT("GET / HTTP/11\r\n\r\n")},
         {"RTSP", TEXT("GET / RTSP/1.0\r\n\r\n")},
         {"a status line", TEXT("HTTP/1.1 101 Switching Protocols\r\n\r\n")},

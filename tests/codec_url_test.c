@@ -140,6 +140,7 @@ Test(codec_url, bounds_every_part)
     check_length("ws://", 255, ":65535/");
     check_length("ws://h/", 2046, "");
     check_length("ws://h?", 2045, "");
+    check_length("ws://[", 255, "]:65535/");
     check_length("ws+unix://", 255, "");
     check_length("ws+unix://x:/", 2046, "");
 }

@@ -38,7 +38,9 @@ static void read_own_request(rws_test_peer *peer)
     if (len <= 0 || rws__http_parse_request(&head, peer->request.data, (size_t)len) != 0) return;
     rws_span key = head.known.ws_key, offered = head.known.ws_protocol[0];
     if (key.len == RWS__KEY_BYTES) memcpy(peer->key, key.data, RWS__KEY_BYTES);
-    if (offered.len > 0) peer->offered = strndup(offered.data, offered.len);
+    if (offered.len == 0) return;
+    peer->offered = rws__test_memory(offered.len + 1);
+    memcpy(peer->offered, offered.data, offered.len);
 }
 
 /* An answer to the request that was sent. */
