@@ -43,6 +43,7 @@ typedef struct rws__sim_kernel {
     uint16_t next_port;
     uint64_t next_inode;
     uint32_t sockets, rings;
+    uint64_t digest; /* of all bytes that were sent */
 } rws__sim_kernel;
 
 rws__sim_kernel *rws__sim(void);

@@ -139,6 +139,9 @@ bool rws__sim_fails(rws__sim_fault fault);
 /* Random numbers of the world's decisions, below `bound` (not 0). */
 uint64_t rws__sim_random(uint64_t bound);
 
+/* Of all bytes that were sent so far, in their order. */
+uint64_t rws__sim_digest(void);
+
 /* ---- time ---- */
 
 uint64_t rws__sim_now_us(void);

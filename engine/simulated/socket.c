@@ -179,6 +179,8 @@ ssize_t rws__sim_socket_send(rws__sim_socket *socket, const uint8_t *data, size_
     if (room == 0) return -EAGAIN;
     if (len > room) len = room;
     if (len > 1 && rws__sim_fails(RWS__SIM_SHORT_SEND)) len = 1 + rws__sim_random(len - 1);
+    rws__sim_kernel *own = rws__sim();
+    own->digest = (own->digest ^ rws__sim_hash(data, len)) * 0x9FB21C651E98DF25u;
     rws__sim_socket *other = socket->other;
     if (other == NULL) {
         send_to_nobody(socket, len);

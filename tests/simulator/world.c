@@ -443,6 +443,7 @@ static void end_world(void)
         fail("%zu blocks were not given back", (size_t)atomic_load(&world.memory.live));
     if (rws__sim_descriptors() > 0) fail("%u descriptors are open", rws__sim_descriptors());
     note(rws__sim_now_us());
+    note(rws__sim_digest());
     world_before_end();
     rws__sim_end();
 }
