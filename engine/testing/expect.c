@@ -12,7 +12,7 @@
 
 static void report_state(rws__report *report, const rws_test_peer *peer)
 {
-    bool is_told = true;
+    bool has_cause = true;
     rws__report_add(report, "  received: ");
     if (peer->state == RWS__PEER_REFUSED)
         rws__report_add(report, "a refusal, %d %.*s\n", peer->head.status,
@@ -22,8 +22,8 @@ static void report_state(rws__report *report, const rws_test_peer *peer)
     else if (peer->state == RWS__PEER_HEAD && !peer->serves)
         rws__report_add(report, "no answer to its upgrade request\n");
     else
-        is_told = false;
-    const char *label = is_told ? "            " : "";
+        has_cause = false;
+    const char *label = has_cause ? "            " : "";
     if (peer->vanished)
         rws__report_add(report, "%snothing: it has vanished\n", label);
     else if (peer->fd < 0)
@@ -33,7 +33,7 @@ static void report_state(rws__report *report, const rws_test_peer *peer)
     else if (peer->ended != 0)
         rws__report_add(report, "%s%s\n", label,
                         peer->ended == 1 ? "the end of the stream" : "a reset of the connection");
-    else if (!is_told)
+    else if (!has_cause)
         rws__report_add(report, "nothing\n");
 }
 
@@ -163,7 +163,7 @@ typedef struct wanted {
 } wanted;
 
 /* Take the one that is the same off the list; false: there is none. */
-static bool strike_off(wanted *list, const rws__item *item)
+static bool take_matching(wanted *list, const rws__item *item)
 {
     for (size_t i = 0; i < list->count; i++) {
         if (!is_same(&list->items[i], item)) continue;
@@ -209,7 +209,7 @@ bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ..
     if (!rws__test_run(peer->test)) return false;
     while (list.count > 0) {
         rws__item *item = rws__peer_take(peer);
-        if (item == NULL || !strike_off(&list, item)) return fail_with_list(peer, &list, item);
+        if (item == NULL || !take_matching(&list, item)) return fail_with_list(peer, &list, item);
         rws__item_free(item);
     }
     return true;

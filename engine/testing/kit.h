@@ -8,6 +8,20 @@
  * - The engine takes turns in rws__test_run() only. Between two calls of the program it sleeps.
  * - Memory of the kit itself is malloc's, and where there is none the program ends: only the
  *   runtime's allocator fails on demand.
+ *
+ * Files:
+ *   test.c       a test from its options to its end, and what the program may ask of it
+ *   run.c        turns of the engine until it sleeps; the clock
+ *   peer.c       a peer's socket in both directions; the engine's end of its connection
+ *   handshake.c  connecting and accepting: the opening handshake in both roles
+ *   feed.c       frames and bytes that a peer sends
+ *   inbox.c      what a peer received, decoded into items
+ *   expect.c     expectations
+ *   report.c     the text of failures, and who is told of them
+ *   memory.c     the allocator that counts, and fails on demand
+ *   bytes.c      bytes that grow, and the kit's own memory
+ *   alone.c      that the program is not linked with ringws as well
+ *   probe.c      in place of engine/server/probe.c: no server or client of the program's own
  */
 #ifndef RINGWS_TESTING_KIT_H
 #define RINGWS_TESTING_KIT_H
@@ -52,8 +66,8 @@ typedef struct rws__memory_counts {
 
 /* In memory of its own: what is given back late still finds it. */
 rws__memory_counts *rws__memory_make(const rws_allocator *below);
-/* The test lets go of it. */
-void rws__memory_drop(rws__memory_counts *counts);
+/* One holder less: the last one frees it. */
+void rws__memory_release(rws__memory_counts *counts);
 
 /* ---- what a peer received ---- */
 

@@ -30,10 +30,10 @@ static void count_release(void *memory, size_t size, void *user)
         counts->below.release(memory, size, counts->below.user);
     else
         free(memory);
-    rws__memory_drop(counts);
+    rws__memory_release(counts);
 }
 
-void rws__memory_drop(rws__memory_counts *counts)
+void rws__memory_release(rws__memory_counts *counts)
 {
     if (atomic_fetch_sub(&counts->holders, 1) == 1) free(counts);
 }

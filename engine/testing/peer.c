@@ -75,7 +75,7 @@ static bool end_half(rws_test_peer *peer)
 }
 
 /* Items of what has come so far. */
-static void digest(rws_test_peer *peer)
+static void decode_input(rws_test_peer *peer)
 {
     if (peer->state == RWS__PEER_HEAD) rws__peer_read_head(peer);
     if (peer->state == RWS__PEER_OPEN) rws__peer_decode(peer);
@@ -92,7 +92,7 @@ static bool read_in(rws_test_peer *peer)
         peer->in.len -= READ_BYTES - (done > 0 ? (size_t)done : 0);
         if (done <= 0) {
             if (done != -EAGAIN) peer->ended = done == 0 ? 1 : 2;
-            if (got_some || done != -EAGAIN) digest(peer);
+            if (got_some || done != -EAGAIN) decode_input(peer);
             return got_some || done != -EAGAIN;
         }
         got_some = true;

@@ -6,7 +6,6 @@
 #include "engine/simulated/kernel.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,7 +158,7 @@ static int make_all(rws_test *test, const own_options *own, rws_error *error)
 static bool check_memory(rws__memory_counts *memory, size_t held)
 {
     size_t blocks = atomic_load(&memory->holders) - 1, bytes = atomic_load(&memory->bytes);
-    rws__memory_drop(memory);
+    rws__memory_release(memory);
     if (blocks == 0 && held == 0) return true;
     if (blocks == 0)
         return rws__test_fail("%zu message%s retained and not released", held,
@@ -223,7 +222,7 @@ rws_test *rws_test_open(const rws_handler *handler, const rws_endpoint_options *
 /* ---- the end ---- */
 
 /* A peer that behaves: it reads, answers a close frame, and ends its half. */
-static void see_off(rws_test_peer *peer)
+static void close_peer_properly(rws_test_peer *peer)
 {
     if (peer->fd < 0) return;
     peer->reads = true;
@@ -240,7 +239,7 @@ static bool drain(rws_test *test)
     rws__runtime_stop(&test->runtime);
     if (!rws__test_run(test)) return false;
     for (rws_test_peer *peer = test->peers; peer != NULL; peer = peer->next)
-        see_off(peer);
+        close_peer_properly(peer);
     while (!rws_test_has_ended(test)) {
         uint64_t next = rws__sim_next_us();
         if (next == UINT64_MAX) return true;
