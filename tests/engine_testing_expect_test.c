@@ -4,6 +4,8 @@
  */
 #include "support/kit_log.h"
 
+#include "engine/testing/kit.h"
+
 #include <criterion/criterion.h>
 #include <setjmp.h>
 #include <stdlib.h>
@@ -275,6 +277,32 @@ Test(engine_testing_expect, handshakes)
                                               "  expected: text, 1 byte: \"a\"\n"
                                               "  received: a refusal, 405 Method Not Allowed\n"
                                               "            the end of the stream");
+}
+
+/* Of a peer that was upgraded: what was received before is no handshake. */
+Test(engine_testing_expect, after_a_frame_that_breaks_the_protocol)
+{
+    send_text("\xff");
+    FAILS(rws_test_expect_text(peer, "a"), HEAD "  expected: text, 1 byte: \"a\"\n"
+                                                "  received: a text that is not valid UTF-8");
+    FAILS(rws_test_expect_text(peer, "a"),
+          HEAD "  expected: text, 1 byte: \"a\"\n"
+               "  received: nothing more: the engine broke the protocol before: a text that is not "
+               "valid UTF-8");
+    cr_assert(rws_test_expect_upgraded(peer, ""));
+    FAILS(rws_test_expect_refused(peer, 403), HEAD "  expected: a refusal, 403\n"
+                                                   "  received: the upgrade, with no subprotocol");
+}
+
+/* The engine sends no such close frame: it is put into what the peer has read. */
+Test(engine_testing_expect, after_a_close_frame_that_breaks_the_protocol)
+{
+    rws__bytes_append(&peer->in, "\x88\x01\x03", 3);
+    rws__peer_decode(peer);
+    FAILS(rws_test_expect_close(peer, 1000),
+          HEAD "  expected: close, code 1000\n"
+               "  received: a close frame that breaks the protocol (RFC 6455)");
+    cr_assert(rws_test_expect_upgraded(peer, NULL));
 }
 
 /* A framework may leave a failed call by longjmp(): the next test works. */

@@ -17,8 +17,11 @@ static void report_state(rws__report *report, const rws_test_peer *peer)
     if (peer->state == RWS__PEER_REFUSED)
         rws__report_add(report, "a refusal, %d %.*s\n", peer->head.status,
                         (int)peer->head.reason.len, peer->head.reason.data);
-    else if (peer->state == RWS__PEER_BROKEN && peer->first == NULL)
+    else if (peer->state == RWS__PEER_NOT_HTTP)
         rws__report_add(report, "a handshake that can't be accepted: %s\n", peer->why);
+    else if (peer->state == RWS__PEER_BROKE_PROTOCOL)
+        rws__report_add(report, "nothing more: the engine broke the protocol before: %s\n",
+                        peer->why);
     else if (peer->state == RWS__PEER_HEAD && !peer->serves)
         rws__report_add(report, "no answer to its upgrade request\n");
     else
@@ -259,9 +262,25 @@ static bool is_text(rws_span span, const char *text)
     return span.len == strlen(text) && (span.len == 0 || memcmp(span.data, text, span.len) == 0);
 }
 
+/* Whoever broke the protocol afterwards was upgraded as well. */
+static bool was_upgraded(const rws_test_peer *peer)
+{
+    return peer->state == RWS__PEER_OPEN || peer->state == RWS__PEER_BROKE_PROTOCOL;
+}
+
+/* Only a peer that has connected is answered. False after a failure. */
+static bool run_for_answer(rws_test_peer *peer)
+{
+    if (!rws__test_run(peer->test)) return false;
+    if (!peer->serves) return true;
+    return rws__test_fail("peer %u was dialled by the engine: it receives a request, and answers "
+                          "by itself, so there is no answer to expect",
+                          peer->number);
+}
+
 static bool fail_with_upgrade(const rws_test_peer *peer, rws__report *report)
 {
-    if (peer->state != RWS__PEER_OPEN) return fail_with_state(peer, report);
+    if (!was_upgraded(peer)) return fail_with_state(peer, report);
     rws__report_add(report, "  received: the upgrade, with %s%.*s%s",
                     peer->subprotocol.len > 0 ? "the subprotocol \"" : "no subprotocol",
                     (int)peer->subprotocol.len,
@@ -273,9 +292,9 @@ static bool fail_with_upgrade(const rws_test_peer *peer, rws__report *report)
 bool rws_test_expect_upgraded(rws_test_peer *peer, const char *subprotocol)
 {
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
-    bool is_open = peer->state == RWS__PEER_OPEN || peer->decoder.state == RWS__DECODER_FAILED;
-    if (is_open && (subprotocol == NULL || is_text(peer->subprotocol, subprotocol))) return true;
+    if (!run_for_answer(peer)) return false;
+    if (was_upgraded(peer) && (subprotocol == NULL || is_text(peer->subprotocol, subprotocol)))
+        return true;
     start(&report, peer);
     if (subprotocol == NULL)
         rws__report_add(&report, "  expected: the upgrade\n");
@@ -290,7 +309,7 @@ bool rws_test_expect_upgraded(rws_test_peer *peer, const char *subprotocol)
 bool rws_test_expect_refused(rws_test_peer *peer, int status)
 {
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!run_for_answer(peer)) return false;
     if (peer->state == RWS__PEER_REFUSED && peer->head.status == status) return true;
     start(&report, peer);
     rws__report_add(&report, "  expected: a refusal, %d\n", status);
@@ -323,7 +342,7 @@ bool rws_test_expect_header(rws_test_peer *peer, const char *name, const char *v
 bool rws_test_expect_body(rws_test_peer *peer, const char *body)
 {
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!run_for_answer(peer)) return false;
     const rws__item expected = {
         .kind = RWS__ITEM_MESSAGE,
         .opcode = RWS_TEXT,

@@ -47,12 +47,12 @@ static void judge_answer(rws_test_peer *peer)
     const char *why = "";
     if (peer->key[0] == '\0') read_own_request(peer);
     if (rws__http_parse_response(&peer->head, peer->head_bytes, peer->head_len) != 0)
-        refuse(peer, RWS__PEER_BROKEN, "an answer that is not valid HTTP");
+        refuse(peer, RWS__PEER_NOT_HTTP, "an answer that is not valid HTTP");
     else if (peer->head.status != 101)
         refuse(peer, RWS__PEER_REFUSED, "");
     else if (rws__handshake_check_response(&peer->head, peer->key, span_of(peer->offered),
                                            &peer->subprotocol, &why) != 0)
-        refuse(peer, RWS__PEER_BROKEN, why);
+        refuse(peer, RWS__PEER_NOT_HTTP, why);
     else
         peer->state = RWS__PEER_OPEN;
 }
@@ -63,7 +63,7 @@ static void judge_request(rws_test_peer *peer)
     const char *why = "a request that is not valid HTTP";
     if (rws__http_parse_request(&peer->head, peer->head_bytes, peer->head_len) != 0 ||
         rws__handshake_check_request(&peer->head, &why) != 101)
-        refuse(peer, RWS__PEER_BROKEN, why);
+        refuse(peer, RWS__PEER_NOT_HTTP, why);
     else
         peer->state = RWS__PEER_OPEN;
 }
@@ -73,7 +73,7 @@ void rws__peer_read_head(rws_test_peer *peer)
     int len = rws__http_scan(&peer->scanner, peer->in.data, peer->in.len, HEAD_BYTES_MAX);
     if (len == 0) return;
     if (len < 0) {
-        refuse(peer, RWS__PEER_BROKEN, "bytes that are no head of HTTP");
+        refuse(peer, RWS__PEER_NOT_HTTP, "bytes that are no head of HTTP");
         return;
     }
     peer->head_len = (size_t)len;

@@ -95,7 +95,8 @@ typedef enum rws__peer_state {
     RWS__PEER_HEAD, /* the other side's head has not come whole */
     RWS__PEER_OPEN,
     RWS__PEER_REFUSED,
-    RWS__PEER_BROKEN /* what came is not what may be sent */
+    RWS__PEER_NOT_HTTP,      /* what came is no head, or none of a handshake that can be accepted */
+    RWS__PEER_BROKE_PROTOCOL /* after the upgrade, the engine: its item is RWS__ITEM_BROKEN */
 } rws__peer_state;
 
 struct rws_test_peer {
@@ -114,7 +115,7 @@ struct rws_test_peer {
     uint64_t conn_id;                /* 0: not known */
 
     rws__peer_state state;
-    const char *why; /* REFUSED, BROKEN */
+    const char *why; /* NOT_HTTP, BROKE_PROTOCOL */
     rws__http_scanner scanner;
     rws__http_head head;
     rws__http_header headers[64];

@@ -79,7 +79,8 @@ static void decode_input(rws_test_peer *peer)
 {
     if (peer->state == RWS__PEER_HEAD) rws__peer_read_head(peer);
     if (peer->state == RWS__PEER_OPEN) rws__peer_decode(peer);
-    if (peer->state == RWS__PEER_BROKEN) rws__bytes_free(&peer->in);
+    if (peer->state == RWS__PEER_NOT_HTTP || peer->state == RWS__PEER_BROKE_PROTOCOL)
+        rws__bytes_free(&peer->in);
 }
 
 static bool read_in(rws_test_peer *peer)

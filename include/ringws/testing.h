@@ -281,7 +281,8 @@ void rws_test_resume_reading(rws_test_peer *peer);
 /* ---- what a peer received ----
  *
  * `peer` and data are *borrowed*. All return whether it was as expected, which is a failure
- * otherwise. */
+ * otherwise. Upgrades, refusals and bodies are answers: to expect one of a peer that the engine has
+ * dialled (rws_test_accept(), rws_test_accept_raw()) is a failure, because that one answers. */
 
 /** It was upgraded, with this subprotocol ("": none; NULL: whichever). Takes nothing. */
 bool rws_test_expect_upgraded(rws_test_peer *peer, const char *subprotocol);
