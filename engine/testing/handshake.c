@@ -38,7 +38,7 @@ static void read_own_request(rws_test_peer *peer)
     if (len <= 0 || rws__http_parse_request(&head, peer->request.data, (size_t)len) != 0) return;
     rws_span key = head.known.ws_key, offered = head.known.ws_protocol[0];
     if (key.len == RWS__KEY_BYTES) memcpy(peer->key, key.data, RWS__KEY_BYTES);
-    if (offered.len > 0) peer->offered = strndup(offered.data, offered.len);
+    if (offered.len > 0) peer->offered = rws__test_copy(offered.data, offered.len);
 }
 
 /* An answer to the request that was sent. */
@@ -158,7 +158,8 @@ rws_test_peer *rws_test_connect_with(rws_test *test, const rws_test_request *req
     rws_test_peer *peer = rws__test_run(test) ? connect_peer(test) : NULL;
     if (peer == NULL) return NULL;
     peer->masks = !own.no_masks;
-    peer->offered = own.subprotocols != NULL ? strdup(own.subprotocols) : NULL;
+    if (own.subprotocols != NULL)
+        peer->offered = rws__test_copy(own.subprotocols, strlen(own.subprotocols));
     int res = add_request(peer, &own);
     if (res != 0) {
         rws__test_fail("the upgrade request can't be written: %s", rws_strerror(res));

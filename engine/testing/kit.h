@@ -52,6 +52,8 @@ void rws__bytes_drop(rws__bytes *bytes, size_t len);
 void rws__bytes_free(rws__bytes *bytes);
 /* malloc(), zeroed; never NULL. */
 void *rws__test_memory(size_t bytes);
+/* A string of these `len` bytes, in memory of that kind. */
+char *rws__test_copy(const char *data, size_t len);
 
 /* ---- memory.c: the allocator of the runtime ---- */
 
