@@ -192,6 +192,15 @@ static bool free_test(rws_test *test, size_t held)
     return check_memory(memory, held);
 }
 
+/* The end of the runtime, also of one that is not at rest, and of the test. */
+static bool end_runtime(rws_test *test)
+{
+    (void)rws__runtime_close(&test->runtime);
+    size_t held = count_held(test);
+    rws__runtime_deinit(&test->runtime);
+    return free_test(test, held);
+}
+
 rws_test *rws_test_open_with(const rws_test_options *options)
 {
     own_options own;
@@ -204,7 +213,11 @@ rws_test *rws_test_open_with(const rws_test_options *options)
     rws_test_fail_alloc(test, own.test.fail_alloc);
     int res = listen_outside(test, &error);
     if (res == 0) res = make_all(test, &own, &error);
-    if (res == 0) return rws__test_run(test) ? test : NULL;
+    if (res == 0 && rws__test_run(test)) return test;
+    if (res == 0) {
+        (void)end_runtime(test);
+        return NULL;
+    }
     bool was_asked_for = rws_test_alloc_failed(test);
     if (free_test(test, 0) && !was_asked_for)
         rws__test_fail("the test can't be opened: %s", error.text);
@@ -253,10 +266,7 @@ bool rws_test_close(rws_test *test)
 {
     if (test == NULL) return true;
     bool came_to_rest = drain(test);
-    (void)rws__runtime_close(&test->runtime);
-    size_t held = count_held(test);
-    rws__runtime_deinit(&test->runtime);
-    return free_test(test, held) && came_to_rest;
+    return end_runtime(test) && came_to_rest;
 }
 
 /* ---- what the program under test may need ---- */

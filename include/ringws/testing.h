@@ -98,7 +98,9 @@ typedef struct rws_test_options {
  * Make a test of one endpoint.
  *
  * `handler` (*copied*; NULL: that of `endpoint`) and `endpoint` (*copied*; NULL: the defaults).
- * Returns the test (*given*: rws_test_close()). NULL after a failure: the options are wrong.
+ * Returns the test (*given*: rws_test_close()). NULL after a failure, with nothing left behind: the
+ * options are wrong, the allocator has no memory, the engine does not come to rest at its start, or
+ * the program is linked with ringws as well.
  */
 rws_test *rws_test_open(const rws_handler *handler, const rws_endpoint_options *endpoint);
 
