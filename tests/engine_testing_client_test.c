@@ -122,7 +122,7 @@ Test(engine_testing_client, a_server_that_dials)
     broker.role = RWS_CLIENT;
     rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
     options.endpoint = &endpoint;
-    options.endpoints = &broker;
+    options.endpoints = &(const rws_endpoint_options *){&broker};
     options.endpoints_count = 1;
     rws_test *test = rws_test_open_with(&options);
     rws_test_peer *guest = rws_test_connect(test);

@@ -360,6 +360,8 @@ Test(engine_testing_expect, calls_that_cannot_be_done)
           "the struct's size is 3: start from RWS_TEST_REQUEST_DEFAULT");
     FAILS((rws_test_feed_close(peer, 1006, NULL), false),
           "a close frame with the code 1006 and this reason can't be sent: an argument is invalid");
+    FAILS((rws_test_feed_fragments(peer, RWS_TEXT, NULL, 0), false),
+          "a message in fragments needs at least one piece");
     cr_assert_null(rws_test_accept(test, NULL));
     cr_assert_eq(strncmp(failures.text, "nobody has dialled ws://127.0.0.1:", 34), 0);
     rws_test_stop(test);
@@ -378,8 +380,15 @@ Test(engine_testing_expect, options_that_are_wrong)
     rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
     options.handler = &handler;
     options.runtime = &runtime;
+    options.endpoints_count = 2;
     FAILS(rws_test_open_with(&options), "the test can't be opened: features_off has \"wings\": the "
                                         "names are those of rws_feature_at(), and \"all\"");
+    options.runtime = NULL;
+    FAILS(rws_test_open_with(&options),
+          "the test can't be opened: endpoints is NULL, but endpoints_count is 2");
+    const rws_endpoint_options *none[2] = {NULL};
+    options.endpoints = none;
+    FAILS(rws_test_open_with(&options), "the test can't be opened: the handler is missing");
 }
 
 /* Servers and clients of the program's own would wait for a ring that never wakes up. */

@@ -48,6 +48,7 @@ static void deliver(rws_test_peer *peer)
 void rws_test_feed_frame(rws_test_peer *peer, rws_opcode opcode, bool fin, const void *data,
                          size_t len)
 {
+    if (opcode == RWS_CLOSE) peer->close_sent = true;
     add_frame(peer, opcode, fin, data, len);
     deliver(peer);
 }
@@ -65,6 +66,10 @@ void rws_test_feed_binary(rws_test_peer *peer, const void *data, size_t len)
 void rws_test_feed_fragments(rws_test_peer *peer, rws_opcode opcode, const rws_span *pieces,
                              size_t count)
 {
+    if (count == 0) {
+        rws__test_fail("a message in fragments needs at least one piece");
+        return;
+    }
     for (size_t i = 0; i < count; i++)
         add_frame(peer, i == 0 ? opcode : RWS_CONTINUATION, i + 1 == count, pieces[i].data,
                   pieces[i].len);
@@ -99,6 +104,5 @@ void rws_test_feed_close(rws_test_peer *peer, uint16_t code, const char *reason)
                        rws_strerror(len));
         return;
     }
-    peer->close_sent = true;
     rws_test_feed_frame(peer, RWS_CLOSE, true, payload, (size_t)len);
 }

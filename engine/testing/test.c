@@ -56,9 +56,12 @@ static int add_endpoints(rws_test *test, const rws_test_options *options,
 {
     int res = rws__runtime_add_endpoint(&test->runtime, first, NULL, &test->endpoint, error);
     if (res != 0 || options->endpoints_count == 0) return res;
+    if (options->endpoints == NULL)
+        return rws__fail(error, RWS_E_OPTION, "endpoints is NULL, but endpoints_count is %u",
+                         options->endpoints_count);
     test->endpoints = rws__test_memory(options->endpoints_count * sizeof(rws__endpoint *));
     for (uint32_t i = 0; i < options->endpoints_count && res == 0; i++) {
-        res = rws__runtime_add_endpoint(&test->runtime, &options->endpoints[i], NULL,
+        res = rws__runtime_add_endpoint(&test->runtime, options->endpoints[i], NULL,
                                         &test->endpoints[i], error);
         if (res == 0) test->endpoints_count++;
     }

@@ -76,8 +76,9 @@ typedef struct rws_test_options {
     /* NULL: the defaults. With role RWS_CLIENT the handler is a client's: the test dials
      * (rws_test_dial()), and plays the server (rws_test_accept()). */
     const rws_endpoint_options *endpoint;
-    /* More endpoints: of other paths, or for dials. Each has its own handler. */
-    const rws_endpoint_options *endpoints;
+    /* More endpoints: of other paths, or for dials. Each has its own handler. (Pointers, because
+     * the library may have been built with another size of the struct.) */
+    const rws_endpoint_options *const *endpoints;
     uint32_t endpoints_count;
     /* NULL: the defaults, with small pools. There is always one shard, which never polls;
      * `allocator` is asked through one that counts. */
@@ -152,8 +153,11 @@ rws_client *rws_test_client(rws_test *test);
 /** The test's endpoint (`index` 0), and those of `endpoints` of the options from 1 on, for
  * rws_server_dial(). *Borrowed* until rws_test_close(); NULL: there is none. Errors: none. */
 rws_endpoint *rws_test_endpoint(rws_test *test, uint32_t index);
-/** The engine's end of the connection of `peer`, while it is open; or NULL. *Borrowed* until its
- * on_close. Errors: none. */
+/** The engine's end of the connection of `peer`, while it is open; or NULL. An accepted connection
+ * is found by its peer's address. Of those that the engine dialled it is one that has opened and
+ * that no other peer has: it is looked for after each call that feeds `peer`, rws_test_accept()
+ * included, and here, so that each peer gets its own if it is the only one that was answered since
+ * the last look. *Borrowed* until its on_close. Errors: none. */
 rws_conn *rws_test_conn(rws_test_peer *peer);
 
 /* ---- memory ---- */
@@ -179,7 +183,7 @@ typedef struct rws_test_request {
     const char *subprotocols; /* a comma-separated list; NULL: none */
     const rws_header *headers;
     uint32_t headers_count;
-    bool no_masks; /* false; true: frames of this peer are not masked, which breaks the protocol */
+    bool no_masks; /* true: frames of this peer are not masked, which breaks the protocol */
 } rws_test_request;
 
 #define RWS_TEST_REQUEST_DEFAULT                                                                   \
@@ -251,10 +255,12 @@ rws_test_peer *rws_test_accept_raw(rws_test *test);
 void rws_test_feed_text(rws_test_peer *peer, const char *text);
 /** A binary message in one frame: `len` bytes. */
 void rws_test_feed_binary(rws_test_peer *peer, const void *data, size_t len);
-/** A message in `count` frames (not 0), one for each piece; `opcode` is RWS_TEXT or RWS_BINARY. */
+/** A message in `count` frames (0 is a failure), one for each piece; `opcode` is RWS_TEXT or
+ * RWS_BINARY. */
 void rws_test_feed_fragments(rws_test_peer *peer, rws_opcode opcode, const rws_span *pieces,
                              size_t count);
-/** One frame of any kind, also one that breaks the protocol. */
+/** One frame of any kind, also one that breaks the protocol. After one with RWS_CLOSE
+ * rws_test_close() sends no other close frame. */
 void rws_test_feed_frame(rws_test_peer *peer, rws_opcode opcode, bool fin, const void *data,
                          size_t len);
 /** Bytes as they are: no frame, no mask. */
