@@ -93,7 +93,7 @@ static void report_pair(rws__report *report, const rws__item *expected, const rw
 static bool expect_item(rws_test_peer *peer, const rws__item *expected)
 {
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     rws__item *item = rws__peer_take(peer);
     if (item != NULL && is_same(expected, item)) {
         rws__item_free(item);
@@ -112,6 +112,7 @@ static bool expect_item(rws_test_peer *peer, const rws__item *expected)
 static bool expect_payload(rws_test_peer *peer, rws__item_kind kind, rws_opcode opcode,
                            const void *data, size_t len)
 {
+    if (!rws__test_has_bytes(data, len)) return false;
     const rws__item expected = {
         .kind = kind,
         .opcode = kind == RWS__ITEM_MESSAGE ? (uint8_t)opcode : 0,
@@ -123,6 +124,7 @@ static bool expect_payload(rws_test_peer *peer, rws__item_kind kind, rws_opcode 
 
 bool rws_test_expect_text(rws_test_peer *peer, const char *text)
 {
+    if (!rws__test_has(text, "text")) return false;
     return expect_payload(peer, RWS__ITEM_MESSAGE, RWS_TEXT, text, strlen(text));
 }
 
@@ -149,6 +151,7 @@ bool rws_test_expect_close(rws_test_peer *peer, uint16_t code)
 
 bool rws_test_expect_close_reason(rws_test_peer *peer, uint16_t code, const char *reason)
 {
+    if (!rws__test_has(reason, "reason")) return false;
     const rws__item expected = {
         .kind = RWS__ITEM_CLOSE,
         .code = code,
@@ -195,6 +198,7 @@ static bool fail_with_list(const rws_test_peer *peer, const wanted *list, rws__i
 
 bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ...)
 {
+    if (!rws__test_has(message, "message")) return false;
     wanted list = {.count = 0};
     va_list args;
     va_start(args, message);
@@ -209,7 +213,7 @@ bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ..
     va_end(args);
     if (message != NULL)
         return rws__test_fail("more than %u messages are expected at once", MESSAGES_MAX);
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     while (list.count > 0) {
         rws__item *item = rws__peer_take(peer);
         if (item == NULL || !take_matching(&list, item)) return fail_with_list(peer, &list, item);
@@ -221,7 +225,7 @@ bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ..
 size_t rws_test_skip_messages(rws_test_peer *peer)
 {
     size_t count = 0;
-    rws__test_run(peer->test);
+    if (!rws__peer_run(peer)) return 0;
     for (; peer->first != NULL && peer->first->kind == RWS__ITEM_MESSAGE; count++)
         rws__item_free(rws__peer_take(peer));
     return count;
@@ -243,14 +247,14 @@ static bool fail_with_item(rws_test_peer *peer, const char *expected)
 
 bool rws_test_expect_nothing(rws_test_peer *peer)
 {
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     bool is_quiet = peer->first == NULL && peer->ended == 0;
     return is_quiet || fail_with_item(peer, "nothing");
 }
 
 bool rws_test_expect_ended(rws_test_peer *peer)
 {
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     bool is_ended = peer->first == NULL && peer->ended != 0;
     return is_ended || fail_with_item(peer, "the end of the stream");
 }
@@ -271,7 +275,7 @@ static bool was_upgraded(const rws_test_peer *peer)
 /* Only a peer that has connected is answered. False after a failure. */
 static bool run_for_answer(rws_test_peer *peer)
 {
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     if (!peer->serves) return true;
     return rws__test_fail("peer %u was dialled by the engine: it receives a request, and answers "
                           "by itself, so there is no answer to expect",
@@ -318,8 +322,9 @@ bool rws_test_expect_refused(rws_test_peer *peer, int status)
 
 bool rws_test_expect_header(rws_test_peer *peer, const char *name, const char *value)
 {
+    if (!rws__test_has(name, "name")) return false;
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     rws_span found = {NULL, 0};
     if (peer->head_bytes != NULL) found = rws__http_get(&peer->head, name);
     bool is_right =
@@ -341,6 +346,7 @@ bool rws_test_expect_header(rws_test_peer *peer, const char *name, const char *v
 
 bool rws_test_expect_body(rws_test_peer *peer, const char *body)
 {
+    if (!rws__test_has(body, "body")) return false;
     rws__report report;
     if (!run_for_answer(peer)) return false;
     const rws__item expected = {

@@ -11,6 +11,7 @@
  *
  * Files:
  *   test.c       a test from its options to its end, and what the program may ask of it
+ *   check.c      arguments of the program
  *   run.c        turns of the engine until it sleeps; the clock
  *   peer.c       a peer's socket in both directions; the engine's end of its connection
  *   handshake.c  connecting and accepting: the opening handshake in both roles
@@ -135,6 +136,7 @@ struct rws_test_peer {
 };
 
 struct rws_test {
+    rws_test *next; /* of this thread's */
     rws_runtime runtime;
     rws__memory_counts *memory;
     rws__endpoint *endpoint;
@@ -164,9 +166,27 @@ bool rws__test_fail(const char *format, ...) __attribute__((format(printf, 1, 2)
 
 /* ---- test.c ---- */
 
+/* The tests of this thread that are open. */
+rws_test *rws__test_first(void);
+/* The endpoint with this index, or NULL. */
+rws_endpoint *rws__test_endpoint(const rws_test *test, uint32_t index);
 /* The caller's struct (NULL: nothing), which begins with its size, over the defaults in `out`.
  * False after a failure. */
 bool rws__test_overlay(void *out, size_t out_size, const void *caller, const char *initializer);
+
+/* ---- check.c: what the program passes. All return false after a failure. ---- */
+
+/* A test of this thread that was not closed. */
+bool rws__test_is_open(const rws_test *test);
+/* A peer of such a test. */
+bool rws__peer_is_there(const rws_test_peer *peer);
+/* That, and the engine has run. */
+bool rws__peer_run(rws_test_peer *peer);
+/* That it is there, and has not ended its half. */
+bool rws__peer_can_feed(const rws_test_peer *peer);
+bool rws__test_has(const void *argument, const char *name);
+/* NULL only if `len` is 0. */
+bool rws__test_has_bytes(const void *data, size_t len);
 
 /* ---- run.c ---- */
 
@@ -177,6 +197,8 @@ bool rws__test_run(rws_test *test);
 
 /* ---- peer.c ---- */
 
+/* The engine's end, while it is open; or NULL. */
+rws_conn *rws__peer_conn(rws_test_peer *peer);
 rws_test_peer *rws__peer_make(rws_test *test, int fd, bool serves);
 void rws__peer_free(rws_test_peer *peer);
 /* Write and read as far as the socket goes. Returns whether anything was done. */

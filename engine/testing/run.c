@@ -61,6 +61,7 @@ bool rws__test_run(rws_test *test)
 
 void rws_test_advance(rws_test *test, uint64_t ms)
 {
+    if (!rws__test_is_open(test)) return;
     uint64_t now = rws__sim_now_us();
     uint64_t end = ms < (UINT64_MAX - now) / 1000 ? now + ms * 1000 : UINT64_MAX - 1;
     if (!rws__test_run(test)) return;
@@ -73,17 +74,18 @@ void rws_test_advance(rws_test *test, uint64_t ms)
 
 uint64_t rws_test_now_ms(const rws_test *test)
 {
-    (void)test;
+    if (!rws__test_is_open(test)) return 0;
     return rws__sim_now_us() / 1000;
 }
 
 void rws_test_stop(rws_test *test)
 {
+    if (!rws__test_is_open(test)) return;
     rws__runtime_stop(&test->runtime);
     rws__test_run(test);
 }
 
 bool rws_test_has_ended(const rws_test *test)
 {
-    return rws__shard_has_ended(&test->runtime.workers[0].shard);
+    return rws__test_is_open(test) && rws__shard_has_ended(&test->runtime.workers[0].shard);
 }

@@ -17,8 +17,21 @@
 #define RECV_BUFFER_BYTES 16384u
 #define BACKLOG           32u
 
-/* Tests of this thread: they share its kernel. */
-static _Thread_local uint32_t tests_open;
+/* Those of this thread, which share its kernel. */
+static _Thread_local rws_test *tests;
+
+rws_test *rws__test_first(void)
+{
+    return tests;
+}
+
+static void forget(const rws_test *test)
+{
+    rws_test **link = &tests;
+    while (*link != test)
+        link = &(*link)->next;
+    *link = test->next;
+}
 
 bool rws__test_overlay(void *out, size_t out_size, const void *caller, const char *initializer)
 {
@@ -68,16 +81,16 @@ static int add_endpoints(rws_test *test, const rws_test_options *options,
     return res;
 }
 
-rws_endpoint *rws_test_endpoint(rws_test *test, uint32_t index)
+rws_endpoint *rws__test_endpoint(const rws_test *test, uint32_t index)
 {
     if (index == 0) return test->endpoint;
     return index <= test->endpoints_count ? test->endpoints[index - 1] : NULL;
 }
 
-static bool has_server(rws_test *test)
+static bool has_server(const rws_test *test)
 {
     for (uint32_t i = 0; i <= test->endpoints_count; i++)
-        if (rws_test_endpoint(test, i)->rules.role == RWS_SERVER) return true;
+        if (rws__test_endpoint(test, i)->rules.role == RWS_SERVER) return true;
     return false;
 }
 
@@ -190,8 +203,9 @@ static bool free_test(rws_test *test, size_t held)
     if (test->listener >= 0) rws__socket_close(test->listener);
     rws__memory_counts *memory = test->memory;
     free(test->endpoints);
+    forget(test);
     free(test);
-    if (--tests_open == 0) rws__sim_end();
+    if (tests == NULL) rws__sim_end();
     return check_memory(memory, held);
 }
 
@@ -209,8 +223,10 @@ rws_test *rws_test_open_with(const rws_test_options *options)
     own_options own;
     rws_error error = {0};
     if (!rws__test_is_alone() || !overlay_all(&own, options)) return NULL;
-    if (tests_open++ == 0) rws__sim_start(&rws__sim_defaults);
+    if (tests == NULL) rws__sim_start(&rws__sim_defaults);
     rws_test *test = rws__test_memory(sizeof *test);
+    test->next = tests;
+    tests = test;
     test->listener = -1;
     test->memory = rws__memory_make(own.runtime.allocator);
     rws_test_fail_alloc(test, own.test.fail_alloc);
@@ -243,6 +259,7 @@ static void close_peer_properly(rws_test_peer *peer)
     if (peer->fd < 0) return;
     peer->reads = true;
     if (!rws__test_run(peer->test)) return;
+    if (peer->end_wanted) return;
     if (peer->close_received && !peer->close_sent)
         rws_test_feed_close(peer, RWS_CLOSE_GOING_AWAY, NULL);
     rws_test_feed_end(peer);
@@ -256,7 +273,7 @@ static bool drain(rws_test *test)
     if (!rws__test_run(test)) return false;
     for (rws_test_peer *peer = test->peers; peer != NULL; peer = peer->next)
         close_peer_properly(peer);
-    while (!rws_test_has_ended(test)) {
+    while (!rws__shard_has_ended(rws__test_shard(test))) {
         uint64_t next = rws__sim_next_us();
         if (next == UINT64_MAX) return true;
         rws__sim_advance_to(next);
@@ -268,6 +285,7 @@ static bool drain(rws_test *test)
 bool rws_test_close(rws_test *test)
 {
     if (test == NULL) return true;
+    if (!rws__test_is_open(test)) return false;
     bool came_to_rest = drain(test);
     return end_runtime(test) && came_to_rest;
 }
@@ -276,16 +294,21 @@ bool rws_test_close(rws_test *test)
 
 rws_runtime *rws_test_runtime(rws_test *test)
 {
-    return &test->runtime;
+    return rws__test_is_open(test) ? &test->runtime : NULL;
 }
 
 /* Servers and clients are views of a runtime, and nothing else (server.c, client.c). */
 rws_server *rws_test_server(rws_test *test)
 {
-    return (rws_server *)&test->runtime;
+    return (rws_server *)rws_test_runtime(test);
 }
 
 rws_client *rws_test_client(rws_test *test)
 {
-    return (rws_client *)&test->runtime;
+    return (rws_client *)rws_test_runtime(test);
+}
+
+rws_endpoint *rws_test_endpoint(rws_test *test, uint32_t index)
+{
+    return rws__test_is_open(test) ? rws__test_endpoint(test, index) : NULL;
 }

@@ -22,6 +22,9 @@
  * 3. Peers do nothing by themselves but read: they answer no ping and no close frame.
  * 4. An expectation that is not met, or a call that can't be done, is a *failure*: it is reported
  *    with file and line (rws_test_on_failure()).
+ * 5. So are, in all functions: a test, a peer, a string or bytes that are NULL where that is not
+ *    allowed, and a test that was closed, or a peer of it. Then what is not a bool or a pointer is
+ * 0, and rws_test_dial() returns RWS_E_ARGUMENT.
  *
  * Thread of all functions: the one that called rws_test_open(), which is the loop thread of the
  * connections; between two calls here the program may use them (rws_test_conn()) as a callback may.
@@ -249,7 +252,8 @@ rws_test_peer *rws_test_accept_raw(rws_test *test);
  *
  * `peer` is *borrowed*, data is *copied*. What does not fit into the socket is sent when the engine
  * has received more. What is fed to a connection that is gone is lost, as it is on a network.
- * Failures of all: the engine does not come to rest; a close frame that can't be sent. */
+ * Failures of all: the engine does not come to rest; the peer has ended its half before
+ * (rws_test_feed_end() itself may be repeated); a close frame that can't be sent. */
 
 /** A text message in one frame: a string. */
 void rws_test_feed_text(rws_test_peer *peer, const char *text);
@@ -315,7 +319,7 @@ bool rws_test_expect_binary(rws_test_peer *peer, const void *data, size_t len);
 bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ...)
     __attribute__((sentinel));
 /** Take the messages that are next, up to something else, and return their number: where it does
- * not matter what they are. Never fails for what is received. */
+ * not matter what they are. Never a failure for what is received. */
 size_t rws_test_skip_messages(rws_test_peer *peer);
 /** Next: a ping with `len` bytes. */
 bool rws_test_expect_ping(rws_test_peer *peer, const void *data, size_t len);
@@ -340,9 +344,21 @@ bool rws_test_expect_ended(rws_test_peer *peer);
 #define rws_test_close               RWS__TEST_AT(rws_test_close)
 #define rws_test_stop                RWS__TEST_AT(rws_test_stop)
 #define rws_test_advance             RWS__TEST_AT(rws_test_advance)
+#define rws_test_has_ended           RWS__TEST_AT(rws_test_has_ended)
+#define rws_test_now_ms              RWS__TEST_AT(rws_test_now_ms)
+#define rws_test_runtime             RWS__TEST_AT(rws_test_runtime)
+#define rws_test_server              RWS__TEST_AT(rws_test_server)
+#define rws_test_client              RWS__TEST_AT(rws_test_client)
+#define rws_test_endpoint            RWS__TEST_AT(rws_test_endpoint)
+#define rws_test_conn                RWS__TEST_AT(rws_test_conn)
+#define rws_test_allocator           RWS__TEST_AT(rws_test_allocator)
+#define rws_test_fail_alloc          RWS__TEST_AT(rws_test_fail_alloc)
+#define rws_test_alloc_failed        RWS__TEST_AT(rws_test_alloc_failed)
 #define rws_test_connect             RWS__TEST_AT(rws_test_connect)
 #define rws_test_connect_with        RWS__TEST_AT(rws_test_connect_with)
 #define rws_test_connect_raw         RWS__TEST_AT(rws_test_connect_raw)
+#define rws_test_head                RWS__TEST_AT(rws_test_head)
+#define rws_test_url                 RWS__TEST_AT(rws_test_url)
 #define rws_test_dial                RWS__TEST_AT(rws_test_dial)
 #define rws_test_accept              RWS__TEST_AT(rws_test_accept)
 #define rws_test_accept_raw          RWS__TEST_AT(rws_test_accept_raw)
