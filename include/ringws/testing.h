@@ -22,9 +22,10 @@
  * 3. Peers do nothing by themselves but read: they answer no ping and no close frame.
  * 4. An expectation that is not met, or a call that can't be done, is a *failure*: it is reported
  *    with file and line (rws_test_on_failure()).
- * 5. So are, in all functions: a test, a peer, a string or bytes that are NULL where that is not
- *    allowed, and a test that was closed, or a peer of it. Then what is not a bool or a pointer is
- * 0, and rws_test_dial() returns RWS_E_ARGUMENT.
+ * 5. In all functions, also where no errors are listed, it is a failure if a test or a peer is
+ *    NULL, was closed or belongs to another thread, or if a string or bytes are NULL where that is
+ *    not allowed. The call does nothing then, and returns false, NULL or 0 (rws_test_dial():
+ *    RWS_E_ARGUMENT).
  *
  * Thread of all functions: the one that called rws_test_open(), which is the loop thread of the
  * connections; between two calls here the program may use them (rws_test_conn()) as a callback may.
