@@ -7,6 +7,7 @@
  * socket.c     TCP: connecting, accepting, ends
  * descriptor.c sockets.h, and the sockets of the outside world
  * ring.c       queues, tables, turns
+ * calls.c      what queues operations, and their submission
  * operation.c  what each operation does
  */
 #ifndef RINGWS_SIMULATED_INTERNAL_H
@@ -255,7 +256,15 @@ struct rws__ring {
     uint64_t overflows, enters;
 };
 
+/* calls.c */
+/* Submit what is queued, or a part of it. */
+void rws__sim_submit(rws__ring *ring);
+
 /* ring.c */
+rws__sim_op *rws__sim_op_new(rws__ring *ring);
+void rws__sim_line_append(rws__sim_line *line, rws__sim_op *op);
+/* The first, which has to be there. */
+rws__sim_op *rws__sim_line_take(rws__sim_line *line);
 /* Something that it waited for has changed. */
 void rws__sim_op_wake(rws__sim_op *op);
 void rws__sim_op_make_ready(rws__sim_op *op);

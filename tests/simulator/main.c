@@ -136,7 +136,9 @@ static bool run_apart(uint64_t seed, const limits *limit, bool quiet)
         _exit(0);
     }
     int status;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    if (waitpid(pid, &status, 0) < 0) {
+        perror("simulate: wait");
+        exit(2);
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
@@ -243,7 +245,11 @@ static pid_t start_job(uint32_t job, uint32_t jobs, uint64_t from, uint64_t coun
 {
     fflush(NULL);
     pid_t pid = fork();
-    if (pid != 0) return pid;
+    if (pid < 0) {
+        perror("simulate: fork");
+        exit(2);
+    }
+    if (pid > 0) return pid;
     for (uint64_t i = job; i < count && !shared->over && now_s() < until_s; i += jobs) {
         shared->seed[job] = from + i;
         run_here(from + i, limit, job);
@@ -264,6 +270,10 @@ static bool explore(uint64_t from, uint64_t count, double seconds, uint32_t jobs
     for (uint32_t left = jobs; left > 0; left--) {
         int status;
         pid_t pid = wait(&status);
+        if (pid < 0) {
+            perror("simulate: wait");
+            exit(2);
+        }
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
         shared->over = true;
         if (WIFSIGNALED(status) && WTERMSIG(status) != SIGABRT)

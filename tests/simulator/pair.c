@@ -87,6 +87,7 @@ void pair_heard(pair *own, const char *data, size_t len)
     if (!own->honest) return;
     if (!message_check(data, len, &stream, &number))
         fail("connection %" PRIu64 ": the server got a damaged message", own->key);
+    note(stream << 32 ^ number);
     if (stream != pair_stream_asked(own))
         fail("connection %" PRIu64 ": the server got a message of stream %" PRIu64, own->key,
              stream);
@@ -99,6 +100,7 @@ void pair_client_received(pair *own, const char *data, size_t len)
     uint32_t number;
     if (!message_check(data, len, &stream, &number))
         fail("connection %" PRIu64 ": the client got a damaged message", own->key);
+    note(stream << 32 ^ number);
     if (stream == pair_stream_asked(own)) {
         count_in_order(own, "echo", number, &own->echoes);
     } else if (stream == pair_stream_told(own)) {

@@ -150,8 +150,7 @@ void plan_make(plan *out, uint64_t seed)
     out->listener.backlog = (uint32_t)PICK(&state, 0, 2, 8);
     out->listener.handshake_timeout_ms = (uint32_t)PICK(&state, 0, 3000);
     out->listener.no_peer_address = plan_below(&state, 2) == 0;
-    /* Where the address is not that of the loopback, sends are without a copy. */
-    if (plan_below(&state, 2) == 0) out->listener.address = "0.0.0.0";
+    out->listens_on_all = plan_below(&state, 3) == 0;
     /* No room for more than what stops the reading, so that a handler has to wait for on_drain. */
     size_t high = out->server_endpoint.high_watermark_bytes;
     if (high > 0 && plan_below(&state, 2) == 0)

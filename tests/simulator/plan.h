@@ -16,8 +16,9 @@ typedef struct plan {
     bool busy;        /* a workload for speed: much traffic, no misbehaviour, no faults */
     bool stops_early; /* the server is stopped while there is traffic */
     bool over_unix;
-    bool filtered;    /* the toy filter on both sides, and no other peers */
-    bool controls;    /* the server has callbacks for control frames */
+    bool filtered; /* the toy filter on both sides, and no other peers */
+    bool controls; /* the server has callbacks for control frames */
+    bool listens_on_all;
     const char *host; /* zero copy is not tried on loopback */
     bool small_pools;
     rws__sim_options kernel;

@@ -172,7 +172,7 @@ static bool open_server(void)
     rws_error error;
     if (!make_runtime(&world.server, &own.server)) return false;
     own.server_endpoint.handler = own.controls ? &server_handler_of_controls : &server_handler;
-    own.listener.address = own.host;
+    own.listener.address = own.listens_on_all ? "0.0.0.0" : own.host;
     if (own.over_unix) own.listener.unix_path = "/tmp/simulated";
     int res = rws__runtime_add_endpoint(&world.server, &own.server_endpoint, NULL, NULL, &error);
     if (res == 0) res = rws__runtime_listen(&world.server, &own.listener, &error);

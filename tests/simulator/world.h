@@ -86,6 +86,11 @@ void world_before_end(void);
 
 /* app.c: what the programs on both sides do. */
 extern const rws_handler server_handler, server_handler_of_controls, client_handler;
+/* rws_conn_abort() and rws_conn_close(), in which no on_close may come. */
+void app_abort(rws_conn *conn);
+int app_close(rws_conn *conn, uint16_t code, const char *reason);
+
+/* act.c: what they do by themselves. */
 /* One thing that a program does by itself: a post from another thread, a dial, a burst. */
 void app_act(void);
 /* The connections that were paused go on; `all`: also those whose time has not come. */
