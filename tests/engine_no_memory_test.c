@@ -14,8 +14,12 @@
 
 TestSuite(engine_no_memory, .timeout = 100);
 
-/* Each choice of the eight smallest blocks. */
-#define CHOICES 256u
+/* Each choice of these blocks is what is left. */
+static const size_t sizes[] = {256, 256, 512, 512, 1024, 2048, 4096};
+#define SIZES   (sizeof sizes / sizeof sizes[0])
+#define CHOICES (1u << SIZES)
+
+static void *blocks[SIZES];
 
 static world w;
 
@@ -30,8 +34,23 @@ static rws__slab *received_memory(void)
 
 static void leave(rws__slab *slab, uint32_t chosen)
 {
+    for (size_t i = 0; i < SIZES; i++) {
+        blocks[i] = rws__slab_take(slab, sizes[i]);
+        cr_assert_not_null(blocks[i]);
+    }
     world_use_up(slab);
-    world_give_chosen_back(slab, chosen);
+    for (size_t i = 0; i < SIZES; i++) {
+        if (!(chosen & 1u << i)) continue;
+        rws__slab_give(slab, blocks[i]);
+        blocks[i] = NULL;
+    }
+}
+
+static void give_all_back(rws__slab *slab)
+{
+    for (size_t i = 0; i < SIZES; i++)
+        if (blocks[i] != NULL) rws__slab_give(slab, blocks[i]);
+    world_give_back(slab);
 }
 
 static bool was_sent(uint32_t file, const char *text)
@@ -66,7 +85,7 @@ static void see_answer(uint32_t file, rws__slab *slab, uint32_t chosen)
     outcomes.good += !is_refused;
     if (is_refused) world_eof(&w, file);
     world_turns(&w, 3);
-    world_give_back(slab);
+    give_all_back(slab);
     world_end(&w);
 }
 
@@ -176,7 +195,7 @@ static void see_dial(rws__slab *slab, uint32_t chosen)
     }
     outcomes.good += is_open;
     outcomes.refused += !is_open;
-    world_give_back(slab);
+    give_all_back(slab);
     world_end(&w);
 }
 
@@ -220,7 +239,7 @@ static void see_message(uint32_t file, uint32_t chosen, const char *expected)
                            world_log(&w));
     outcomes.good += is_there;
     outcomes.refused += !is_there;
-    world_give_back(received_memory());
+    give_all_back(received_memory());
     world_eof(&w, file);
     world_turns(&w, 3);
     world_end(&w);
@@ -253,14 +272,14 @@ Test(engine_no_memory, for_fragments)
         feed_bytes frames = {0};
         static char piece[700];
         memset(piece, 'x', sizeof piece);
-        for (int i = 0; i < 6; i++)
-            feed_append_frame(&frames, (uint8_t)((i == 0 ? 2 : 0) | (i == 5 ? 0x80 : 0)), true,
+        for (int i = 0; i < 4; i++)
+            feed_append_frame(&frames, (uint8_t)((i == 0 ? 2 : 0) | (i == 3 ? 0x80 : 0)), true,
                               piece, sizeof piece);
         for (size_t at = 0; at < frames.len; at += 500)
             if (w.open[file])
                 world_feed(&w, file, frames.data + at,
                            frames.len - at < 500 ? frames.len - at : 500);
-        see_message(file, chosen, "4200");
+        see_message(file, chosen, "2800");
         feed_bytes_free(&frames);
     }
     both_happened("fragments");

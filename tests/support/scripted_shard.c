@@ -474,19 +474,6 @@ void world_give_some_back(rws__slab *slab, uint32_t blocks)
     }
 }
 
-void world_give_chosen_back(rws__slab *slab, uint32_t chosen)
-{
-    size_t smallest = held_count;
-    for (; chosen != 0 && smallest > 0; chosen >>= 1) {
-        smallest--;
-        if (!(chosen & 1)) continue;
-        rws__slab_give(slab, held[smallest]);
-        for (size_t i = smallest; i + 1 < held_count; i++)
-            held[i] = held[i + 1];
-        held_count--;
-    }
-}
-
 /* ---- what the test sees ---- */
 
 static void describe(feed_bytes *out, const rws__frame *frame, uint8_t *payload)

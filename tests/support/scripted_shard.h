@@ -110,8 +110,6 @@ void world_use_up(rws__slab *slab);
 void world_give_back(rws__slab *slab);
 /* Give the `blocks` largest that are held back. */
 void world_give_some_back(rws__slab *slab, uint32_t blocks);
-/* Give back those of the smallest that are held whose bits are set: 1 the smallest of all. */
-void world_give_chosen_back(rws__slab *slab, uint32_t chosen);
 
 /* The frames that were sent since world_open(), as words: "text:hello close:1000:bye ". */
 const char *world_sent(world *w, uint32_t file);
