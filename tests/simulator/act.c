@@ -83,8 +83,11 @@ static void on_server(pair *own, void (*fn)(rws_conn *conn, void *arg))
 
 static void client_pings(rws_conn *conn, void *arg)
 {
-    (void)arg;
-    if (conn != NULL) (void)rws_conn_send_frame(conn, RWS_PING, true, "ping", 4);
+    pair *own = arg;
+    char number[PING_BYTES];
+    if (conn == NULL) return;
+    ping_write(number, own->pings);
+    if (rws_conn_send_frame(conn, RWS_PING, true, number, sizeof number) == 0) own->pings++;
 }
 
 /* On the client's loop: a burst of messages. */
@@ -97,8 +100,9 @@ static void speak(rws_conn *conn, void *arg)
     if (!world.plan->busy && one_in(4)) on_client(own, client_pings);
     while (burst-- > 0) {
         size_t len = some_len();
-        message_write(text, pair_stream_asked(own), own->asked, len);
-        int res = rws_conn_send(conn, one_in(2) ? RWS_TEXT : RWS_BINARY, text, len);
+        rws_opcode opcode = one_in(2) ? RWS_TEXT : RWS_BINARY;
+        message_write(text, pair_stream_asked(own), own->asked, len, opcode);
+        int res = rws_conn_send(conn, opcode, text, len);
         if (res == RWS_E_BACKLOG || res == -ENOMEM || res == RWS_E_STATE) return;
         if (res != 0) fail("connection %" PRIu64 ": a send was refused: %d", own->key, res);
         own->asked++;
@@ -114,7 +118,7 @@ static void client_closes(rws_conn *conn, void *arg)
         app_abort(conn);
         return;
     }
-    if (app_close(conn, one_in(3) ? 1005 : 4001, NULL) == 0) own->client.closes = true;
+    app_close(own, &own->client, one_in(3) ? 1005 : 4001, NULL);
 }
 
 static void dial(void)
@@ -130,8 +134,9 @@ static void dial(void)
         snprintf(url, sizeof url, "ws://%s:%u/?k=%" PRIu64, world.plan->host,
                  world.server.listeners[0].port, pair_name(own));
     options.user = own;
-    options.timeout_ms = one_in(3) ? 1000 : 0;
+    options.timeout_ms = one_in(3) ? 1000 : 10000;
     world.clients++;
+    own->dial_limit_us = rws__sim_now_us() + options.timeout_ms * 1000 + world_slack_us();
     if (rws__runtime_dial(&world.client, world.client_endpoint, url, &options, &own->dial_id,
                           &error) != 0) {
         own->dial_id = 0;
@@ -148,7 +153,7 @@ static void tell(rws_conn *conn, void *arg)
     pair *own = arg;
     if (conn == NULL || !may_speak(&own->server)) return;
     size_t len = some_len();
-    message_write(text, pair_stream_told(own), own->told, len);
+    message_write(text, pair_stream_told(own), own->told, len, RWS_TEXT);
     if (rws_conn_send(conn, RWS_TEXT, text, len) == 0) own->told++;
 }
 
@@ -158,9 +163,9 @@ static void post(pair *own)
     rws_message *message;
     if (own == NULL) return;
     size_t len = some_len();
-    message_write(text, pair_stream_posted(own), own->posted++, len);
+    message_write(text, pair_stream_posted(own), own->posted++, len, RWS_TEXT);
     if (rws_message_create(&message, &world.allocator, RWS_TEXT, text, len) != 0) return;
-    (void)rws_post_send(&world.server, own->server.id, message);
+    if (rws_post_send(&world.server, own->server.id, message) == 0) own->posts_taken++;
     rws_message_release(message);
 }
 
@@ -178,7 +183,7 @@ static void broadcast(void)
 {
     size_t len = some_len();
     rws_message *message;
-    message_write(text, STREAM_BROADCAST, world.broadcasts++, len);
+    message_write(text, STREAM_BROADCAST, world.broadcasts++, len, RWS_BINARY);
     if (rws_message_create(&message, &world.allocator, RWS_BINARY, text, len) != 0) return;
     for (pair *own = world.pairs; own != NULL; own = own->next) {
         if (!may_speak(&own->server)) continue;
@@ -193,7 +198,7 @@ static void server_closes(rws_conn *conn, void *arg)
 {
     pair *own = arg;
     if (conn == NULL || !may_speak(&own->server)) return;
-    if (app_close(conn, 1000, "bye") == 0) own->server.closes = true;
+    app_close(own, &own->server, 1000, "bye");
 }
 
 /* A post to a connection that is gone reaches nobody. */

@@ -35,12 +35,16 @@ void app_abort(rws_conn *conn)
     world.in_call = false;
 }
 
-int app_close(rws_conn *conn, uint16_t code, const char *reason)
+void app_close(pair *own, pair_end *side, uint16_t code, const char *reason)
 {
     world.in_call = true;
-    int res = rws_conn_close(conn, code, reason);
+    int res = rws_conn_close(side->conn, code, reason);
     world.in_call = false;
-    return res;
+    if (res != 0) return;
+    side->closes = true;
+    side->code = code;
+    side->reason = reason != NULL ? reason : "";
+    note(own->key ^ code);
 }
 
 static void need_open(const pair *own, const pair_end *side, const rws_conn *conn, const char *what)
@@ -99,6 +103,23 @@ static void check_status(const pair *own, const pair_end *side, const rws_close_
          info->code, (int)info->reason.len, info->reason.data);
 }
 
+/* Where one side has closed and the other has not, both are told so. */
+static void check_close(const pair *own, const pair_end *side, const rws_close_info *info)
+{
+    const pair_end *other = side == &own->client ? &own->server : &own->client;
+    const pair_end *first = side->closes ? side : other;
+    if (info->status != 0 || is_excused(own) || own->raw || side->closes == other->closes) return;
+    rws_closer who = first == side ? RWS_CLOSED_BY_US : RWS_CLOSED_BY_PEER;
+    if (info->who != who || info->code != first->code)
+        fail("connection %" PRIu64 ": on_close has %u by %d, and it was closed with %u", own->key,
+             info->code, info->who, first->code);
+    if (first == side || (world.plan->controls && side == &own->server)) return;
+    if (info->reason.len != strlen(first->reason) ||
+        memcmp(info->reason.data, first->reason, info->reason.len) != 0)
+        fail("connection %" PRIu64 ": on_close has the reason '%.*s' and not '%s'", own->key,
+             (int)info->reason.len, info->reason.data, first->reason);
+}
+
 static void on_closed(pair *own, pair_end *side, const rws_close_info *info, const char *who,
                       uint32_t *open)
 {
@@ -107,6 +128,7 @@ static void on_closed(pair *own, pair_end *side, const rws_close_info *info, con
     trace("connection %" PRIu64 ": %s on_close %d %u by %s", own->key, who, info->status,
           info->code, info->who == RWS_CLOSED_BY_US ? "us" : "the peer");
     check_status(own, side, info, who);
+    check_close(own, side, info);
     side->closed = true;
     side->conn = NULL;
     --*open;
@@ -225,9 +247,7 @@ static int echo(pair *own, rws_conn *conn, const rws_message *message)
 static int misbehave(pair *own, rws_conn *conn)
 {
     switch (below(5)) {
-    case 0:
-        own->server.closes = app_close(conn, 4000, "enough") == 0 || own->server.closes;
-        return 0;
+    case 0: app_close(own, &own->server, 4000, "enough"); return 0;
     case 1:
         own->excused = true;
         app_abort(conn);
@@ -249,7 +269,8 @@ static int on_server_message(rws_conn *conn, const rws_message *message, void *u
     (void)user;
     pair *own = rws_conn_user(conn);
     need_open(own, &own->server, conn, "a message to the server");
-    pair_heard(own, rws_message_data(message), rws_message_len(message));
+    pair_heard(own, rws_message_data(message), rws_message_len(message),
+               rws_message_opcode(message));
     int res = echo(own, conn, message);
     if (res != 0 || world.plan->busy || !one_in(300)) return res;
     return misbehave(own, conn);
@@ -277,7 +298,7 @@ static void on_server_close(rws_conn *conn, const rws_close_info *info, void *us
     (void)user;
     pair *own = rws_conn_user(conn);
     need_open(own, &own->server, conn, "the server's on_close");
-    if (info->status == 0 && info->who == RWS_CLOSED_BY_PEER && !own->server.closes)
+    if (info->status == 0 && !own->server.closes)
         check_arrived(own, "messages", own->heard, own->asked);
     if (info->status == RWS_E_TIMEOUT && world.server_stopping && !own->raw && !own->excused &&
         !own->server.closes && !own->client.closes && world_is_swift())
@@ -329,10 +350,18 @@ const rws_handler server_handler_of_controls = {
 
 /* ---- the client ---- */
 
+static void check_dial_limit(const pair *own)
+{
+    if (rws__sim_now_us() > own->dial_limit_us && !world_is_rough())
+        fail("dial %" PRIu64 ": its outcome came %.3f s after its deadline", own->key,
+             (double)(rws__sim_now_us() - own->dial_limit_us) / 1e6);
+}
+
 static void on_client_open(rws_conn *conn, void *user)
 {
     (void)user;
     pair *own = rws_conn_user(conn);
+    check_dial_limit(own);
     trace("connection %" PRIu64 ": client on_open", own->key);
     on_opened(own, &own->client, conn, &world.client_open);
 }
@@ -342,7 +371,17 @@ static int on_client_message(rws_conn *conn, const rws_message *message, void *u
     (void)user;
     pair *own = rws_conn_user(conn);
     need_open(own, &own->client, conn, "a message to the client");
-    pair_client_received(own, rws_message_data(message), rws_message_len(message));
+    pair_client_received(own, rws_message_data(message), rws_message_len(message),
+                         rws_message_opcode(message));
+    return 0;
+}
+
+static int on_client_pong(rws_conn *conn, const void *data, size_t len, void *user)
+{
+    (void)user;
+    pair *own = rws_conn_user(conn);
+    need_open(own, &own->client, conn, "on_pong");
+    pair_pong(own, data, len);
     return 0;
 }
 
@@ -351,7 +390,7 @@ static void on_client_close(rws_conn *conn, const rws_close_info *info, void *us
     (void)user;
     pair *own = rws_conn_user(conn);
     need_open(own, &own->client, conn, "the client's on_close");
-    if (info->status == 0 && info->who == RWS_CLOSED_BY_PEER && !own->client.closes) {
+    if (info->status == 0 && !own->client.closes) {
         check_arrived(own, "echoes", own->echoes, own->echoed);
         check_arrived(own, "of the server's messages", own->listened, own->told);
         check_arrived(own, "broadcasts", own->broadcasts, own->broadcast);
@@ -364,6 +403,7 @@ static void on_dial_error(const rws_error *error, void *dial_user, void *user)
 {
     (void)user;
     pair *own = dial_user;
+    check_dial_limit(own);
     trace("dial %" PRIu64 ": %s", own->key, error->text);
     if (own->client.open || own->client.failed) fail("dial %" PRIu64 " has two outcomes", own->key);
     bool expected = error->status == RWS_E_ABORTED || error->status == RWS_E_UPGRADE ||
@@ -382,6 +422,7 @@ const rws_handler client_handler = {
     .on_open = on_client_open,
     .on_message = on_client_message,
     .on_close = on_client_close,
+    .on_pong = on_client_pong,
     .on_dial_error = on_dial_error,
 };
 
@@ -397,6 +438,10 @@ static const char *missing(const pair *own)
     if (own->echoed != own->heard) return "echoes that were not sent";
     if (own->echoes != own->echoed) return "echoes";
     if (own->broadcasts != own->broadcast) return "broadcasts";
+    /* A pong may find no room in the queue, but not each of them. */
+    if (own->pings > 0 && own->pongs == 0 && own->echoes == own->asked && own->waits_count == 0 &&
+        world.plan->server_endpoint.send_queue_bytes_max == 0)
+        return "pongs";
     return NULL;
 }
 
@@ -407,6 +452,21 @@ bool app_is_settled(void)
     return world.calls == 0 && raws_alive(true) == 0;
 }
 
+/* A post that was accepted and has not come was dropped, and counted. */
+static void check_posts(void)
+{
+    uint64_t missed = 0;
+    rws_stats stats = {.size = sizeof stats};
+    for (const pair *own = world.pairs; own != NULL; own = own->next)
+        if (!own->excused && own->server.conn != NULL && !own->server.closes &&
+            (own->raw || (own->client.conn != NULL && !own->client.closes)))
+            missed += own->posts_taken - own->posts_received;
+    rws__runtime_stats(&world.server, &stats);
+    if (missed > stats.posts_dropped && !world.server_stopping)
+        fail("%" PRIu64 " posts have not come, and %" PRIu64 " were dropped", missed,
+             stats.posts_dropped);
+}
+
 void app_check_settled(void)
 {
     for (const pair *own = world.pairs; own != NULL; own = own->next)
@@ -415,6 +475,7 @@ void app_check_settled(void)
                  "%u, broadcast %u, broadcasts %u",
                  own->key, missing(own), own->asked, own->heard, own->echoed, own->echoes,
                  own->broadcast, own->broadcasts);
+    check_posts();
     if (world.calls > 0) fail("%u calls that were posted were not run", world.calls);
     if (raws_alive(true) > 0) fail("%u honest peers have not come to their end", raws_alive(true));
 }

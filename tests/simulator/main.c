@@ -8,10 +8,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -65,6 +67,24 @@ typedef struct progress {
 static progress *shared;
 static bool traced, shrinks = true;
 
+static uint32_t run_s_max = RUN_S_MAX;
+
+/* A child goes with its parent, however that ends. */
+static pid_t fork_child(void)
+{
+    pid_t parent = getpid();
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0) {
+        perror("simulate: fork");
+        exit(2);
+    }
+    if (pid > 0) return pid;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(2);
+    return 0;
+}
+
 static double now_s(void)
 {
     struct timespec now;
@@ -101,7 +121,7 @@ static void run_here(uint64_t seed, const limits *limit, uint32_t job)
 {
     plan own;
     make_plan(&own, seed, limit);
-    alarm(RUN_S_MAX);
+    alarm(run_s_max);
     world_run(&own, traced);
     alarm(0);
     totals *sum = &shared->totals[job];
@@ -122,12 +142,7 @@ static void run_here(uint64_t seed, const limits *limit, uint32_t job)
 /* In a process of its own; `quiet`: what it says is dropped. Returns whether it went well. */
 static bool run_apart(uint64_t seed, const limits *limit, bool quiet)
 {
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid < 0) {
-        perror("simulate: fork");
-        exit(2);
-    }
+    pid_t pid = fork_child();
     if (pid == 0) {
         int null = quiet ? open("/dev/null", O_WRONLY | O_CLOEXEC) : -1;
         if (null >= 0) dup2(null, STDERR_FILENO);
@@ -243,12 +258,7 @@ static void print_totals(double seconds)
 static pid_t start_job(uint32_t job, uint32_t jobs, uint64_t from, uint64_t count, double until_s,
                        const limits *limit)
 {
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid < 0) {
-        perror("simulate: fork");
-        exit(2);
-    }
+    pid_t pid = fork_child();
     if (pid > 0) return pid;
     for (uint64_t i = job; i < count && !shared->over && now_s() < until_s; i += jobs) {
         shared->seed[job] = from + i;

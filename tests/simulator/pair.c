@@ -34,12 +34,12 @@ static bool get_hex(const char *data, int digits, uint64_t *out)
     return true;
 }
 
-void message_write(char *out, uint64_t stream, uint32_t number, size_t len)
+void message_write(char *out, uint64_t stream, uint32_t number, size_t len, rws_opcode opcode)
 {
     put_hex(out, stream, 16);
     put_hex(out + 16, number, 8);
     put_hex(out + 24, len, 8);
-    out[32] = ' ';
+    out[32] = opcode == RWS_TEXT ? 't' : 'b';
     size_t word = 0;
     for (size_t at = MESSAGE_HEAD; at < len; at += 8, word++) {
         uint64_t value = letters(stream, number, word);
@@ -47,10 +47,11 @@ void message_write(char *out, uint64_t stream, uint32_t number, size_t len)
     }
 }
 
-bool message_check(const char *data, size_t len, uint64_t *stream, uint32_t *number)
+bool message_check(const char *data, size_t len, rws_opcode opcode, uint64_t *stream,
+                   uint32_t *number)
 {
     uint64_t value, length;
-    if (len < MESSAGE_HEAD || data[32] != ' ') return false;
+    if (len < MESSAGE_HEAD || data[32] != (opcode == RWS_TEXT ? 't' : 'b')) return false;
     if (!get_hex(data, 16, stream) || !get_hex(data + 16, 8, &value) ||
         !get_hex(data + 24, 8, &length) || length != len)
         return false;
@@ -80,12 +81,12 @@ static void count_with_gaps(const pair *own, const char *what, uint32_t number, 
     world.messages++;
 }
 
-void pair_heard(pair *own, const char *data, size_t len)
+void pair_heard(pair *own, const char *data, size_t len, rws_opcode opcode)
 {
     uint64_t stream;
     uint32_t number;
     if (!own->honest) return;
-    if (!message_check(data, len, &stream, &number))
+    if (!message_check(data, len, opcode, &stream, &number))
         fail("connection %" PRIu64 ": the server got a damaged message", own->key);
     note(stream << 32 ^ number);
     if (stream != pair_stream_asked(own))
@@ -94,11 +95,11 @@ void pair_heard(pair *own, const char *data, size_t len)
     count_in_order(own, "message", number, &own->heard);
 }
 
-void pair_client_received(pair *own, const char *data, size_t len)
+void pair_client_received(pair *own, const char *data, size_t len, rws_opcode opcode)
 {
     uint64_t stream;
     uint32_t number;
-    if (!message_check(data, len, &stream, &number))
+    if (!message_check(data, len, opcode, &stream, &number))
         fail("connection %" PRIu64 ": the client got a damaged message", own->key);
     note(stream << 32 ^ number);
     if (stream == pair_stream_asked(own)) {
@@ -110,8 +111,23 @@ void pair_client_received(pair *own, const char *data, size_t len)
         own->broadcasts++;
     } else if (stream == pair_stream_posted(own)) {
         count_with_gaps(own, "post", number, &own->posted_next);
+        own->posts_received++;
     } else {
         fail("connection %" PRIu64 ": the client got a message of stream %" PRIu64, own->key,
              stream);
     }
+}
+
+void pair_pong(pair *own, const char *data, size_t len)
+{
+    uint64_t number;
+    if (len != PING_BYTES || !get_hex(data, PING_BYTES, &number) || number >= own->pings)
+        fail("connection %" PRIu64 ": a pong is none of its pings", own->key);
+    count_with_gaps(own, "pong", (uint32_t)number, &own->ping_next);
+    own->pongs++;
+}
+
+void ping_write(char *out, uint32_t number)
+{
+    put_hex(out, number, PING_BYTES);
 }

@@ -45,28 +45,29 @@ typedef enum raw_kind {
 } raw_kind;
 
 typedef struct raw {
-    raw_kind kind;
     pair *pair;
-    int fd; /* -1: none */
     uint8_t *out;
     size_t out_len, at, end_at;
-    size_t ends[MESSAGES_MAX]; /* where each message ends in `out` */
-    uint32_t messages;
     size_t chunk;
     uint64_t pause_us, next_us, began_us, limit_us; /* its connection has ended by then */
-    bool connected, upgraded, refused, ended_half, closing;
-    bool newcomer;    /* when nothing goes wrong any more: it is answered */
-    bool hasty;       /* its end is right behind its last byte */
-    bool stays;       /* when the server has ended its half it does not end its own */
-    uint64_t left_us; /* since when it stays; 0: it does not yet */
-    bool knocked;
-    size_t sip;      /* what it reads at once; 0: what is there */
-    uint64_t sip_us; /* when it reads again */
+    uint64_t left_us;                               /* since when it stays; 0: it does not yet */
+    size_t sip;                                     /* what it reads at once; 0: what is there */
+    uint64_t sip_us;                                /* when it reads again */
     uint8_t *in;
     size_t in_len;
     char *message; /* of several frames */
     size_t message_len;
-    uint16_t code; /* of the server's close frame */
+    size_t ends[MESSAGES_MAX]; /* where each message ends in `out` */
+    raw_kind kind;
+    int fd; /* -1: none */
+    uint32_t messages;
+    rws_opcode opcode; /* of `message` */
+    uint16_t code;     /* of the server's close frame */
+    bool connected, upgraded, refused, ended_half, closing;
+    bool newcomer; /* when nothing goes wrong any more: it is answered */
+    bool hasty;    /* its end is right behind its last byte */
+    bool stays;    /* when the server has ended its half it does not end its own */
+    bool knocked;
 } raw;
 
 static raw raws[RAWS_MAX];
@@ -125,16 +126,19 @@ static void put_frame(raw *own, uint8_t opcode, bool fin, bool masked, const voi
 }
 
 /* In some frames, pings between them. */
-static void put_message(raw *own, const char *data, size_t len)
+static void put_message(raw *own, rws_opcode type, const char *data, size_t len)
 {
-    uint8_t opcode = one_in(2) ? RWS_TEXT : RWS_BINARY;
+    uint8_t opcode = (uint8_t)type;
     while (one_in(4) && len > 1) {
         size_t part = below(len);
         put_frame(own, opcode, false, true, data, part);
         opcode = RWS_CONTINUATION;
         data += part;
         len -= part;
-        if (one_in(2)) put_frame(own, RWS_PING, true, true, "between", 7);
+        if (!one_in(2)) continue;
+        char number[PING_BYTES];
+        ping_write(number, own->pair->pings++);
+        put_frame(own, RWS_PING, true, true, number, sizeof number);
     }
     put_frame(own, opcode, true, true, data, len);
 }
@@ -149,8 +153,9 @@ static void put_messages(raw *own)
     for (uint32_t i = 0; i < own->messages; i++) {
         bool large = one_in(6) || wants_much(own) || own->kind == RAW_SLOW;
         size_t len = MESSAGE_HEAD + below(large ? most - MESSAGE_HEAD + 1 : 100);
-        message_write(text, pair_stream_asked(own->pair), i, len);
-        put_message(own, text, len);
+        rws_opcode opcode = one_in(2) ? RWS_TEXT : RWS_BINARY;
+        message_write(text, pair_stream_asked(own->pair), i, len, opcode);
+        put_message(own, opcode, text, len);
         own->ends[i] = own->out_len;
     }
     free(text);
@@ -321,6 +326,8 @@ static void answer_close(raw *own)
 
 static void answer_control(raw *own, const rws__frame *frame, const char *data)
 {
+    if (frame->opcode == RWS_PONG && own->pair->honest)
+        pair_pong(own->pair, data, (size_t)frame->payload_len);
     if (frame->opcode != RWS_CLOSE) return;
     own->code = RWS_CLOSE_NO_STATUS;
     if (frame->payload_len >= 2) own->code = (uint16_t)((uint8_t)data[0] << 8 | (uint8_t)data[1]);
@@ -345,13 +352,17 @@ static void take_frame(raw *own, const rws__frame *frame, const char *data)
     if ((frame->opcode == RWS_CONTINUATION) != (own->message_len > 0))
         fail("raw %" PRIu64 ": frames are out of order", own->pair->key);
     /* One more, so that an empty first frame counts as begun. */
-    if (own->message_len == 0) own->message_len = 1;
+    if (own->message_len == 0) {
+        own->message_len = 1;
+        own->opcode = (rws_opcode)frame->opcode;
+    }
     if (own->message_len + len > IN_MAX)
         fail("raw %" PRIu64 ": a message is too long", own->pair->key);
     memcpy(own->message + own->message_len, data, len);
     own->message_len += len;
     if (!frame->fin) return;
-    if (own->pair->honest) pair_client_received(own->pair, own->message + 1, own->message_len - 1);
+    if (own->pair->honest)
+        pair_client_received(own->pair, own->message + 1, own->message_len - 1, own->opcode);
     own->message_len = 0;
 }
 

@@ -81,6 +81,12 @@ bool world_kernel_tells(void)
     return (features & RWS__FEATURE_SOCKET_COMMANDS) && !world.plan->over_unix;
 }
 
+uint64_t world_slack_us(void)
+{
+    const rws__sim_options *kernel = &world.plan->kernel;
+    return SLACK_US + (kernel->late_us_max + kernel->slow_us_max + kernel->delay_us_max) * 50;
+}
+
 /* ---- pairs ---- */
 
 pair *world_new_pair(void)
@@ -153,6 +159,14 @@ static void trace_plan(void)
 
 /* ---- life of the runtimes ---- */
 
+/* Only for want of what the run has refused. */
+static void check_start(const char *what, const char *text)
+{
+    trace("the %s does not start: %s", what, text);
+    if (rws__sim_strikes(RWS__SIM_NO_MEMORY) + rws__sim_strikes(RWS__SIM_NO_DESCRIPTOR) == 0)
+        fail("the %s does not start: %s", what, text);
+}
+
 /* With faults in the way a start may be refused; whatever was taken has to be given back. */
 static bool make_runtime(rws_runtime *runtime, rws_runtime_options *options)
 {
@@ -162,7 +176,7 @@ static bool make_runtime(rws_runtime *runtime, rws_runtime_options *options)
     int res = rws__runtime_config_make(&config, options, 1, &error);
     if (res != 0) fail("options: %s", error.text);
     res = rws__runtime_init(runtime, &config, &error);
-    if (res != 0) trace("not made: %s", error.text);
+    if (res != 0) check_start("runtime", error.text);
     return res == 0;
 }
 
@@ -183,6 +197,7 @@ static bool open_server(void)
         rws__runtime_deinit(&world.server);
     }
     world.server_is_up = res == 0;
+    if (res != 0) check_start("server", error.text);
     return res == 0;
 }
 
@@ -202,6 +217,7 @@ static bool open_client(void)
         rws__runtime_deinit(&world.client);
     }
     world.client_is_up = res == 0;
+    if (res != 0) check_start("client", error.text);
     return res == 0;
 }
 

@@ -72,6 +72,8 @@ bool world_is_swift(void);
 /* Whether the kernel tells the server what is acknowledged. Where it does not, a side that has
  * closed waits for linger_timeout_ms, and resets a peer that had not taken everything by then. */
 bool world_kernel_tells(void);
+/* How late a deadline may be met: ticks, and what the plan makes late. */
+uint64_t world_slack_us(void);
 
 pair *world_new_pair(void);
 /* What a request calls it; one that got damaged on the way names nobody. */
@@ -88,7 +90,7 @@ void world_before_end(void);
 extern const rws_handler server_handler, server_handler_of_controls, client_handler;
 /* rws_conn_abort() and rws_conn_close(), in which no on_close may come. */
 void app_abort(rws_conn *conn);
-int app_close(rws_conn *conn, uint16_t code, const char *reason);
+void app_close(pair *own, pair_end *side, uint16_t code, const char *reason);
 
 /* act.c: what they do by themselves. */
 /* One thing that a program does by itself: a post from another thread, a dial, a burst. */
