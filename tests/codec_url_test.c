@@ -143,4 +143,10 @@ Test(codec_url, bounds_every_part)
     check_length("ws://[", 255, "]:65535/");
     check_length("ws+unix://", 255, "");
     check_length("ws+unix://x:/", 2046, "");
+
+    /* Far more than fits, of host and port together. */
+    static char text[1024] = "ws://";
+    rws__url url;
+    memset(text + 5, '1', 1000);
+    cr_expect_eq(rws__url_parse(&url, text), RWS_E_URL);
 }

@@ -6,10 +6,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -167,6 +169,57 @@ Test(engine_failing_calls, of_a_client)
 {
     skip_without_io_uring();
     fail_in_turn(dial);
+}
+
+/* ---- no memory from some moment on ---- */
+
+static rws_server *running;
+
+static void stop_running(int signal)
+{
+    (void)signal;
+    rws_server_stop(running);
+}
+
+/* On this thread and another one, until a signal says that it stops. */
+static int run_server(bool wants_error)
+{
+    test_options options = engine_server_options();
+    options.shards = 2;
+    options.allocator = &allocator;
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    rws_error error = {0};
+    int res = test_server_create(&running, &options, &handler, &error);
+    if (res != 0) return res;
+    const struct itimerval soon = {.it_value.tv_usec = 30000}, never = {0};
+    cr_assert_eq(setitimer(ITIMER_REAL, &soon, NULL), 0);
+    res = rws_server_run(running, wants_error ? &error : NULL);
+    cr_assert_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+    if (res != 0 && wants_error) cr_expect_gt(strlen(error.text), 10, "a sentence");
+    if (wants_error) cr_expect_eq(error.status, res);
+    rws_server_destroy(running);
+    return res;
+}
+
+Test(engine_failing_calls, of_all_memory_from_some_moment_on)
+{
+    skip_without_io_uring();
+    cr_assert_neq(signal(SIGALRM, stop_running), SIG_ERR);
+    cr_assert_eq(run_server(true), 0);
+    size_t before = descriptors(), mapped = failing_calls_mapped(), failures = 0;
+    for (size_t from = 1;; from++) {
+        failing_calls_arm_from(CALL_mmap, from, ENOMEM);
+        int res = run_server(from % 2 == 0);
+        bool failed = failing_calls_seen() >= from;
+        failing_calls_disarm();
+        cr_expect_eq(memory.bytes, 0, "%zu: %zu bytes left", from, memory.bytes);
+        cr_expect_eq(failing_calls_mapped(), mapped, "%zu: memory is mapped", from);
+        cr_expect_eq(descriptors(), before, "%zu: descriptors are open", from);
+        cr_expect(res == 0 || res == -ENOMEM, "%zu: %d", from, res);
+        failures += res != 0;
+        if (!failed) break;
+    }
+    cr_expect_gt(failures, 10);
 }
 
 /* ---- sockets ---- */

@@ -521,6 +521,72 @@ Test(stream_filter_rules, of_a_long_sentence_the_start_is_kept)
     line_end(&l);
 }
 
+/* While sealing: the bytes "no", and its end record. */
+static rws__filter_status failing_seal(rws__filter *filter, const uint8_t *data, size_t len)
+{
+    if (len < 2 || memcmp(data, "no", 2) != 0) return pass_seal(filter, data, len);
+    return rws__filter_fail(filter, RWS_E_INTERNAL, RWS_CLOSED_BY_US, "it can't seal\x7f");
+}
+
+static rws__filter_status failing_end(rws__filter *filter)
+{
+    return rws__filter_fail(filter, RWS_E_INTERNAL, RWS_CLOSED_BY_US, "it can't end");
+}
+
+static const rws__filter_type sealing_types[] = {
+    {PASS, .open = pass_open, .seal = failing_seal, .end = pass_nothing},
+    {PASS, .open = pass_open, .seal = pass_seal, .end = failing_end},
+};
+
+/* The failing one, with as many above it that pass all as there are toys. */
+static int make_sealing(const rws__filter_maker *maker, rws__stream *stream,
+                        const rws__filter_target *target)
+{
+    const toy_maker *own = (const toy_maker *)maker;
+    (void)target;
+    int res = push(stream, &sealing_types[own->client]);
+    for (uint32_t i = 0; i < own->toys && res == 0; i++)
+        res = push(stream, &pass_type);
+    return res;
+}
+
+Test(stream_filter_rules, one_that_fails_while_it_seals_ends_the_stream)
+{
+    for (uint8_t above = 0; above < 3; above++) {
+        const toy_maker maker = {.maker = {make_sealing}, .toys = above};
+        line l;
+        logged[0] = '\0';
+        line_init(&l);
+        l.loop.env = &logging;
+        line_accept(&l, &maker);
+        line_send(&l, "yes", 3);
+        line_turns(&l, 3);
+        cr_assert_eq(l.ring->wire[LINE_FILE].len, 3, "%u above", above);
+        line_send(&l, "no, and nothing of this", 23);
+        line_turns(&l, 3);
+        cr_expect_str_eq(l.ended_text, "it can't seal?", "%u above: %s", above, l.ended_text);
+        cr_expect_eq(l.ring->wire[LINE_FILE].len, 3, "%u above: plain bytes were sent", above);
+        cr_expect_str_eq(logged, "a connection ended, by its filter 'pass': it can't seal?\n");
+        line_end(&l);
+    }
+}
+
+Test(stream_filter_rules, one_that_fails_at_its_end_ends_the_stream_all_the_same)
+{
+    for (uint8_t above = 0; above < 3; above++) {
+        const toy_maker maker = {.maker = {make_sealing}, .client = true, .toys = above};
+        line l;
+        line_start(&l, &maker);
+        line_send(&l, "last words", 10);
+        rws__stream_finish(l.stream, RWS__FINISH_CLOSE);
+        line_turns(&l, 4);
+        cr_expect_eq(l.ring->wire[LINE_FILE].len, 10, "%u above: what was queued is sent", above);
+        line_eof(&l);
+        line_turns(&l, 4);
+        line_end(&l);
+    }
+}
+
 Test(stream_filter_rules, an_end_in_a_handshake_is_logged)
 {
     line l;

@@ -23,18 +23,30 @@ const char *const failing_call_names[FAILING_CALL_COUNT] = {FAILING_CALLS(NAME_E
 static _Atomic int armed = -1;
 static _Atomic size_t armed_nth, seen, mapped;
 static _Atomic int armed_error;
+static _Atomic bool armed_for_good;
 static const failing_file *own_files;
 static const struct rlimit *own_limit;
 static const cpu_set_t *own_affinity;
 static const char *own_release;
 
-void failing_calls_arm(failing_call call, size_t nth, int error)
+static void arm(failing_call call, size_t nth, int error, bool for_good)
 {
     armed = -1;
+    armed_for_good = for_good;
     seen = 0;
     armed_nth = nth;
     armed_error = error;
     armed = (int)call;
+}
+
+void failing_calls_arm(failing_call call, size_t nth, int error)
+{
+    arm(call, nth, error, false);
+}
+
+void failing_calls_arm_from(failing_call call, size_t nth, int error)
+{
+    arm(call, nth, error, true);
 }
 
 void failing_calls_disarm(void)
@@ -75,7 +87,9 @@ void failing_calls_release(const char *release)
 /* Whether this call is the one. */
 static bool fails(failing_call call)
 {
-    if (armed != (int)call || ++seen != armed_nth) return false;
+    if (armed != (int)call) return false;
+    size_t nth = ++seen;
+    if (armed_for_good ? nth < armed_nth : nth != armed_nth) return false;
     errno = armed_error;
     return true;
 }

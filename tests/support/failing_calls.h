@@ -47,6 +47,8 @@ extern const char *const failing_call_names[FAILING_CALL_COUNT];
 
 /* From now on: the `nth` call (1: the first) of `call` fails with `error`, the others work. */
 void failing_calls_arm(failing_call call, size_t nth, int error);
+/* From now on: that call and all later ones fail. */
+void failing_calls_arm_from(failing_call call, size_t nth, int error);
 /* All work. */
 void failing_calls_disarm(void);
 /* Calls of the one that was armed, since then. */
