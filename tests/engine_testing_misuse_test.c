@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 static kit_failures failures;
 static rws_handler handler;
@@ -215,4 +216,49 @@ Test(engine_testing_misuse, two_close_frames)
     cr_assert(rws_test_expect_ended(peer));
     cr_assert(rws_test_close(test));
     cr_assert_eq(failures.count, 0);
+}
+
+/* In a callback the engine has not finished what the test would look at. */
+static int feed_inside(rws_conn *conn, const rws_message *message, void *user)
+{
+    (void)conn;
+    (void)message;
+    (void)user;
+    static const char inside[] =
+        "it was called inside a callback, which is a part of what the test "
+        "looks at: call it when the feeding call has returned";
+    FAILS(rws_test_feed_text(peer, "again"), inside);
+    FAILS(rws_test_advance(test, 1), inside);
+    FAILS(cr_assert_not(rws_test_close(test)), inside);
+    return 0;
+}
+
+Test(engine_testing_misuse, inside_a_callback)
+{
+    cr_assert(rws_test_close(test));
+    handler.on_message = feed_inside;
+    test = rws_test_open(&handler, NULL);
+    peer = rws_test_connect(test);
+    rws_test_feed_text(peer, "once");
+    failures.count = 0;
+    cr_assert(rws_test_close(test));
+    cr_expect_eq(failures.count, 0, "%s", failures.text);
+}
+
+/* The limit of open files is that of another kernel. */
+Test(engine_testing_misuse, many_connections)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = 512;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    cr_assert(rws_test_close(test));
+    rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
+    options.handler = &handler;
+    rws_runtime_options runtime = RWS_RUNTIME_OPTIONS_DEFAULT;
+    runtime.connections_max = 2000;
+    options.runtime = &runtime;
+    test = rws_test_open_with(&options);
+    cr_assert_not_null(test, "%s", failures.text);
+    cr_assert(rws_test_close(test));
 }

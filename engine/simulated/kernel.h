@@ -177,7 +177,8 @@ void rws__sim_reset(int fd);
 /* As when the peer's machine is gone: nothing arrives any more, in neither direction, and nobody is
  * told. The descriptor is closed. */
 void rws__sim_vanish(int fd);
-/* Descriptors that are in use. */
+/* Sockets that are held by something; descriptors that are in use. */
+uint32_t rws__sim_sockets(void);
 uint32_t rws__sim_descriptors(void);
 
 /* Say what is wrong, with the time, and abort. */

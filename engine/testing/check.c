@@ -41,7 +41,7 @@ bool rws__peer_run(rws_test_peer *peer)
 
 bool rws__peer_can_feed(const rws_test_peer *peer)
 {
-    if (!rws__peer_is_there(peer)) return false;
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return false;
     if (!peer->end_wanted) return true;
     return rws__test_fail("peer %u has ended its half (rws_test_feed_end()): nothing can be fed "
                           "behind that",

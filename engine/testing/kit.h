@@ -146,7 +146,11 @@ struct rws_test {
     uint32_t peers_count;
     int listener; /* of the world: where the engine dials */
     char url[64];
+    bool runs; /* the engine has its turns: callbacks may be on the way */
 };
+
+/* Whether it is not inside a callback of the engine; else a failure with a sentence. */
+bool rws__test_is_at_rest(const rws_test *test);
 
 /* ---- report.c ---- */
 

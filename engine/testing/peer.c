@@ -119,14 +119,14 @@ bool rws__peer_pump(rws_test_peer *peer)
 
 void rws_test_feed_end(rws_test_peer *peer)
 {
-    if (!rws__peer_is_there(peer)) return;
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     peer->end_wanted = true;
     rws__test_run(peer->test);
 }
 
 void rws_test_reset(rws_test_peer *peer)
 {
-    if (!rws__peer_is_there(peer)) return;
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     if (peer->fd >= 0) rws__sim_reset(peer->fd);
     peer->fd = -1;
     rws__test_run(peer->test);
@@ -134,7 +134,7 @@ void rws_test_reset(rws_test_peer *peer)
 
 void rws_test_vanish(rws_test_peer *peer)
 {
-    if (!rws__peer_is_there(peer)) return;
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     if (peer->fd >= 0) rws__sim_vanish(peer->fd);
     peer->fd = -1;
     peer->vanished = true;
@@ -143,14 +143,14 @@ void rws_test_vanish(rws_test_peer *peer)
 
 void rws_test_stop_reading(rws_test_peer *peer)
 {
-    if (!rws__peer_is_there(peer)) return;
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     rws__test_run(peer->test);
     peer->reads = false;
 }
 
 void rws_test_resume_reading(rws_test_peer *peer)
 {
-    if (!rws__peer_is_there(peer)) return;
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     peer->reads = true;
     rws__test_run(peer->test);
 }

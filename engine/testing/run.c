@@ -43,7 +43,14 @@ static int take_turn(rws__shard *shard, bool *rests)
     return 0;
 }
 
-bool rws__test_run(rws_test *test)
+bool rws__test_is_at_rest(const rws_test *test)
+{
+    if (!test->runs) return true;
+    return rws__test_fail("it was called inside a callback, which is a part of what the test looks "
+                          "at: call it when the feeding call has returned");
+}
+
+static bool run(rws_test *test)
 {
     rws__shard *shard = rws__test_shard(test);
     for (uint32_t turns = 0; turns < TURNS_MAX; turns++) {
@@ -57,6 +64,15 @@ bool rws__test_run(rws_test *test)
     return rws__test_fail("the engine does not come to rest: after %u turns there is still "
                           "something to do (a post that posts itself again?)",
                           TURNS_MAX);
+}
+
+bool rws__test_run(rws_test *test)
+{
+    if (!rws__test_is_at_rest(test)) return false;
+    test->runs = true;
+    bool rested = run(test);
+    test->runs = false;
+    return rested;
 }
 
 void rws_test_advance(rws_test *test, uint64_t ms)

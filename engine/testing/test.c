@@ -13,6 +13,7 @@
 /* Enough for what a test looks at; making and freeing a test is then mostly the pools' addresses.
  */
 #define CONNECTIONS_MAX   64u
+#define CONNECTIONS_LIMIT 65536u
 #define RECV_BUFFERS      4u
 #define RECV_BUFFER_BYTES 16384u
 #define BACKLOG           32u
@@ -53,14 +54,20 @@ static int make_runtime(rws_test *test, const rws_runtime_options *options, rws_
     own.shards = 1;
     own.busy_wait_us = 0;
     own.allocator = &test->memory->allocator;
-    if (own.connections_max == 0) own.connections_max = CONNECTIONS_MAX;
+    /* Any number that the engine has room for: the limit of open files is not the simulated
+     * kernel's. */
+    uint32_t connections_max = own.connections_max > 0 ? own.connections_max : CONNECTIONS_MAX;
+    if (connections_max > CONNECTIONS_LIMIT)
+        return rws__fail(error, RWS_E_OPTION, "connections_max is %u; in a test it is at most %u",
+                         connections_max, CONNECTIONS_LIMIT);
+    own.connections_max = 1;
     if (own.recv_buffers == 0) own.recv_buffers = RECV_BUFFERS;
     if (own.recv_buffer_bytes == 0) own.recv_buffer_bytes = RECV_BUFFER_BYTES;
     /* Messages that the program retains are copied with the allocator, which may fail, and knows
      * who does not release them. */
     if (own.retained_bytes_max == 0) own.retained_bytes_max = 1;
     int res = rws__runtime_config_make(&config, &own, 1, error);
-    /* Kernel versions and limits are not looked at: it is a kernel of this process. */
+    config.connections_max = connections_max;
     return res == 0 ? rws__runtime_init(&test->runtime, &config, error) : res;
 }
 
@@ -286,6 +293,7 @@ bool rws_test_close(rws_test *test)
 {
     if (test == NULL) return true;
     if (!rws__test_is_open(test)) return false;
+    if (!rws__test_is_at_rest(test)) return false;
     bool came_to_rest = drain(test);
     return end_runtime(test) && came_to_rest;
 }

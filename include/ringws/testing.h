@@ -16,7 +16,8 @@
  * received from the engine.
  *
  * 1. Each call here that feeds, moves the clock or expects something runs the engine until it has
- *    nothing more to do, and then returns. Time stands still meanwhile.
+ *    nothing more to do, and then returns. Time stands still meanwhile. Inside a callback of the
+ *    engine such a call is a failure.
  * 2. What a peer received is kept in order, and each expectation takes the next of it: an
  *    unexpected item is taken, too.
  * 3. Peers do nothing by themselves but read: they answer no ping and no close frame.
