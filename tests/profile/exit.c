@@ -4,7 +4,8 @@
 #include <unistd.h>
 
 /* Of the compiler's runtime, which has no header. */
-int __llvm_profile_write_file(void); // NOLINT(bugprone-reserved-identifier): its name
+int __llvm_profile_write_file(
+    void); // NOLINT(bugprone-reserved-identifier): the name that the runtime has
 
 _Noreturn void _exit(int status)
 {

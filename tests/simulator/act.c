@@ -222,6 +222,17 @@ static void act_busy(void)
                 on_client(own, speak);
 }
 
+void app_post_late(void)
+{
+    uint32_t count = 0;
+    for (pair *own = world.pairs; own != NULL && count < 8; own = own->next) {
+        if (own->server.id == 0) continue;
+        post(own);
+        on_server(own, tell);
+        count++;
+    }
+}
+
 void app_act(void)
 {
     if (world.plan->busy) {

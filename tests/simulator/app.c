@@ -243,24 +243,25 @@ static int echo(pair *own, rws_conn *conn, const rws_message *message)
     return -1;
 }
 
+static void pause_for_a_while(pair *own, rws_conn *conn)
+{
+    bool rests = !world.over && one_in(6);
+    own->server.paused = true;
+    own->rested = own->rested || rests;
+    own->resume_us = rws__sim_now_us() + 1 + below(rests ? 90000000 : 500000);
+    rws_conn_pause(conn);
+}
+
 /* What a handler does besides. */
 static int misbehave(pair *own, rws_conn *conn)
 {
-    switch (below(5)) {
+    switch (below(3)) {
     case 0: app_close(own, &own->server, 4000, "enough"); return 0;
     case 1:
         own->excused = true;
         app_abort(conn);
         return 0;
-    case 2: own->excused = true; return -1;
-    default: {
-        bool rests = !world.over && one_in(6);
-        own->server.paused = true;
-        own->rested = own->rested || rests;
-        own->resume_us = rws__sim_now_us() + 1 + below(rests ? 90000000 : 500000);
-        rws_conn_pause(conn);
-        return 0;
-    }
+    default: own->excused = true; return -1;
     }
 }
 
@@ -272,7 +273,9 @@ static int on_server_message(rws_conn *conn, const rws_message *message, void *u
     pair_heard(own, rws_message_data(message), rws_message_len(message),
                rws_message_opcode(message));
     int res = echo(own, conn, message);
-    if (res != 0 || world.plan->busy || !one_in(300)) return res;
+    if (res != 0 || world.plan->busy) return res;
+    if (one_in(100)) pause_for_a_while(own, conn);
+    if (!one_in(500)) return res;
     return misbehave(own, conn);
 }
 

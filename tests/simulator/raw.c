@@ -169,10 +169,15 @@ static void put_end(raw *own)
     case RAW_LIAR: put(own, liar, sizeof liar); break;
     case RAW_BAD_TEXT: put_frame(own, RWS_TEXT, true, true, "caf\xE9 \xC0\x80", 7); break;
     case RAW_UNMASKED: put_frame(own, RWS_TEXT, true, false, "bare", 4); break;
-    case RAW_STALL:
-        put_frame(own, RWS_BINARY, true, true, "a message that is not finished", 30);
-        own->out_len -= 1 + below(29);
+    case RAW_STALL: {
+        size_t len = 30 + below(world.plan->message_max);
+        char *bytes = calloc(1, len);
+        if (bytes == NULL) abort();
+        put_frame(own, RWS_BINARY, true, true, bytes, len);
+        free(bytes);
+        own->out_len -= 1 + below(len - 1);
         break;
+    }
     case RAW_GARBAGE:
         for (uint32_t i = 0; i < 3; i++)
             own->out[below(own->out_len)] ^= (uint8_t)(1 + below(255));

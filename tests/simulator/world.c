@@ -427,16 +427,18 @@ static void check_pools(const rws_runtime *runtime)
     }
 }
 
-static void close_runtime(rws_runtime *runtime)
-{
-    (void)rws__runtime_close(runtime);
-    rws__runtime_deinit(runtime);
-}
-
 static void end_world(void)
 {
-    if (world.server_is_up) close_runtime(&world.server);
-    if (world.client_is_up) close_runtime(&world.client);
+    if (world.server_is_up) {
+        app_post_late();
+        (void)rws__runtime_close(&world.server);
+        app_post_late();
+        rws__runtime_deinit(&world.server);
+    }
+    if (world.client_is_up) {
+        (void)rws__runtime_close(&world.client);
+        rws__runtime_deinit(&world.client);
+    }
     check_nothing_is_left();
     free_pairs();
     if (atomic_load(&world.memory.live) > 0)

@@ -95,6 +95,8 @@ void app_close(pair *own, pair_end *side, uint16_t code, const char *reason);
 /* act.c: what they do by themselves. */
 /* One thing that a program does by itself: a post from another thread, a dial, a burst. */
 void app_act(void);
+/* Posts to a server that has ended: they are cancelled, or refused. */
+void app_post_late(void);
 /* The connections that were paused go on; `all`: also those whose time has not come. */
 void app_resume(bool all);
 uint64_t app_next_us(void);
