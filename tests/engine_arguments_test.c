@@ -162,14 +162,16 @@ Test(engine_arguments, an_endpoint_among_others_that_is_wrong)
     for (uint32_t wrong = 0; wrong < 4; wrong++) {
         handler = kit_handler();
         rws_endpoint_options endpoints[3];
+        const rws_endpoint_options *pointers[3];
         rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
         static const char *const paths[] = {"/a", "/b", "/c"};
         for (uint32_t i = 0; i < 3; i++) {
             endpoints[i] = kit_endpoint(&handler, &events);
             endpoints[i].path = i == wrong ? "no slash" : paths[i];
+            pointers[i] = &endpoints[i];
         }
         options.handler = &handler;
-        options.endpoints = endpoints;
+        options.endpoints = pointers;
         options.endpoints_count = 3;
         rws_test_on_failure(kit_on_failure, &failures);
         failures.count = 0;

@@ -62,7 +62,7 @@ static void use_the_kit(void)
     client.role = RWS_CLIENT;
     rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
     options.handler = &handler;
-    options.endpoints = &client;
+    options.endpoints = &(const rws_endpoint_options *){&client};
     options.endpoints_count = 1;
     rws_test *test = rws_test_open_with(&options);
     rws_test_peer *peer = rws_test_connect(test);

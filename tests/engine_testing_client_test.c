@@ -122,7 +122,7 @@ Test(engine_testing_client, a_server_that_dials)
     broker.role = RWS_CLIENT;
     rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
     options.endpoint = &endpoint;
-    options.endpoints = &broker;
+    options.endpoints = &(const rws_endpoint_options *){&broker};
     options.endpoints_count = 1;
     rws_test *test = rws_test_open_with(&options);
     rws_test_peer *guest = rws_test_connect(test);
@@ -139,6 +139,27 @@ Test(engine_testing_client, a_server_that_dials)
 }
 
 static kit_failures failures;
+
+/* A peer that the engine has dialled answers: it is answered nothing. */
+Test(engine_testing_client, no_answer_to_expect)
+{
+    static const char sentence[] =
+        "peer 1 was dialled by the engine: it receives a request, and answers by itself, so there "
+        "is no answer to expect";
+    rws_test *test = open_client();
+    rws_test_on_failure(kit_on_failure, &failures);
+    rws_test_dial(test, NULL);
+    rws_test_peer *peer = rws_test_accept_raw(test);
+    cr_assert_not(rws_test_expect_upgraded(peer, NULL));
+    cr_assert_str_eq(failures.text, sentence);
+    cr_assert_not(rws_test_expect_refused(peer, 403));
+    cr_assert_str_eq(failures.text, sentence);
+    cr_assert_not(rws_test_expect_body(peer, ""));
+    cr_assert_str_eq(failures.text, sentence);
+    cr_assert_eq(failures.count, 3);
+    cr_assert(rws_test_expect_header(peer, "upgrade", "websocket"));
+    cr_assert(rws_test_close(test));
+}
 
 Test(engine_testing_client, failures_of_a_server)
 {

@@ -4,6 +4,8 @@
  */
 #include "support/kit_log.h"
 
+#include "engine/testing/kit.h"
+
 #include <criterion/criterion.h>
 #include <setjmp.h>
 #include <stdlib.h>
@@ -277,6 +279,32 @@ Test(engine_testing_expect, handshakes)
                                               "            the end of the stream");
 }
 
+/* Of a peer that was upgraded: what was received before is no handshake. */
+Test(engine_testing_expect, after_a_frame_that_breaks_the_protocol)
+{
+    send_text("\xff");
+    FAILS(rws_test_expect_text(peer, "a"), HEAD "  expected: text, 1 byte: \"a\"\n"
+                                                "  received: a text that is not valid UTF-8");
+    FAILS(rws_test_expect_text(peer, "a"),
+          HEAD "  expected: text, 1 byte: \"a\"\n"
+               "  received: nothing more: the engine broke the protocol before: a text that is not "
+               "valid UTF-8");
+    cr_assert(rws_test_expect_upgraded(peer, ""));
+    FAILS(rws_test_expect_refused(peer, 403), HEAD "  expected: a refusal, 403\n"
+                                                   "  received: the upgrade, with no subprotocol");
+}
+
+/* The engine sends no such close frame: it is put into what the peer has read. */
+Test(engine_testing_expect, after_a_close_frame_that_breaks_the_protocol)
+{
+    rws__bytes_append(&peer->in, "\x88\x01\x03", 3);
+    rws__peer_decode(peer);
+    FAILS(rws_test_expect_close(peer, 1000),
+          HEAD "  expected: close, code 1000\n"
+               "  received: a close frame that breaks the protocol (RFC 6455)");
+    cr_assert(rws_test_expect_upgraded(peer, NULL));
+}
+
 /* A framework may leave a failed call by longjmp(): the next test works. */
 static jmp_buf escape;
 
@@ -332,6 +360,8 @@ Test(engine_testing_expect, calls_that_cannot_be_done)
           "the struct's size is 3: start from RWS_TEST_REQUEST_DEFAULT");
     FAILS((rws_test_feed_close(peer, 1006, NULL), false),
           "a close frame with the code 1006 and this reason can't be sent: an argument is invalid");
+    FAILS((rws_test_feed_fragments(peer, RWS_TEXT, NULL, 0), false),
+          "a message in fragments needs at least one piece");
     cr_assert_null(rws_test_accept(test, NULL));
     cr_assert_eq(strncmp(failures.text, "nobody has dialled ws://127.0.0.1:", 34), 0);
     rws_test_stop(test);
@@ -350,8 +380,15 @@ Test(engine_testing_expect, options_that_are_wrong)
     rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
     options.handler = &handler;
     options.runtime = &runtime;
+    options.endpoints_count = 2;
     FAILS(rws_test_open_with(&options), "the test can't be opened: features_off has \"wings\": the "
                                         "names are those of rws_feature_at(), and \"all\"");
+    options.runtime = NULL;
+    FAILS(rws_test_open_with(&options),
+          "the test can't be opened: endpoints is NULL, but endpoints_count is 2");
+    const rws_endpoint_options *none[2] = {NULL};
+    options.endpoints = none;
+    FAILS(rws_test_open_with(&options), "the test can't be opened: the handler is missing");
 }
 
 /* Servers and clients of the program's own would wait for a ring that never wakes up. */

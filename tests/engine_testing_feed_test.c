@@ -4,6 +4,8 @@
  */
 #include "support/kit_log.h"
 
+#include "engine/testing/kit.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -133,6 +135,19 @@ Test(engine_testing_feed, the_peer_closes)
     cr_assert(rws_test_close(test));
 }
 
+/* A close frame is a close frame, whichever call has sent it: the peer does not send another. */
+Test(engine_testing_feed, the_peer_closes_by_a_frame)
+{
+    rws_test *test = open_logged();
+    rws_test_peer *peer = rws_test_connect(test);
+    cr_assert_not(peer->close_sent);
+    rws_test_feed_frame(peer, RWS_CLOSE, true, "\x03\xe8", 2);
+    rws_test_expect_close(peer, 1000);
+    cr_assert(peer->close_sent);
+    cr_assert(rws_test_close(test));
+    cr_assert_str_eq(kit_take(&events), "open; close 0 1000 peer; ");
+}
+
 Test(engine_testing_feed, the_engine_closes)
 {
     rws_test *test = open_logged();
@@ -242,8 +257,14 @@ Test(engine_testing_feed, several_endpoints)
     rws_test_options options = RWS_TEST_OPTIONS_DEFAULT;
     rws_endpoint_options endpoint = kit_endpoint(&handler, &events);
     options.endpoint = &endpoint;
-    options.endpoints = &more;
-    options.endpoints_count = 1;
+    /* As of a header that was older than the library: nothing behind its end is read. */
+    rws_endpoint_options last = kit_endpoint(&handler, &others);
+    last.path = "/last";
+    last.size = offsetof(rws_endpoint_options, subprotocols);
+    void *shorter = memcpy(malloc(last.size), &last, last.size);
+    const rws_endpoint_options *all[] = {&more, shorter};
+    options.endpoints = all;
+    options.endpoints_count = 2;
     rws_test *test = rws_test_open_with(&options);
     rws_test_request request = RWS_TEST_REQUEST_DEFAULT;
     request.path = "/other";
@@ -251,7 +272,12 @@ Test(engine_testing_feed, several_endpoints)
     cr_assert_str_eq(kit_take(&others), "open; ");
     cr_assert_str_eq(kit_take(&events), "");
     cr_assert_not_null(rws_test_endpoint(test, 1));
-    cr_assert_null(rws_test_endpoint(test, 2));
+    request.path = "/last";
+    rws_test_expect_upgraded(rws_test_connect_with(test, &request), NULL);
+    cr_assert_str_eq(kit_take(&others), "open; ");
+    cr_assert_not_null(rws_test_endpoint(test, 2));
+    cr_assert_null(rws_test_endpoint(test, 3));
+    free(shorter);
     cr_assert(rws_test_close(test));
 }
 

@@ -4,6 +4,8 @@
  */
 #include "support/kit_log.h"
 
+#include "engine/simulated/kernel.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -103,6 +105,28 @@ Test(engine_testing_memory, each_allocation_of_opening_fails_in_turn)
     cr_assert(options.fail_alloc > 10);
     rws_test_fail_alloc(test, 0);
     cr_assert(rws_test_close(test));
+}
+
+/* Where a start does not come to rest nothing is left behind either. */
+Test(engine_testing_memory, a_start_that_does_not_come_to_rest)
+{
+    rws_handler handler = RWS_HANDLER_DEFAULT;
+    rws_test_on_failure(kit_on_failure, &failures);
+    rws_test *first = rws_test_open(&handler, NULL);
+    uint32_t descriptors = rws__sim_descriptors(), sockets = rws__sim_sockets();
+    uint32_t *chance = &rws__sim_settings()->chance[RWS__SIM_SQ_FULL];
+    *chance = 65536;
+    cr_assert_null(rws_test_open(&handler, NULL));
+    *chance = 0;
+    cr_assert_eq(failures.count, 1, "%s", failures.text);
+    cr_assert_eq(strncmp(failures.text, "the engine does not come to rest", 32), 0);
+    cr_assert_eq(rws__sim_descriptors(), descriptors);
+    cr_assert_eq(rws__sim_sockets(), sockets);
+    cr_assert(rws_test_close(first));
+    /* The last one has ended the kernel. */
+    first = rws_test_open(&handler, NULL);
+    rws_test_feed_text(rws_test_connect(first), "again");
+    cr_assert(rws_test_close(first));
 }
 
 static rws_message *kept;

@@ -247,6 +247,11 @@ void rws__sim_vanish(int fd)
     rws__socket_close(fd);
 }
 
+uint32_t rws__sim_sockets(void)
+{
+    return rws__sim()->sockets;
+}
+
 uint32_t rws__sim_descriptors(void)
 {
     return rws__sim()->descriptors_used;

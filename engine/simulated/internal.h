@@ -43,6 +43,7 @@ typedef struct rws__sim_kernel {
     uint16_t next_port;
     uint64_t next_inode;
     uint32_t sockets, rings;
+    uint64_t digest; /* of all bytes that were sent */
 } rws__sim_kernel;
 
 rws__sim_kernel *rws__sim(void);
@@ -116,10 +117,11 @@ struct rws__sim_socket {
     rws__sim_pipe in;
     rws__sim_event arrives; /* of `in` */
     bool other_vanished;
-    size_t lost;                    /* written to who has vanished */
-    rws__sim_event wait;            /* connecting; writing to who has vanished */
-    uint64_t began_us;              /* of the connect */
-    bool refuse, silent;            /* of the connect */
+    bool reset_comes;    /* `wait`: for what arrives at the other side, which has closed */
+    size_t lost;         /* written to who has vanished */
+    rws__sim_event wait; /* connecting; writing to who has vanished */
+    uint64_t began_us;   /* of the connect */
+    bool refuse, silent; /* of the connect */
     rws__sim_op *readers, *writers; /* operations that wait */
     rws__sim_op *lent;              /* zero-copy sends that wait for their notification */
     /* listening */

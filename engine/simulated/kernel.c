@@ -121,6 +121,11 @@ uint64_t rws__sim_strikes(rws__sim_fault fault)
     return rws__sim()->strikes[fault];
 }
 
+uint64_t rws__sim_digest(void)
+{
+    return rws__sim()->digest;
+}
+
 const char *rws__sim_fault_name(rws__sim_fault fault)
 {
     static const char *const names[] = {

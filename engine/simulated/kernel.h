@@ -139,6 +139,9 @@ bool rws__sim_fails(rws__sim_fault fault);
 /* Random numbers of the world's decisions, below `bound` (not 0). */
 uint64_t rws__sim_random(uint64_t bound);
 
+/* Of all bytes that were sent so far, in their order. */
+uint64_t rws__sim_digest(void);
+
 /* ---- time ---- */
 
 uint64_t rws__sim_now_us(void);
@@ -174,7 +177,8 @@ void rws__sim_reset(int fd);
 /* As when the peer's machine is gone: nothing arrives any more, in neither direction, and nobody is
  * told. The descriptor is closed. */
 void rws__sim_vanish(int fd);
-/* Descriptors that are in use. */
+/* Sockets that are held by something; descriptors that are in use. */
+uint32_t rws__sim_sockets(void);
 uint32_t rws__sim_descriptors(void);
 
 /* Say what is wrong, with the time, and abort. */

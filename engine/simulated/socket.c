@@ -55,11 +55,15 @@ static void notify(rws__sim_socket *socket, bool all)
 
 /* ---- bytes ---- */
 
+/* What is on its way through the pipe; a FIN counts as a byte. */
+static size_t unacknowledged_in(const rws__sim_pipe *pipe)
+{
+    return rws__sim_pipe_under_way(pipe) + (pipe->fin && !pipe->fin_arrived);
+}
+
 size_t rws__sim_socket_unacknowledged(const rws__sim_socket *socket)
 {
-    const rws__sim_socket *other = socket->other;
-    if (other == NULL) return socket->lost;
-    return rws__sim_pipe_under_way(&other->in) + (other->in.fin && !other->in.fin_arrived);
+    return socket->other != NULL ? unacknowledged_in(&socket->other->in) : socket->lost;
 }
 
 static size_t under_way(const rws__sim_socket *socket)
@@ -159,6 +163,14 @@ ssize_t rws__sim_socket_recv(rws__sim_socket *socket, uint8_t *data, size_t len)
     return socket->state == RWS__SIM_CONNECTED ? -EAGAIN : -ENOTCONN;
 }
 
+/* Sent to who has vanished: it is tried again for minutes. */
+static void lose(rws__sim_socket *socket, size_t len)
+{
+    socket->lost += len;
+    if (!rws__sim_event_is_set(&socket->wait))
+        rws__sim_event_set(&socket->wait, rws__sim()->now_us + RETRY_TIMEOUT_US);
+}
+
 /* To somebody who has closed: the answer is a reset. Or who has vanished: there is none. */
 static void send_to_nobody(rws__sim_socket *socket, size_t len)
 {
@@ -166,9 +178,7 @@ static void send_to_nobody(rws__sim_socket *socket, size_t len)
         die(socket, socket->in.fin_arrived ? EPIPE : ECONNRESET);
         return;
     }
-    socket->lost += len;
-    if (!rws__sim_event_is_set(&socket->wait))
-        rws__sim_event_set(&socket->wait, rws__sim()->now_us + RETRY_TIMEOUT_US);
+    lose(socket, len);
 }
 
 ssize_t rws__sim_socket_send(rws__sim_socket *socket, const uint8_t *data, size_t len)
@@ -179,6 +189,8 @@ ssize_t rws__sim_socket_send(rws__sim_socket *socket, const uint8_t *data, size_
     if (room == 0) return -EAGAIN;
     if (len > room) len = room;
     if (len > 1 && rws__sim_fails(RWS__SIM_SHORT_SEND)) len = 1 + rws__sim_random(len - 1);
+    rws__sim_kernel *own = rws__sim();
+    own->digest = (own->digest ^ rws__sim_hash(data, len)) * 0x9FB21C651E98DF25u;
     rws__sim_socket *other = socket->other;
     if (other == NULL) {
         send_to_nobody(socket, len);
@@ -199,6 +211,7 @@ int rws__sim_socket_shutdown(rws__sim_socket *socket)
     if (socket->shut) return 0;
     socket->shut = true;
     wake(socket->writers); /* they get EPIPE */
+    if (socket->other == NULL && socket->other_vanished) lose(socket, 1);
     if (socket->other == NULL) return 0;
     rws__sim_pipe_end(&socket->other->in, arrival_us());
     deliver(socket->other);
@@ -224,7 +237,7 @@ void rws__sim_socket_vanish(rws__sim_socket *socket)
     if (other == NULL) return;
     other->other = NULL;
     other->other_vanished = true;
-    other->lost = rws__sim_pipe_under_way(&socket->in);
+    other->lost = unacknowledged_in(&socket->in);
     rws__sim_pipe_drop(&other->in);
     rws__sim_event_clear(&other->arrives);
     if (other->lost > 0) rws__sim_event_set(&other->wait, rws__sim()->now_us + RETRY_TIMEOUT_US);
@@ -341,7 +354,9 @@ static int try_connect(rws__sim_socket *socket)
 static void on_wait(rws__sim_event *event)
 {
     rws__sim_socket *socket = of_wait(event);
-    if (socket->state != RWS__SIM_CONNECTING)
+    if (socket->reset_comes)
+        die(socket, socket->in.fin_arrived ? EPIPE : ECONNRESET);
+    else if (socket->state != RWS__SIM_CONNECTING)
         die(socket, ETIMEDOUT);
     else if (try_connect(socket) != -EINPROGRESS)
         wake(socket->writers);
@@ -464,9 +479,14 @@ static void close_socket(rws__sim_socket *socket)
 {
     rws__sim_socket *other = socket->other;
     if (other == NULL) return;
-    if (rws__sim_pipe_unread(&socket->in) > 0 || rws__sim_pipe_under_way(&socket->in) > 0) {
+    if (rws__sim_pipe_unread(&socket->in) > 0) {
         reset_other(socket);
         return;
+    }
+    /* What is still on its way is answered with a reset when it arrives. */
+    if (socket->in.count > 0) {
+        other->reset_comes = true;
+        rws__sim_event_set(&other->wait, socket->in.segments[socket->in.first].at_us);
     }
     bool ended = socket->shut;
     socket->other = NULL;

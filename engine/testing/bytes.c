@@ -17,6 +17,13 @@ void *rws__test_memory(size_t bytes)
     return memory;
 }
 
+char *rws__test_copy(const char *data, size_t len)
+{
+    char *copy = rws__test_memory(len + 1);
+    if (len > 0) memcpy(copy, data, len);
+    return copy;
+}
+
 uint8_t *rws__bytes_add(rws__bytes *bytes, size_t len)
 {
     if (bytes->len + len > bytes->capacity || bytes->data == NULL) {

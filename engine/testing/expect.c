@@ -12,18 +12,21 @@
 
 static void report_state(rws__report *report, const rws_test_peer *peer)
 {
-    bool is_told = true;
+    bool has_cause = true;
     rws__report_add(report, "  received: ");
     if (peer->state == RWS__PEER_REFUSED)
         rws__report_add(report, "a refusal, %d %.*s\n", peer->head.status,
                         (int)peer->head.reason.len, peer->head.reason.data);
-    else if (peer->state == RWS__PEER_BROKEN && peer->first == NULL)
+    else if (peer->state == RWS__PEER_NOT_HTTP)
         rws__report_add(report, "a handshake that can't be accepted: %s\n", peer->why);
+    else if (peer->state == RWS__PEER_BROKE_PROTOCOL)
+        rws__report_add(report, "nothing more: the engine broke the protocol before: %s\n",
+                        peer->why);
     else if (peer->state == RWS__PEER_HEAD && !peer->serves)
         rws__report_add(report, "no answer to its upgrade request\n");
     else
-        is_told = false;
-    const char *label = is_told ? "            " : "";
+        has_cause = false;
+    const char *label = has_cause ? "            " : "";
     if (peer->vanished)
         rws__report_add(report, "%snothing: it has vanished\n", label);
     else if (peer->fd < 0)
@@ -33,7 +36,7 @@ static void report_state(rws__report *report, const rws_test_peer *peer)
     else if (peer->ended != 0)
         rws__report_add(report, "%s%s\n", label,
                         peer->ended == 1 ? "the end of the stream" : "a reset of the connection");
-    else if (!is_told)
+    else if (!has_cause)
         rws__report_add(report, "nothing\n");
 }
 
@@ -90,7 +93,7 @@ static void report_pair(rws__report *report, const rws__item *expected, const rw
 static bool expect_item(rws_test_peer *peer, const rws__item *expected)
 {
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     rws__item *item = rws__peer_take(peer);
     if (item != NULL && is_same(expected, item)) {
         rws__item_free(item);
@@ -109,6 +112,7 @@ static bool expect_item(rws_test_peer *peer, const rws__item *expected)
 static bool expect_payload(rws_test_peer *peer, rws__item_kind kind, rws_opcode opcode,
                            const void *data, size_t len)
 {
+    if (!rws__test_has_bytes(data, len)) return false;
     const rws__item expected = {
         .kind = kind,
         .opcode = kind == RWS__ITEM_MESSAGE ? (uint8_t)opcode : 0,
@@ -120,6 +124,7 @@ static bool expect_payload(rws_test_peer *peer, rws__item_kind kind, rws_opcode 
 
 bool rws_test_expect_text(rws_test_peer *peer, const char *text)
 {
+    if (!rws__test_has(text, "text")) return false;
     return expect_payload(peer, RWS__ITEM_MESSAGE, RWS_TEXT, text, strlen(text));
 }
 
@@ -146,6 +151,7 @@ bool rws_test_expect_close(rws_test_peer *peer, uint16_t code)
 
 bool rws_test_expect_close_reason(rws_test_peer *peer, uint16_t code, const char *reason)
 {
+    if (!rws__test_has(reason, "reason")) return false;
     const rws__item expected = {
         .kind = RWS__ITEM_CLOSE,
         .code = code,
@@ -163,7 +169,7 @@ typedef struct wanted {
 } wanted;
 
 /* Take the one that is the same off the list; false: there is none. */
-static bool strike_off(wanted *list, const rws__item *item)
+static bool take_matching(wanted *list, const rws__item *item)
 {
     for (size_t i = 0; i < list->count; i++) {
         if (!is_same(&list->items[i], item)) continue;
@@ -192,6 +198,7 @@ static bool fail_with_list(const rws_test_peer *peer, const wanted *list, rws__i
 
 bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ...)
 {
+    if (!rws__test_has(message, "message")) return false;
     wanted list = {.count = 0};
     va_list args;
     va_start(args, message);
@@ -206,10 +213,10 @@ bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ..
     va_end(args);
     if (message != NULL)
         return rws__test_fail("more than %u messages are expected at once", MESSAGES_MAX);
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     while (list.count > 0) {
         rws__item *item = rws__peer_take(peer);
-        if (item == NULL || !strike_off(&list, item)) return fail_with_list(peer, &list, item);
+        if (item == NULL || !take_matching(&list, item)) return fail_with_list(peer, &list, item);
         rws__item_free(item);
     }
     return true;
@@ -218,7 +225,7 @@ bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ..
 size_t rws_test_skip_messages(rws_test_peer *peer)
 {
     size_t count = 0;
-    rws__test_run(peer->test);
+    if (!rws__peer_run(peer)) return 0;
     for (; peer->first != NULL && peer->first->kind == RWS__ITEM_MESSAGE; count++)
         rws__item_free(rws__peer_take(peer));
     return count;
@@ -240,14 +247,14 @@ static bool fail_with_item(rws_test_peer *peer, const char *expected)
 
 bool rws_test_expect_nothing(rws_test_peer *peer)
 {
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     bool is_quiet = peer->first == NULL && peer->ended == 0;
     return is_quiet || fail_with_item(peer, "nothing");
 }
 
 bool rws_test_expect_ended(rws_test_peer *peer)
 {
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     bool is_ended = peer->first == NULL && peer->ended != 0;
     return is_ended || fail_with_item(peer, "the end of the stream");
 }
@@ -259,9 +266,25 @@ static bool is_text(rws_span span, const char *text)
     return span.len == strlen(text) && (span.len == 0 || memcmp(span.data, text, span.len) == 0);
 }
 
+/* Whoever broke the protocol afterwards was upgraded as well. */
+static bool was_upgraded(const rws_test_peer *peer)
+{
+    return peer->state == RWS__PEER_OPEN || peer->state == RWS__PEER_BROKE_PROTOCOL;
+}
+
+/* Only a peer that has connected is answered. False after a failure. */
+static bool run_for_answer(rws_test_peer *peer)
+{
+    if (!rws__peer_run(peer)) return false;
+    if (!peer->serves) return true;
+    return rws__test_fail("peer %u was dialled by the engine: it receives a request, and answers "
+                          "by itself, so there is no answer to expect",
+                          peer->number);
+}
+
 static bool fail_with_upgrade(const rws_test_peer *peer, rws__report *report)
 {
-    if (peer->state != RWS__PEER_OPEN) return fail_with_state(peer, report);
+    if (!was_upgraded(peer)) return fail_with_state(peer, report);
     rws__report_add(report, "  received: the upgrade, with %s%.*s%s",
                     peer->subprotocol.len > 0 ? "the subprotocol \"" : "no subprotocol",
                     (int)peer->subprotocol.len,
@@ -273,9 +296,9 @@ static bool fail_with_upgrade(const rws_test_peer *peer, rws__report *report)
 bool rws_test_expect_upgraded(rws_test_peer *peer, const char *subprotocol)
 {
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
-    bool is_open = peer->state == RWS__PEER_OPEN || peer->decoder.state == RWS__DECODER_FAILED;
-    if (is_open && (subprotocol == NULL || is_text(peer->subprotocol, subprotocol))) return true;
+    if (!run_for_answer(peer)) return false;
+    if (was_upgraded(peer) && (subprotocol == NULL || is_text(peer->subprotocol, subprotocol)))
+        return true;
     start(&report, peer);
     if (subprotocol == NULL)
         rws__report_add(&report, "  expected: the upgrade\n");
@@ -290,7 +313,7 @@ bool rws_test_expect_upgraded(rws_test_peer *peer, const char *subprotocol)
 bool rws_test_expect_refused(rws_test_peer *peer, int status)
 {
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!run_for_answer(peer)) return false;
     if (peer->state == RWS__PEER_REFUSED && peer->head.status == status) return true;
     start(&report, peer);
     rws__report_add(&report, "  expected: a refusal, %d\n", status);
@@ -299,8 +322,9 @@ bool rws_test_expect_refused(rws_test_peer *peer, int status)
 
 bool rws_test_expect_header(rws_test_peer *peer, const char *name, const char *value)
 {
+    if (!rws__test_has(name, "name")) return false;
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!rws__peer_run(peer)) return false;
     rws_span found = {NULL, 0};
     if (peer->head_bytes != NULL) found = rws__http_get(&peer->head, name);
     bool is_right =
@@ -322,8 +346,9 @@ bool rws_test_expect_header(rws_test_peer *peer, const char *name, const char *v
 
 bool rws_test_expect_body(rws_test_peer *peer, const char *body)
 {
+    if (!rws__test_has(body, "body")) return false;
     rws__report report;
-    if (!rws__test_run(peer->test)) return false;
+    if (!run_for_answer(peer)) return false;
     const rws__item expected = {
         .kind = RWS__ITEM_MESSAGE,
         .opcode = RWS_TEXT,

@@ -42,18 +42,21 @@ static void deliver(rws_test_peer *peer)
 {
     rws__test_run(peer->test);
     /* A dialled connection may have opened by it: it is this peer's. */
-    if (peer->serves) (void)rws_test_conn(peer);
+    if (peer->serves) (void)rws__peer_conn(peer);
 }
 
 void rws_test_feed_frame(rws_test_peer *peer, rws_opcode opcode, bool fin, const void *data,
                          size_t len)
 {
+    if (!rws__peer_can_feed(peer) || !rws__test_has_bytes(data, len)) return;
+    if (opcode == RWS_CLOSE) peer->close_sent = true;
     add_frame(peer, opcode, fin, data, len);
     deliver(peer);
 }
 
 void rws_test_feed_text(rws_test_peer *peer, const char *text)
 {
+    if (!rws__test_has(text, "text")) return;
     rws_test_feed_frame(peer, RWS_TEXT, true, text, strlen(text));
 }
 
@@ -62,9 +65,19 @@ void rws_test_feed_binary(rws_test_peer *peer, const void *data, size_t len)
     rws_test_feed_frame(peer, RWS_BINARY, true, data, len);
 }
 
+static bool are_pieces(const rws_span *pieces, size_t count)
+{
+    if (count == 0) return rws__test_fail("a message in fragments needs at least one piece");
+    if (!rws__test_has(pieces, "pieces")) return false;
+    for (size_t i = 0; i < count; i++)
+        if (!rws__test_has_bytes(pieces[i].data, pieces[i].len)) return false;
+    return true;
+}
+
 void rws_test_feed_fragments(rws_test_peer *peer, rws_opcode opcode, const rws_span *pieces,
                              size_t count)
 {
+    if (!rws__peer_can_feed(peer) || !are_pieces(pieces, count)) return;
     for (size_t i = 0; i < count; i++)
         add_frame(peer, i == 0 ? opcode : RWS_CONTINUATION, i + 1 == count, pieces[i].data,
                   pieces[i].len);
@@ -73,6 +86,7 @@ void rws_test_feed_fragments(rws_test_peer *peer, rws_opcode opcode, const rws_s
 
 void rws_test_feed_raw(rws_test_peer *peer, const void *data, size_t len)
 {
+    if (!rws__peer_can_feed(peer) || !rws__test_has_bytes(data, len)) return;
     rws__bytes_append(&peer->out, data, len);
     if (peer->state == RWS__PEER_HEAD && !peer->serves)
         rws__bytes_append(&peer->request, data, len);
@@ -99,6 +113,5 @@ void rws_test_feed_close(rws_test_peer *peer, uint16_t code, const char *reason)
                        rws_strerror(len));
         return;
     }
-    peer->close_sent = true;
     rws_test_feed_frame(peer, RWS_CLOSE, true, payload, (size_t)len);
 }

@@ -38,9 +38,7 @@ static void read_own_request(rws_test_peer *peer)
     if (len <= 0 || rws__http_parse_request(&head, peer->request.data, (size_t)len) != 0) return;
     rws_span key = head.known.ws_key, offered = head.known.ws_protocol[0];
     if (key.len == RWS__KEY_BYTES) memcpy(peer->key, key.data, RWS__KEY_BYTES);
-    if (offered.len == 0) return;
-    peer->offered = rws__test_memory(offered.len + 1);
-    memcpy(peer->offered, offered.data, offered.len);
+    if (offered.len > 0) peer->offered = rws__test_copy(offered.data, offered.len);
 }
 
 /* An answer to the request that was sent. */
@@ -49,12 +47,12 @@ static void judge_answer(rws_test_peer *peer)
     const char *why = "";
     if (peer->key[0] == '\0') read_own_request(peer);
     if (rws__http_parse_response(&peer->head, peer->head_bytes, peer->head_len) != 0)
-        refuse(peer, RWS__PEER_BROKEN, "an answer that is not valid HTTP");
+        refuse(peer, RWS__PEER_NOT_HTTP, "an answer that is not valid HTTP");
     else if (peer->head.status != 101)
         refuse(peer, RWS__PEER_REFUSED, "");
     else if (rws__handshake_check_response(&peer->head, peer->key, span_of(peer->offered),
                                            &peer->subprotocol, &why) != 0)
-        refuse(peer, RWS__PEER_BROKEN, why);
+        refuse(peer, RWS__PEER_NOT_HTTP, why);
     else
         peer->state = RWS__PEER_OPEN;
 }
@@ -65,7 +63,7 @@ static void judge_request(rws_test_peer *peer)
     const char *why = "a request that is not valid HTTP";
     if (rws__http_parse_request(&peer->head, peer->head_bytes, peer->head_len) != 0 ||
         rws__handshake_check_request(&peer->head, &why) != 101)
-        refuse(peer, RWS__PEER_BROKEN, why);
+        refuse(peer, RWS__PEER_NOT_HTTP, why);
     else
         peer->state = RWS__PEER_OPEN;
 }
@@ -75,7 +73,7 @@ void rws__peer_read_head(rws_test_peer *peer)
     int len = rws__http_scan(&peer->scanner, peer->in.data, peer->in.len, HEAD_BYTES_MAX);
     if (len == 0) return;
     if (len < 0) {
-        refuse(peer, RWS__PEER_BROKEN, "bytes that are no head of HTTP");
+        refuse(peer, RWS__PEER_NOT_HTTP, "bytes that are no head of HTTP");
         return;
     }
     peer->head_len = (size_t)len;
@@ -94,6 +92,7 @@ void rws__peer_read_head(rws_test_peer *peer)
 static int write_headers(uint8_t *out, size_t size, const rws_header *headers, uint32_t count)
 {
     size_t used = 0;
+    if (headers == NULL && count > 0) return RWS_E_ARGUMENT;
     for (uint32_t i = 0; i < count; i++) {
         int res = rws__handshake_append_header(out, size, &used, span_of(headers[i].name),
                                                span_of(headers[i].value));
@@ -131,6 +130,7 @@ static int add_request(rws_test_peer *peer, const rws_test_request *request)
 static rws_test_peer *connect_peer(rws_test *test)
 {
     struct sockaddr_storage address;
+    if (!rws__test_is_open(test) || !rws__test_run(test)) return NULL;
     if (test->runtime.listeners_count == 0) {
         rws__test_fail("there is nobody to connect to: the test's endpoint is a client's");
         return NULL;
@@ -147,7 +147,8 @@ static rws_test_peer *connect_peer(rws_test *test)
 
 rws_test_peer *rws_test_connect_raw(rws_test *test, const void *data, size_t len)
 {
-    rws_test_peer *peer = rws__test_run(test) ? connect_peer(test) : NULL;
+    if (!rws__test_has_bytes(data, len)) return NULL;
+    rws_test_peer *peer = connect_peer(test);
     if (peer == NULL) return NULL;
     rws_test_feed_raw(peer, data, len);
     return peer;
@@ -157,10 +158,11 @@ rws_test_peer *rws_test_connect_with(rws_test *test, const rws_test_request *req
 {
     rws_test_request own = RWS_TEST_REQUEST_DEFAULT;
     if (!rws__test_overlay(&own, sizeof own, request, "RWS_TEST_REQUEST_DEFAULT")) return NULL;
-    rws_test_peer *peer = rws__test_run(test) ? connect_peer(test) : NULL;
+    rws_test_peer *peer = connect_peer(test);
     if (peer == NULL) return NULL;
     peer->masks = !own.no_masks;
-    peer->offered = own.subprotocols != NULL ? strdup(own.subprotocols) : NULL;
+    if (own.subprotocols != NULL)
+        peer->offered = rws__test_copy(own.subprotocols, strlen(own.subprotocols));
     int res = add_request(peer, &own);
     if (res != 0) {
         rws__test_fail("the upgrade request can't be written: %s", rws_strerror(res));
@@ -179,13 +181,13 @@ rws_test_peer *rws_test_connect(rws_test *test)
 
 const char *rws_test_url(const rws_test *test)
 {
-    return test->url;
+    return rws__test_is_open(test) ? test->url : NULL;
 }
 
 static rws__endpoint *find_dialling(rws_test *test)
 {
     for (uint32_t i = 0; i <= test->endpoints_count; i++) {
-        rws_endpoint *endpoint = rws_test_endpoint(test, i);
+        rws_endpoint *endpoint = rws__test_endpoint(test, i);
         if (endpoint->rules.role == RWS_CLIENT) return endpoint;
     }
     return NULL;
@@ -194,6 +196,7 @@ static rws__endpoint *find_dialling(rws_test *test)
 int rws_test_dial(rws_test *test, const rws_dial_options *options)
 {
     rws_error error;
+    if (!rws__test_is_open(test)) return RWS_E_ARGUMENT;
     rws__endpoint *endpoint = find_dialling(test);
     if (endpoint == NULL) return RWS_E_STATE;
     int res = rws__runtime_dial(&test->runtime, endpoint, test->url, options, NULL, &error);
@@ -203,7 +206,7 @@ int rws_test_dial(rws_test *test, const rws_dial_options *options)
 
 rws_test_peer *rws_test_accept_raw(rws_test *test)
 {
-    if (!rws__test_run(test)) return NULL;
+    if (!rws__test_is_open(test) || !rws__test_run(test)) return NULL;
     int fd = rws__socket_accept(test->listener);
     if (fd < 0) {
         rws__test_fail("nobody has dialled %s", test->url);
@@ -246,6 +249,6 @@ rws_test_peer *rws_test_accept(rws_test *test, const rws_test_answer *answer)
         return NULL;
     }
     if (!rws__test_run(test)) return NULL;
-    (void)rws_test_conn(peer);
+    (void)rws__peer_conn(peer);
     return peer;
 }

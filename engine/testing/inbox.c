@@ -40,7 +40,7 @@ rws__item *rws__peer_take(rws_test_peer *peer)
 static void add_broken(rws_test_peer *peer, const char *why)
 {
     add_item(peer, RWS__ITEM_BROKEN, NULL, 0)->text = why;
-    peer->state = RWS__PEER_BROKEN;
+    peer->state = RWS__PEER_BROKE_PROTOCOL;
     peer->why = why;
 }
 

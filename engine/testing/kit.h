@@ -8,6 +8,21 @@
  * - The engine takes turns in rws__test_run() only. Between two calls of the program it sleeps.
  * - Memory of the kit itself is malloc's, and where there is none the program ends: only the
  *   runtime's allocator fails on demand.
+ *
+ * Files:
+ *   test.c       a test from its options to its end, and what the program may ask of it
+ *   check.c      arguments of the program
+ *   run.c        turns of the engine until it sleeps; the clock
+ *   peer.c       a peer's socket in both directions; the engine's end of its connection
+ *   handshake.c  connecting and accepting: the opening handshake in both roles
+ *   feed.c       frames and bytes that a peer sends
+ *   inbox.c      what a peer received, decoded into items
+ *   expect.c     expectations
+ *   report.c     the text of failures, and who is told of them
+ *   memory.c     the allocator that counts, and fails on demand
+ *   bytes.c      bytes that grow, and the kit's own memory
+ *   alone.c      that the program is not linked with ringws as well
+ *   probe.c      in place of engine/server/probe.c: no server or client of the program's own
  */
 #ifndef RINGWS_TESTING_KIT_H
 #define RINGWS_TESTING_KIT_H
@@ -38,6 +53,8 @@ void rws__bytes_drop(rws__bytes *bytes, size_t len);
 void rws__bytes_free(rws__bytes *bytes);
 /* malloc(), zeroed; never NULL. */
 void *rws__test_memory(size_t bytes);
+/* A string of these `len` bytes, in memory of that kind. */
+char *rws__test_copy(const char *data, size_t len);
 
 /* ---- memory.c: the allocator of the runtime ---- */
 
@@ -52,8 +69,8 @@ typedef struct rws__memory_counts {
 
 /* In memory of its own: what is given back late still finds it. */
 rws__memory_counts *rws__memory_make(const rws_allocator *below);
-/* The test lets go of it. */
-void rws__memory_drop(rws__memory_counts *counts);
+/* One holder less: the last one frees it. */
+void rws__memory_release(rws__memory_counts *counts);
 
 /* ---- what a peer received ---- */
 
@@ -81,7 +98,8 @@ typedef enum rws__peer_state {
     RWS__PEER_HEAD, /* the other side's head has not come whole */
     RWS__PEER_OPEN,
     RWS__PEER_REFUSED,
-    RWS__PEER_BROKEN /* what came is not what may be sent */
+    RWS__PEER_NOT_HTTP,      /* what came is no head, or none of a handshake that can be accepted */
+    RWS__PEER_BROKE_PROTOCOL /* after the upgrade, the engine: its item is RWS__ITEM_BROKEN */
 } rws__peer_state;
 
 struct rws_test_peer {
@@ -100,7 +118,7 @@ struct rws_test_peer {
     uint64_t conn_id;                /* 0: not known */
 
     rws__peer_state state;
-    const char *why; /* REFUSED, BROKEN */
+    const char *why; /* NOT_HTTP, BROKE_PROTOCOL */
     rws__http_scanner scanner;
     rws__http_head head;
     rws__http_header headers[64];
@@ -118,6 +136,7 @@ struct rws_test_peer {
 };
 
 struct rws_test {
+    rws_test *next; /* of this thread's */
     rws_runtime runtime;
     rws__memory_counts *memory;
     rws__endpoint *endpoint;
@@ -127,7 +146,11 @@ struct rws_test {
     uint32_t peers_count;
     int listener; /* of the world: where the engine dials */
     char url[64];
+    bool runs; /* the engine has its turns: callbacks may be on the way */
 };
+
+/* Whether it is not inside a callback of the engine; else a failure with a sentence. */
+bool rws__test_is_at_rest(const rws_test *test);
 
 /* ---- report.c ---- */
 
@@ -147,9 +170,27 @@ bool rws__test_fail(const char *format, ...) __attribute__((format(printf, 1, 2)
 
 /* ---- test.c ---- */
 
+/* The tests of this thread that are open. */
+rws_test *rws__test_first(void);
+/* The endpoint with this index, or NULL. */
+rws_endpoint *rws__test_endpoint(const rws_test *test, uint32_t index);
 /* The caller's struct (NULL: nothing), which begins with its size, over the defaults in `out`.
  * False after a failure. */
 bool rws__test_overlay(void *out, size_t out_size, const void *caller, const char *initializer);
+
+/* ---- check.c: what the program passes. All return false after a failure. ---- */
+
+/* A test of this thread that was not closed. */
+bool rws__test_is_open(const rws_test *test);
+/* A peer of such a test. */
+bool rws__peer_is_there(const rws_test_peer *peer);
+/* That, and the engine has run. */
+bool rws__peer_run(rws_test_peer *peer);
+/* That it is there, and has not ended its half. */
+bool rws__peer_can_feed(const rws_test_peer *peer);
+bool rws__test_has(const void *argument, const char *name);
+/* NULL only if `len` is 0. */
+bool rws__test_has_bytes(const void *data, size_t len);
 
 /* ---- run.c ---- */
 
@@ -160,6 +201,8 @@ bool rws__test_run(rws_test *test);
 
 /* ---- peer.c ---- */
 
+/* The engine's end, while it is open; or NULL. */
+rws_conn *rws__peer_conn(rws_test_peer *peer);
 rws_test_peer *rws__peer_make(rws_test *test, int fd, bool serves);
 void rws__peer_free(rws_test_peer *peer);
 /* Write and read as far as the socket goes. Returns whether anything was done. */

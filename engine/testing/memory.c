@@ -30,10 +30,10 @@ static void count_release(void *memory, size_t size, void *user)
         counts->below.release(memory, size, counts->below.user);
     else
         free(memory);
-    rws__memory_drop(counts);
+    rws__memory_release(counts);
 }
 
-void rws__memory_drop(rws__memory_counts *counts)
+void rws__memory_release(rws__memory_counts *counts)
 {
     if (atomic_fetch_sub(&counts->holders, 1) == 1) free(counts);
 }
@@ -49,11 +49,12 @@ rws__memory_counts *rws__memory_make(const rws_allocator *below)
 
 const rws_allocator *rws_test_allocator(rws_test *test)
 {
-    return &test->memory->allocator;
+    return rws__test_is_open(test) ? &test->memory->allocator : NULL;
 }
 
 void rws_test_fail_alloc(rws_test *test, uint64_t n)
 {
+    if (!rws__test_is_open(test)) return;
     atomic_store(&test->memory->failed, false);
     atomic_store(&test->memory->calls, 0);
     atomic_store(&test->memory->fail_at, n);
@@ -61,5 +62,5 @@ void rws_test_fail_alloc(rws_test *test, uint64_t n)
 
 bool rws_test_alloc_failed(const rws_test *test)
 {
-    return atomic_load(&test->memory->failed);
+    return rws__test_is_open(test) && atomic_load(&test->memory->failed);
 }

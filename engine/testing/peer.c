@@ -75,11 +75,12 @@ static bool end_half(rws_test_peer *peer)
 }
 
 /* Items of what has come so far. */
-static void digest(rws_test_peer *peer)
+static void decode_input(rws_test_peer *peer)
 {
     if (peer->state == RWS__PEER_HEAD) rws__peer_read_head(peer);
     if (peer->state == RWS__PEER_OPEN) rws__peer_decode(peer);
-    if (peer->state == RWS__PEER_BROKEN) rws__bytes_free(&peer->in);
+    if (peer->state == RWS__PEER_NOT_HTTP || peer->state == RWS__PEER_BROKE_PROTOCOL)
+        rws__bytes_free(&peer->in);
 }
 
 static bool read_in(rws_test_peer *peer)
@@ -92,7 +93,7 @@ static bool read_in(rws_test_peer *peer)
         peer->in.len -= READ_BYTES - (done > 0 ? (size_t)done : 0);
         if (done <= 0) {
             if (done != -EAGAIN) peer->ended = done == 0 ? 1 : 2;
-            if (got_some || done != -EAGAIN) digest(peer);
+            if (got_some || done != -EAGAIN) decode_input(peer);
             return got_some || done != -EAGAIN;
         }
         got_some = true;
@@ -118,12 +119,14 @@ bool rws__peer_pump(rws_test_peer *peer)
 
 void rws_test_feed_end(rws_test_peer *peer)
 {
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     peer->end_wanted = true;
     rws__test_run(peer->test);
 }
 
 void rws_test_reset(rws_test_peer *peer)
 {
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     if (peer->fd >= 0) rws__sim_reset(peer->fd);
     peer->fd = -1;
     rws__test_run(peer->test);
@@ -131,6 +134,7 @@ void rws_test_reset(rws_test_peer *peer)
 
 void rws_test_vanish(rws_test_peer *peer)
 {
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     if (peer->fd >= 0) rws__sim_vanish(peer->fd);
     peer->fd = -1;
     peer->vanished = true;
@@ -139,18 +143,21 @@ void rws_test_vanish(rws_test_peer *peer)
 
 void rws_test_stop_reading(rws_test_peer *peer)
 {
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     rws__test_run(peer->test);
     peer->reads = false;
 }
 
 void rws_test_resume_reading(rws_test_peer *peer)
 {
+    if (!rws__peer_is_there(peer) || !rws__test_is_at_rest(peer->test)) return;
     peer->reads = true;
     rws__test_run(peer->test);
 }
 
 rws_span rws_test_head(const rws_test_peer *peer)
 {
+    if (!rws__peer_is_there(peer)) return (rws_span){NULL, 0};
     return (rws_span){(const char *)peer->head_bytes, peer->head_len};
 }
 
@@ -176,7 +183,7 @@ static bool is_conn_of(const rws_test_peer *peer, rws_conn *conn)
     return memcmp(&address, &peer->address, len) == 0;
 }
 
-rws_conn *rws_test_conn(rws_test_peer *peer)
+rws_conn *rws__peer_conn(rws_test_peer *peer)
 {
     rws__conns *conns = &rws__test_shard(peer->test)->conns;
     if (peer->conn_id != 0) return rws__conns_find(conns, peer->conn_id);
@@ -189,4 +196,9 @@ rws_conn *rws_test_conn(rws_test_peer *peer)
         return conn;
     }
     return NULL;
+}
+
+rws_conn *rws_test_conn(rws_test_peer *peer)
+{
+    return rws__peer_is_there(peer) ? rws__peer_conn(peer) : NULL;
 }

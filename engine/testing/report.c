@@ -10,7 +10,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Bytes of an item that are shown, and how many of them before the first difference. */
 #define TEXT_SHOWN   60u
@@ -25,30 +24,30 @@ static _Thread_local struct {
     void *user;
     const char *file;
     int line;
-} place;
+} failure_place;
 
 void rws_test_on_failure(rws_test_failure_fn hook, void *user)
 {
-    place.hook = hook;
-    place.user = user;
+    failure_place.hook = hook;
+    failure_place.user = user;
 }
 
 void rws_test_here(const char *file, int line)
 {
-    place.file = file;
-    place.line = line;
+    failure_place.file = file;
+    failure_place.line = line;
 }
 
 bool rws__report_end(rws__report *report)
 {
-    const char *file = place.file != NULL ? place.file : "?";
+    const char *file = failure_place.file != NULL ? failure_place.file : "?";
     if (report->len > 0 && report->text[report->len - 1] == '\n')
         report->text[--report->len] = '\0';
-    if (place.hook != NULL) {
-        place.hook(file, place.line, report->text, place.user);
+    if (failure_place.hook != NULL) {
+        failure_place.hook(file, failure_place.line, report->text, failure_place.user);
         return false;
     }
-    (void)fprintf(stderr, "%s:%d: %s\n", file, place.line, report->text);
+    (void)fprintf(stderr, "%s:%d: %s\n", file, failure_place.line, report->text);
     (void)fflush(stderr);
     abort();
 }

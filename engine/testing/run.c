@@ -31,20 +31,32 @@ static bool pump_peers(rws_test *test)
     return moved;
 }
 
-/* One turn. Returns whether the engine sleeps, or has ended. */
-static bool take_turn(rws__shard *shard)
+/* One turn. `*rests`: the engine sleeps, or has ended. Returns 0, or why the turn failed, with
+ * which the engine has ended. */
+static int take_turn(rws__shard *shard, bool *rests)
 {
-    if (rws__shard_has_ended(shard)) return true;
-    (void)rws__shard_turn(shard, true);
-    if (rws__shard_has_ended(shard)) return true;
-    return rws__sim_ring_sleeps(shard->loop.ring) && !rws__sim_ring_is_ready(shard->loop.ring);
+    *rests = true;
+    if (rws__shard_has_ended(shard)) return 0;
+    int res = rws__shard_turn(shard, true);
+    if (res < 0 || rws__shard_has_ended(shard)) return res < 0 ? res : 0;
+    *rests = rws__sim_ring_sleeps(shard->loop.ring) && !rws__sim_ring_is_ready(shard->loop.ring);
+    return 0;
 }
 
-bool rws__test_run(rws_test *test)
+bool rws__test_is_at_rest(const rws_test *test)
+{
+    if (!test->runs) return true;
+    return rws__test_fail("it was called inside a callback, which is a part of what the test looks "
+                          "at: call it when the feeding call has returned");
+}
+
+static bool run(rws_test *test)
 {
     rws__shard *shard = rws__test_shard(test);
     for (uint32_t turns = 0; turns < TURNS_MAX; turns++) {
-        bool rests = take_turn(shard);
+        bool rests;
+        int res = take_turn(shard, &rests);
+        if (res != 0) return rws__test_fail("a turn of the engine failed: %s", rws_strerror(res));
         bool delivered = deliver();
         bool moved = pump_peers(test);
         if (rests && !delivered && !moved) return true;
@@ -54,8 +66,18 @@ bool rws__test_run(rws_test *test)
                           TURNS_MAX);
 }
 
+bool rws__test_run(rws_test *test)
+{
+    if (!rws__test_is_at_rest(test)) return false;
+    test->runs = true;
+    bool rested = run(test);
+    test->runs = false;
+    return rested;
+}
+
 void rws_test_advance(rws_test *test, uint64_t ms)
 {
+    if (!rws__test_is_open(test)) return;
     uint64_t now = rws__sim_now_us();
     uint64_t end = ms < (UINT64_MAX - now) / 1000 ? now + ms * 1000 : UINT64_MAX - 1;
     if (!rws__test_run(test)) return;
@@ -68,17 +90,18 @@ void rws_test_advance(rws_test *test, uint64_t ms)
 
 uint64_t rws_test_now_ms(const rws_test *test)
 {
-    (void)test;
+    if (!rws__test_is_open(test)) return 0;
     return rws__sim_now_us() / 1000;
 }
 
 void rws_test_stop(rws_test *test)
 {
+    if (!rws__test_is_open(test)) return;
     rws__runtime_stop(&test->runtime);
     rws__test_run(test);
 }
 
 bool rws_test_has_ended(const rws_test *test)
 {
-    return rws__shard_has_ended(&test->runtime.workers[0].shard);
+    return rws__test_is_open(test) && rws__shard_has_ended(&test->runtime.workers[0].shard);
 }

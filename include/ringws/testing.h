@@ -16,12 +16,17 @@
  * received from the engine.
  *
  * 1. Each call here that feeds, moves the clock or expects something runs the engine until it has
- *    nothing more to do, and then returns. Time stands still meanwhile.
+ *    nothing more to do, and then returns. Time stands still meanwhile. Inside a callback of the
+ *    engine such a call is a failure.
  * 2. What a peer received is kept in order, and each expectation takes the next of it: an
  *    unexpected item is taken, too.
  * 3. Peers do nothing by themselves but read: they answer no ping and no close frame.
  * 4. An expectation that is not met, or a call that can't be done, is a *failure*: it is reported
  *    with file and line (rws_test_on_failure()).
+ * 5. In all functions, also where no errors are listed, it is a failure if a test or a peer is
+ *    NULL, was closed or belongs to another thread, or if a string or bytes are NULL where that is
+ *    not allowed. The call does nothing then, and returns false, NULL or 0 (rws_test_dial():
+ *    RWS_E_ARGUMENT).
  *
  * Thread of all functions: the one that called rws_test_open(), which is the loop thread of the
  * connections; between two calls here the program may use them (rws_test_conn()) as a callback may.
@@ -76,8 +81,9 @@ typedef struct rws_test_options {
     /* NULL: the defaults. With role RWS_CLIENT the handler is a client's: the test dials
      * (rws_test_dial()), and plays the server (rws_test_accept()). */
     const rws_endpoint_options *endpoint;
-    /* More endpoints: of other paths, or for dials. Each has its own handler. */
-    const rws_endpoint_options *endpoints;
+    /* More endpoints: of other paths, or for dials. Each has its own handler. (Pointers, because
+     * the library may have been built with another size of the struct.) */
+    const rws_endpoint_options *const *endpoints;
     uint32_t endpoints_count;
     /* NULL: the defaults, with small pools. There is always one shard, which never polls;
      * `allocator` is asked through one that counts. */
@@ -98,7 +104,9 @@ typedef struct rws_test_options {
  * Make a test of one endpoint.
  *
  * `handler` (*copied*; NULL: that of `endpoint`) and `endpoint` (*copied*; NULL: the defaults).
- * Returns the test (*given*: rws_test_close()). NULL after a failure: the options are wrong.
+ * Returns the test (*given*: rws_test_close()). NULL after a failure, with nothing left behind: the
+ * options are wrong, the allocator has no memory, the engine does not come to rest at its start, or
+ * the program is linked with ringws as well.
  */
 rws_test *rws_test_open(const rws_handler *handler, const rws_endpoint_options *endpoint);
 
@@ -150,8 +158,11 @@ rws_client *rws_test_client(rws_test *test);
 /** The test's endpoint (`index` 0), and those of `endpoints` of the options from 1 on, for
  * rws_server_dial(). *Borrowed* until rws_test_close(); NULL: there is none. Errors: none. */
 rws_endpoint *rws_test_endpoint(rws_test *test, uint32_t index);
-/** The engine's end of the connection of `peer`, while it is open; or NULL. *Borrowed* until its
- * on_close. Errors: none. */
+/** The engine's end of the connection of `peer`, while it is open; or NULL. An accepted connection
+ * is found by its peer's address. Of those that the engine dialled it is one that has opened and
+ * that no other peer has: it is looked for after each call that feeds `peer`, rws_test_accept()
+ * included, and here, so that each peer gets its own if it is the only one that was answered since
+ * the last look. *Borrowed* until its on_close. Errors: none. */
 rws_conn *rws_test_conn(rws_test_peer *peer);
 
 /* ---- memory ---- */
@@ -177,7 +188,7 @@ typedef struct rws_test_request {
     const char *subprotocols; /* a comma-separated list; NULL: none */
     const rws_header *headers;
     uint32_t headers_count;
-    bool no_masks; /* false; true: frames of this peer are not masked, which breaks the protocol */
+    bool no_masks; /* true: frames of this peer are not masked, which breaks the protocol */
 } rws_test_request;
 
 #define RWS_TEST_REQUEST_DEFAULT                                                                   \
@@ -243,16 +254,19 @@ rws_test_peer *rws_test_accept_raw(rws_test *test);
  *
  * `peer` is *borrowed*, data is *copied*. What does not fit into the socket is sent when the engine
  * has received more. What is fed to a connection that is gone is lost, as it is on a network.
- * Failures of all: the engine does not come to rest; a close frame that can't be sent. */
+ * Failures of all: the engine does not come to rest; the peer has ended its half before
+ * (rws_test_feed_end() itself may be repeated); a close frame that can't be sent. */
 
 /** A text message in one frame: a string. */
 void rws_test_feed_text(rws_test_peer *peer, const char *text);
 /** A binary message in one frame: `len` bytes. */
 void rws_test_feed_binary(rws_test_peer *peer, const void *data, size_t len);
-/** A message in `count` frames (not 0), one for each piece; `opcode` is RWS_TEXT or RWS_BINARY. */
+/** A message in `count` frames (0 is a failure), one for each piece; `opcode` is RWS_TEXT or
+ * RWS_BINARY. */
 void rws_test_feed_fragments(rws_test_peer *peer, rws_opcode opcode, const rws_span *pieces,
                              size_t count);
-/** One frame of any kind, also one that breaks the protocol. */
+/** One frame of any kind, also one that breaks the protocol. After one with RWS_CLOSE
+ * rws_test_close() sends no other close frame. */
 void rws_test_feed_frame(rws_test_peer *peer, rws_opcode opcode, bool fin, const void *data,
                          size_t len);
 /** Bytes as they are: no frame, no mask. */
@@ -281,7 +295,8 @@ void rws_test_resume_reading(rws_test_peer *peer);
 /* ---- what a peer received ----
  *
  * `peer` and data are *borrowed*. All return whether it was as expected, which is a failure
- * otherwise. */
+ * otherwise. Upgrades, refusals and bodies are answers: to expect one of a peer that the engine has
+ * dialled (rws_test_accept(), rws_test_accept_raw()) is a failure, because that one answers. */
 
 /** It was upgraded, with this subprotocol ("": none; NULL: whichever). Takes nothing. */
 bool rws_test_expect_upgraded(rws_test_peer *peer, const char *subprotocol);
@@ -306,7 +321,7 @@ bool rws_test_expect_binary(rws_test_peer *peer, const void *data, size_t len);
 bool rws_test_expect_message(rws_test_peer *peer, const rws_message *message, ...)
     __attribute__((sentinel));
 /** Take the messages that are next, up to something else, and return their number: where it does
- * not matter what they are. Never fails for what is received. */
+ * not matter what they are. Never a failure for what is received. */
 size_t rws_test_skip_messages(rws_test_peer *peer);
 /** Next: a ping with `len` bytes. */
 bool rws_test_expect_ping(rws_test_peer *peer, const void *data, size_t len);
@@ -331,9 +346,21 @@ bool rws_test_expect_ended(rws_test_peer *peer);
 #define rws_test_close               RWS__TEST_AT(rws_test_close)
 #define rws_test_stop                RWS__TEST_AT(rws_test_stop)
 #define rws_test_advance             RWS__TEST_AT(rws_test_advance)
+#define rws_test_has_ended           RWS__TEST_AT(rws_test_has_ended)
+#define rws_test_now_ms              RWS__TEST_AT(rws_test_now_ms)
+#define rws_test_runtime             RWS__TEST_AT(rws_test_runtime)
+#define rws_test_server              RWS__TEST_AT(rws_test_server)
+#define rws_test_client              RWS__TEST_AT(rws_test_client)
+#define rws_test_endpoint            RWS__TEST_AT(rws_test_endpoint)
+#define rws_test_conn                RWS__TEST_AT(rws_test_conn)
+#define rws_test_allocator           RWS__TEST_AT(rws_test_allocator)
+#define rws_test_fail_alloc          RWS__TEST_AT(rws_test_fail_alloc)
+#define rws_test_alloc_failed        RWS__TEST_AT(rws_test_alloc_failed)
 #define rws_test_connect             RWS__TEST_AT(rws_test_connect)
 #define rws_test_connect_with        RWS__TEST_AT(rws_test_connect_with)
 #define rws_test_connect_raw         RWS__TEST_AT(rws_test_connect_raw)
+#define rws_test_head                RWS__TEST_AT(rws_test_head)
+#define rws_test_url                 RWS__TEST_AT(rws_test_url)
 #define rws_test_dial                RWS__TEST_AT(rws_test_dial)
 #define rws_test_accept              RWS__TEST_AT(rws_test_accept)
 #define rws_test_accept_raw          RWS__TEST_AT(rws_test_accept_raw)

@@ -20,7 +20,8 @@
 
 #define JOBS_MAX 64u
 /* A run that takes longer hangs. */
-#define RUN_S_MAX 60u
+#define RUN_S_MAX    60u
+#define SHRINK_S_MAX 10u
 
 static const char usage_text[] =
     "usage: tests/simulate [--minutes N | --seconds N | --seeds N] [--from S] [--jobs N]   "
@@ -65,6 +66,9 @@ typedef struct progress {
 } progress;
 
 static progress *shared;
+static int shared_fd;
+/* In the environment of a run that is only compared. */
+#define AGAIN "RINGWS_SIMULATE_AGAIN"
 static bool traced, shrinks = true;
 
 static uint32_t run_s_max = RUN_S_MAX;
@@ -90,6 +94,38 @@ static double now_s(void)
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static _Noreturn void complain(const char *text, const char *what)
+{
+    fprintf(stderr, "simulate: %s%s; see tests/simulate --help\n", text, what);
+    exit(2);
+}
+
+static uint64_t number(const char *name, const char *text)
+{
+    char *end;
+    errno = 0;
+    uint64_t value = text != NULL ? strtoull(text, &end, 10) : 0;
+    if (text == NULL || *text < '0' || *text > '9' || *end != '\0' || errno != 0)
+        complain("a number is missing behind ", name);
+    return value;
+}
+
+static uint32_t small_number(const char *name, const char *text)
+{
+    uint64_t value = number(name, text);
+    if (value >= UINT32_MAX) complain("a smaller number is wanted behind ", name);
+    return (uint32_t)value;
+}
+
+static double real_number(const char *name, const char *text)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= 0 && value <= 6e6))
+        complain("a number is missing, or out of range, behind ", name);
+    return value;
 }
 
 /* ---- one run ---- */
@@ -139,6 +175,14 @@ static void run_here(uint64_t seed, const limits *limit, uint32_t job)
     shared->hash[job] = world.hash;
 }
 
+/* An abort has said what it is for. */
+static void name_signal(int status)
+{
+    if (!WIFSIGNALED(status) || WTERMSIG(status) == SIGABRT) return;
+    printf("a run ended with signal %d (%s)%s\n", WTERMSIG(status), strsignal(WTERMSIG(status)),
+           WTERMSIG(status) == SIGALRM ? ": it hangs" : "");
+}
+
 /* In a process of its own; `quiet`: what it says is dropped. Returns whether it went well. */
 static bool run_apart(uint64_t seed, const limits *limit, bool quiet)
 {
@@ -155,6 +199,7 @@ static bool run_apart(uint64_t seed, const limits *limit, bool quiet)
         perror("simulate: wait");
         exit(2);
     }
+    if (!quiet) name_signal(status);
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
@@ -221,7 +266,10 @@ static void report_failure(uint64_t seed, const limits *limit)
     print_command(seed, limit);
     fflush(stdout);
     if (!shrinks) return;
+    /* One that hangs is not waited for as long each time. */
+    run_s_max = SHRINK_S_MAX;
     limits small = shrink(seed, *limit);
+    run_s_max = RUN_S_MAX;
     printf("Shrunk: ");
     print_command(seed, &small);
     fflush(stdout);
@@ -230,7 +278,8 @@ static void report_failure(uint64_t seed, const limits *limit)
 
 /* ---- many runs ---- */
 
-static void print_totals(double seconds)
+/* Returns how many messages were received. */
+static uint64_t print_totals(double seconds)
 {
     totals sum = {0};
     for (uint32_t job = 0; job < JOBS_MAX; job++) {
@@ -252,6 +301,7 @@ static void print_totals(double seconds)
            " connections, %" PRIu64 " failed dials, %" PRIu64 " turns in %.1f s\n",
            sum.runs, (double)sum.virtual_us / 3.6e9, sum.messages, sum.opened / 2, sum.dial_errors,
            sum.turns, seconds);
+    return sum.messages;
 }
 
 /* A process that runs every `jobs`-th seed. */
@@ -286,15 +336,19 @@ static bool explore(uint64_t from, uint64_t count, double seconds, uint32_t jobs
         }
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
         shared->over = true;
-        if (WIFSIGNALED(status) && WTERMSIG(status) != SIGABRT)
-            printf("a run ended with signal %d%s\n", WTERMSIG(status),
-                   WTERMSIG(status) == SIGALRM ? ": it hangs" : "");
-        for (uint32_t job = 0; good && job < jobs; job++)
-            if (pids[job] == pid) report_failure(shared->seed[job], limit);
+        name_signal(status);
+        for (uint32_t job = 0; job < jobs; job++) {
+            if (pids[job] != pid) continue;
+            if (good)
+                report_failure(shared->seed[job], limit);
+            else
+                printf("seed %" PRIu64 " fails, too\n", shared->seed[job]);
+        }
         good = false;
     }
-    print_totals(now_s() - began);
-    return good;
+    uint64_t messages = print_totals(now_s() - began);
+    if (good && messages == 0) printf("nothing was received: nothing was tried\n");
+    return good && messages > 0;
 }
 
 /* Each class, its first chance, its second … until a whole run has fewer. */
@@ -341,12 +395,15 @@ static bool run_kept(const char *path)
     uint32_t runs = 0;
     while (good && fgets(line, sizeof line, file) != NULL) {
         if (line[0] == '#' || line[0] == '\n') continue;
-        uint64_t seed = strtoull(line, NULL, 10);
+        line[strcspn(line, "\n")] = '\0';
+        uint64_t seed = number(path, line);
         good = run_apart(seed, &no_limits, true);
         if (!good) report_failure(seed, &no_limits);
         runs++;
     }
+    bool read = !ferror(file);
     fclose(file);
+    if (!read || runs == 0) complain("there are no seeds in ", path);
     printf("%u kept seeds\n", runs);
     return good;
 }
@@ -360,7 +417,7 @@ static bool measure_speed(void)
     double seconds = now_s() - began;
     printf("%" PRIu64 " messages received in %.2f s: %.0f a second\n", world.messages, seconds,
            (double)world.messages / seconds);
-    return true;
+    return world.messages > 0;
 }
 
 static int list_faults(void)
@@ -372,12 +429,6 @@ static int list_faults(void)
 }
 
 /* ---- the command line ---- */
-
-static _Noreturn void complain(const char *text, const char *what)
-{
-    fprintf(stderr, "simulate: %s%s; see tests/simulate --help\n", text, what);
-    exit(2);
-}
 
 static int find_fault(const char *name, size_t len)
 {
@@ -401,18 +452,8 @@ static void parse_fail(limits *limit, const char *text)
 {
     size_t len = strcspn(text, ":");
     limit->fail_fault = find_fault(text, len);
-    limit->fail_at = text[len] == ':' ? strtoull(text + len + 1, NULL, 10) : 0;
+    limit->fail_at = text[len] == ':' ? number("--fail CLASS:", text + len + 1) : 0;
     if (limit->fail_at == 0) complain("--fail takes CLASS:N, not ", text);
-}
-
-static uint64_t number(const char *name, const char *text)
-{
-    char *end;
-    errno = 0;
-    uint64_t value = text != NULL ? strtoull(text, &end, 10) : 0;
-    if (text == NULL || *text < '0' || *text > '9' || *end != '\0' || errno != 0)
-        complain("a number is missing behind ", name);
-    return value;
 }
 
 typedef struct command {
@@ -450,23 +491,23 @@ static void parse(command *own, char **args)
             else if (strcmp(name, "--seeds") == 0)
                 own->seeds = number(name, value);
             else if (strcmp(name, "--minutes") == 0)
-                own->minutes = strtod(value, NULL);
+                own->minutes = real_number(name, value);
             else if (strcmp(name, "--seconds") == 0)
-                own->minutes = strtod(value, NULL) / 60;
+                own->minutes = real_number(name, value) / 60;
             else if (strcmp(name, "--from") == 0)
                 own->from = number(name, value);
             else if (strcmp(name, "--jobs") == 0)
-                own->jobs = (uint32_t)number(name, value);
+                own->jobs = small_number(name, value);
             else if (strcmp(name, "--most") == 0)
                 own->most = number(name, value);
             else if (strcmp(name, "--kept") == 0)
                 own->kept = value;
             else if (strcmp(name, "--steps") == 0)
-                own->limit.steps = (uint32_t)number(name, value);
+                own->limit.steps = small_number(name, value);
             else if (strcmp(name, "--clients") == 0)
-                own->limit.clients = (uint32_t)number(name, value);
+                own->limit.clients = small_number(name, value);
             else if (strcmp(name, "--raws") == 0)
-                own->limit.raws = (uint32_t)number(name, value);
+                own->limit.raws = small_number(name, value);
             else if (strcmp(name, "--without") == 0)
                 parse_without(&own->limit, value);
             else if (strcmp(name, "--fail") == 0)
@@ -477,23 +518,41 @@ static void parse(command *own, char **args)
         }
     }
     if (own->jobs == 0 || own->jobs > JOBS_MAX) complain("--jobs is between 1 and ", "64");
-    if (own->minutes < 0 || own->minutes > 100000) complain("--minutes is out of range", "");
+    if (own->seeds == 0 || own->most == 0) complain("there is nothing to do", "");
 }
 
-static bool run_one(const command *own)
+/* As another process, so that nothing follows from where its memory lies. */
+static bool run_again(char **args)
 {
-    uint64_t hash;
-    if (!run_apart(own->seed, &own->limit, false)) return false;
-    hash = shared->hash[0];
-    bool shown = traced;
-    traced = false;
-    if (!run_apart(own->seed, &own->limit, false) || shared->hash[0] != hash) {
-        printf("the seed did not do the same again\n");
-        return false;
+    pid_t pid = fork_child();
+    if (pid == 0) {
+        (void)execv("/proc/self/exe", args);
+        _exit(2);
     }
-    traced = shown;
+    int status;
+    return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool run_one(const command *own, char **args)
+{
+    char fd[16];
+    if (!run_apart(own->seed, &own->limit, false)) return false;
     print_totals(0);
-    return true;
+    uint64_t hash = shared->hash[0];
+    snprintf(fd, sizeof fd, "%d", shared_fd);
+    (void)setenv(AGAIN, fd, 1);
+    if (run_again(args) && shared->hash[0] == hash) return true;
+    printf("the seed did not do the same again\n");
+    return false;
+}
+
+/* The results, where other processes see them. `again`: the descriptor of them; NULL: make them. */
+static void share(const char *again)
+{
+    shared_fd = again != NULL ? (int)small_number(AGAIN, again) : memfd_create("simulate", 0);
+    if (shared_fd < 0 || ftruncate(shared_fd, sizeof *shared) != 0) complain("no memory", "");
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
+    if (shared == MAP_FAILED) complain("no memory", "");
 }
 
 int main(int argc, char **argv)
@@ -505,12 +564,17 @@ int main(int argc, char **argv)
     own.from = (uint64_t)time(NULL) * 1000000;
     parse(&own, argv + 1);
     if (traced) setlinebuf(stdout);
-    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED) complain("no memory", "");
+    const char *again = getenv(AGAIN);
+    share(again);
+    if (again != NULL) {
+        traced = false;
+        run_here(own.seed, &own.limit, 0);
+        return 0;
+    }
     if (own.faults) return list_faults();
     if (own.speed) return measure_speed() ? 0 : 1;
     if (own.kept != NULL) return run_kept(own.kept) ? 0 : 1;
-    if (own.one) return run_one(&own) ? 0 : 1;
+    if (own.one) return run_one(&own, argv) ? 0 : 1;
     if (own.torture) return torture(own.most) ? 0 : 1;
     uint64_t count = own.minutes > 0 ? UINT64_MAX / 2 : own.seeds;
     printf("seeds from %" PRIu64 "\n", own.from);

@@ -442,7 +442,9 @@ static void end_world(void)
     if (atomic_load(&world.memory.live) > 0)
         fail("%zu blocks were not given back", (size_t)atomic_load(&world.memory.live));
     if (rws__sim_descriptors() > 0) fail("%u descriptors are open", rws__sim_descriptors());
+    if (rws__sim_sockets() > 0) fail("%u sockets are left", rws__sim_sockets());
     note(rws__sim_now_us());
+    note(rws__sim_digest());
     world_before_end();
     rws__sim_end();
 }
