@@ -225,9 +225,7 @@ static raw *spawn(raw_kind kind)
 {
     raw *own = &raws[raws_count];
     /* Where the kernel does not tell what is acknowledged, a slow one may be cut. */
-    uint32_t features = world.server.workers[0].shard.loop.features;
-    bool tells = (features & RWS__FEATURE_SOCKET_COMMANDS) && !world.plan->over_unix;
-    if (kind == RAW_SLOW && !tells) kind = RAW_CLOSES;
+    if (kind == RAW_SLOW && !world_kernel_tells()) kind = RAW_CLOSES;
     memset(own, 0, sizeof *own);
     own->kind = kind;
     own->hasty = one_in(2);
@@ -273,7 +271,8 @@ void raws_spawn(void)
 
 void raws_spawn_proper(bool newcomer)
 {
-    if (raws_count == RAWS_MAX) return;
+    /* None of them speaks through a filter. */
+    if (raws_count == RAWS_MAX || world.plan->filtered) return;
     raw *own = spawn(RAW_CLOSES);
     if (own != NULL) own->newcomer = newcomer;
 }

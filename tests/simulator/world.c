@@ -389,7 +389,6 @@ static void settle(void)
 /* When no fault happens any more the server answers whoever comes: with 101, or with 503. */
 static void check_newcomers(void)
 {
-    if (world.plan->filtered) return;
     rws__sim_options *settings = rws__sim_settings();
     memset(settings->chance, 0, sizeof settings->chance);
     memset(settings->fail_at, 0, sizeof settings->fail_at);
