@@ -602,8 +602,8 @@ Test(contract_ring, an_address_is_for_one_group_of_listeners)
         int second = listen_at(&address, false);
         cr_assert_geq(second, 0);
         cr_assert_eq(rws__socket_check_listening(second), 0);
-        rws__socket_stop_waiting(listener);
-        rws__socket_stop_waiting(second);
+        cr_assert_eq(rws__socket_stop_waiting(listener), 0);
+        cr_assert_eq(rws__socket_stop_waiting(second), 0);
         int peer = connect_to(&address);
         await_connected(peer);
         int one = rws__socket_accept(listener), other = rws__socket_accept(second);
@@ -637,7 +637,7 @@ Test(contract_ring, a_connection_is_turned_away_with_a_text)
 {
     EACH_RING
     {
-        rws__socket_stop_waiting(it.listener);
+        cr_assert_eq(rws__socket_stop_waiting(it.listener), 0);
         cr_assert_eq(rws__socket_accept(it.listener), -EAGAIN);
         for (int i = 0; i < 2; i++) {
             int peer = connect_to(&it.address), end;

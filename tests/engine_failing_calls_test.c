@@ -324,7 +324,7 @@ Test(engine_failing_calls, of_a_socket_from_outside)
         size_t nth;
     } rows[] = {{CALL_getsockname, 1}, {CALL_fcntl, 1}, {CALL_fcntl, 2}};
     for (size_t i = 0; i < COUNT(rows); i++) {
-        rws__socket_stop_waiting(fd);
+        cr_assert_eq(rws__socket_stop_waiting(fd), 0);
         failing_calls_arm(rows[i].call, rows[i].nth, EBADF);
         cr_expect_eq(rws__socket_inherit(fd, &plain), -EBADF, "row %zu", i);
     }

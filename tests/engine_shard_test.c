@@ -260,6 +260,22 @@ Test(engine_shard, takes_what_waits_in_the_backlog_before_it_stops_listening)
     cr_assert_eq(w.result, 0);
 }
 
+/* A kernel that refuses it would let an accept of the drain wait for ever. */
+Test(engine_shard, takes_nothing_from_a_backlog_for_which_it_would_wait)
+{
+    test_options options = world_server_options();
+    world_start(&w, &options);
+    script_net.backlog = 1;
+    script_net.stop_waiting_result = -EPERM;
+    stop();
+    cr_assert_eq(w.shard->listeners[0].fd, -1);
+    cr_assert_eq(script_net.backlog, 1);
+    cr_assert(w.ended);
+    world_end(&w);
+    script_net.backlog = 0;
+    script_net.stop_waiting_result = 0;
+}
+
 /* What comes in while a drain begins, and what is opened then: engine_drain_test.c. */
 Test(engine_shard, refuses_a_request_that_had_begun_before_it_drains)
 {

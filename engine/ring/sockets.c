@@ -160,9 +160,9 @@ int rws__socket_inherit(int fd, const rws__socket_options *options)
     return res;
 }
 
-void rws__socket_stop_waiting(int listener)
+int rws__socket_stop_waiting(int listener)
 {
-    (void)fcntl(listener, F_SETFL, O_NONBLOCK);
+    return fcntl(listener, F_SETFL, O_NONBLOCK) == 0 ? 0 : -errno;
 }
 
 int rws__socket_accept(int listener)

@@ -50,8 +50,9 @@ int rws__socket_check_listening(int fd);
 /* Make it one that the ring can accept from, with these options. Returns 0 or -errno. */
 int rws__socket_inherit(int fd, const rws__socket_options *options);
 
-/* From now on rws__socket_accept() does not wait. No accept of the ring is in flight. */
-void rws__socket_stop_waiting(int listener);
+/* From now on rws__socket_accept() does not wait. No accept of the ring is in flight. Returns 0 or
+ * -errno: it would wait. */
+int rws__socket_stop_waiting(int listener);
 /* Take the connection that waits longest, or -errno (-EAGAIN: none does). */
 int rws__socket_accept(int listener);
 /* Remove the file of a unix socket that is still open. What is at `path` by now may be another

@@ -269,11 +269,12 @@ void rws__listener_on_deadline(rws__listener *listener)
  * it with 503. */
 static void take_backlog(rws__listener *listener)
 {
-    rws__socket_stop_waiting(listener->fd);
+    int waits = rws__socket_stop_waiting(listener->fd);
     /* Not later: once nobody listens, the next server may take the path for its own. */
     if (listener->config->unix_path != NULL)
         rws__socket_unlink(listener->config->unix_path, &listener->config->unix_file);
-    while (free_slots(listener) > 0) {
+    /* Where it would wait for one more, what is there is reset with the listener. */
+    while (waits == 0 && free_slots(listener) > 0) {
         int fd = rws__socket_accept(listener->fd);
         if (fd < 0) break;
         rws__listener_adopt(listener, fd);

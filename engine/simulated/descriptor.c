@@ -103,9 +103,10 @@ int rws__socket_inherit(int fd, const rws__socket_options *options)
     return 0;
 }
 
-void rws__socket_stop_waiting(int listener)
+int rws__socket_stop_waiting(int listener)
 {
     (void)need(listener);
+    return 0;
 }
 
 int rws__socket_accept(int listener)

@@ -125,7 +125,7 @@ static int listen_outside(rws_test *test, rws_error *error)
     int fd = rws__socket_listen((struct sockaddr *)&address, sizeof address, true, BACKLOG, &none);
     if (fd < 0) return rws__fail(error, fd, "the test can't listen: %s", rws_strerror(fd));
     test->listener = fd;
-    rws__socket_stop_waiting(fd);
+    (void)rws__socket_stop_waiting(fd);
     (void)rws__socket_local(fd, &local);
     memcpy(&address, &local, sizeof address);
     (void)snprintf(test->url, sizeof test->url, "ws://127.0.0.1:%u/", ntohs(address.sin_port));

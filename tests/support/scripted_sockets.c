@@ -72,9 +72,10 @@ int rws__socket_inherit(int fd, const rws__socket_options *options)
     return rws__socket_check_listening(fd);
 }
 
-void rws__socket_stop_waiting(int listener)
+int rws__socket_stop_waiting(int listener)
 {
     (void)listener;
+    return script_net.stop_waiting_result;
 }
 
 int rws__socket_accept(int listener)

@@ -14,6 +14,7 @@
 #define SCRIPT_ADDRESSES 16u
 
 typedef struct script_sockets {
+    int stop_waiting_result;                 /* of rws__socket_stop_waiting() */
     int make_result;                         /* of rws__socket_make(), if it is not 0 */
     sa_family_t family_missing;              /* for which it knows no sockets */
     const char *addresses[SCRIPT_ADDRESSES]; /* of the host "several.test", up to a NULL */
