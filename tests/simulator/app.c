@@ -114,8 +114,8 @@ static void check_close(const pair *own, const pair_end *side, const rws_close_i
         fail("connection %" PRIu64 ": on_close has %u by %d, and it was closed with %u", own->key,
              info->code, info->who, first->code);
     if (first == side || (world.plan->controls && side == &own->server)) return;
-    if (info->reason.len != strlen(first->reason) ||
-        memcmp(info->reason.data, first->reason, info->reason.len) != 0)
+    size_t len = strlen(first->reason);
+    if (info->reason.len != len || (len > 0 && memcmp(info->reason.data, first->reason, len) != 0))
         fail("connection %" PRIu64 ": on_close has the reason '%.*s' and not '%s'", own->key,
              (int)info->reason.len, info->reason.data, first->reason);
 }
