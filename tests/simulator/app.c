@@ -81,7 +81,7 @@ static void check_status(const pair *own, const pair_end *side, const rws_close_
     case RWS_E_TIMEOUT:
         if (!own->honest || own->excused || world.server_stopping || world_is_short_of_memory())
             return;
-        if (own->takes) break;
+        if (own->takes && !side->closes) break;
         /* The peer's close is behind all that it sent before: on a slow way that is late. */
         if (side->closes) return;
         /* Nor does one take what is sent while it is paused. */
